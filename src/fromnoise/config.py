@@ -1,0 +1,77 @@
+"""Specs: frozen, validated dataclasses that say what to build, and their JSON.
+
+A *spec* is a choice of a recipe written down.  Specs that are alternatives of each other (two paths,
+two networks, two data sets) carry a ``kind`` literal, which tells them apart in JSON and on the
+command line.  A spec is data: it is cheap to make, compare, print and save; its methods build things.
+
+    @spec
+    class Flow:
+        kind: Literal["flow"] = "flow"
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as _dataclass
+
+from fromnoise.types import UserError
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def spec(cls: type[T]) -> type[T]:
+    """A frozen, keyword-only dataclass that validates types and ranges and refuses unknown fields."""
+    return _dataclass(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))  # type: ignore[return-value]
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """A spec as plain JSON types, every field resolved."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def from_dict(cls: type[T], data: Any, where: str = "") -> T:
+    """A spec from plain JSON types.
+
+    Raises UserError naming every fault at once by its dotted path ("net.width: ... (got -1)").
+    """
+    try:
+        return TypeAdapter(cls).validate_python(data)
+    except ValidationError as error:
+        raise UserError(f"{where + ': ' if where else ''}{explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """All faults of a validation in one line: ``train.batch: Input should be greater than 0 (got -3)``."""
+    faults = []
+    for e in error.errors(include_url=False):
+        path = ".".join(str(p) for p in e["loc"]) or "recipe"
+        got = "" if e["type"] in ("missing", "unexpected_keyword_argument") else f" (got {e['input']!r:.60})"
+        message = {"unexpected_keyword_argument": "is not a field"}.get(e["type"], e["msg"])
+        faults.append(f"{path}: {message}{got}")
+    return "; ".join(faults)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a file; UserError when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is not valid JSON ({e}).") from None
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror}.") from None
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """``Did you mean "digits"?`` for a name that is almost one of the options, else the options."""
+    options = sorted(options)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return f'Did you mean "{close[0]}"?' if close else f"Choose one of: {', '.join(options)}."

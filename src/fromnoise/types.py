@@ -1,0 +1,92 @@
+"""The few things every room speaks of.
+
+Shape legend, used in names and docstrings throughout:
+
+    B  batch            T  frames (an image has T = 1)      C  channels
+    H  height in pixels W  width in pixels                  L  text tokens
+    h  latent height    w  latent width                     D  features
+    N  tokens of a sequence
+
+Media are float tensors ``[B, T, C, H, W]`` in [-1, 1].  Time ``t`` is the noise level, 0 clean and
+1 noise, and broadcasts against ``[B, T]``: every frame has its own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class UserError(Exception):
+    """Something the user can put right: one clear sentence saying what was wrong and what to do.
+
+    The command line prints the sentence and leaves with exit code 2; nothing else is caught there.
+    """
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as the data rooms hand them out.
+
+    media: ``[B, T, C, H, W]`` in [-1, 1];  text: one caption for each, "" where there is none;
+    index: which example of the source each one is.
+    """
+
+    media: Tensor
+    text: list[str]
+    index: list[int]
+
+    def __len__(self) -> int:
+        return self.media.shape[0]
+
+
+class Source(Protocol):
+    """A split of a data set with random access.
+
+    ``batch`` is a pure function: example ``indices[i]`` with its augmentation and phrasing drawn
+    from the integer ``keys[i]`` alone, so that the data of any training step can be made again.
+    """
+
+    @property
+    def captions(self) -> Sequence[str]:
+        """Every phrasing a tokenizer should know (a sample of them when there are very many)."""
+        ...
+
+    @property
+    def groups(self) -> Sequence[Sequence[int]]:
+        """Indices partitioned into groups whose examples share one size and may share a batch."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a network is told besides x and t: for now, text.
+
+    text: ``[B, L, D]`` token features;  mask: ``[B, L]`` bool, True where a token is real.
+    Streams that later rooms add (actions, cameras, reference images) become further fields.
+    """
+
+    text: Tensor | None = None
+    mask: Tensor | None = None
+
+    def map(self, f) -> Condition:
+        """The condition with ``f`` applied to every tensor it holds."""
+        return replace(self, text=None if self.text is None else f(self.text),
+                       mask=None if self.mask is None else f(self.mask))
+
+    @staticmethod
+    def cat(conditions: Sequence[Condition]) -> Condition:
+        """Conditions joined along the batch, so that one network call serves them all."""
+        first = conditions[0]
+        return Condition(
+            text=None if first.text is None else torch.cat([c.text for c in conditions]),  # type: ignore[list-item]
+            mask=None if first.mask is None else torch.cat([c.mask for c in conditions]),  # type: ignore[list-item]
+        )
