@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -70,7 +71,8 @@ class Source(Protocol):
 class Condition:
     """What a network is told besides x and t: for now, text.
 
-    text: ``[B, L, D]`` token features;  mask: ``[B, L]`` bool, True where a token is real.
+    text: ``[B, L, D]`` token features;  mask: ``[B, L]`` bool, True where a token is
+    real; None when all of them are.
     Streams that later rooms add (actions, cameras, reference images) become further fields.
     """
 
@@ -84,9 +86,14 @@ class Condition:
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
-        """Conditions joined along the batch, so that one network call serves them all."""
-        first = conditions[0]
+        """Conditions joined along the batch, shorter texts padded, so that one network call serves them all."""
+        texts = [c.text for c in conditions if c.text is not None]
+        if not texts:
+            return Condition()
+        length = max(text.shape[1] for text in texts)
+        masks = [t.new_ones(t.shape[:2], dtype=torch.bool) if c.mask is None else c.mask
+                 for t, c in zip(texts, conditions, strict=True)]
         return Condition(
-            text=None if first.text is None else torch.cat([c.text for c in conditions]),  # type: ignore[list-item]
-            mask=None if first.mask is None else torch.cat([c.mask for c in conditions]),  # type: ignore[list-item]
+            text=torch.cat([F.pad(t, (0, 0, 0, length - t.shape[1])) for t in texts]),
+            mask=torch.cat([F.pad(m, (0, length - m.shape[1])) for m in masks]),
         )

@@ -1,0 +1,5 @@
+"""Latent spaces."""
+
+from fromnoise.latents.pixels import PixelLatents, Pixels
+
+__all__ = ["PixelLatents", "Pixels"]

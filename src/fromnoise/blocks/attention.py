@@ -1,0 +1,101 @@
+"""Attention with normalised queries and keys, and the position terms that go with it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over ``[B, N, D]`` with RMS-normalised queries and keys.
+
+    QK-norm (Henry et al. 2020; Dehghani et al. 2023) bounds the logits, which keeps large learning
+    rates stable.  ``bias`` is anything that broadcasts against the logits ``[B, heads, N, N]``: learned
+    relative positions, a mask of -inf, or their sum.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.q_scale = nn.Parameter(torch.ones(width // heads))
+        self.k_scale = nn.Parameter(torch.ones(width // heads))
+
+    def forward(self, x: Tensor, bias: Tensor | None = None, rotary: Tensor | None = None) -> Tensor:
+        B, N, D = x.shape
+        q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = rms_norm(q) * self.q_scale, rms_norm(k) * self.k_scale
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        y = attend(q, k, v, bias)
+        return self.out(y.transpose(1, 2).reshape(B, N, D))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q k / sqrt(d) + bias) v for ``[B, heads, N, d]``.
+
+    A learned bias needs a gradient, which torch's fused CPU kernel does not give: it would fall back
+    to its slow path, so there the three lines are written out.
+    """
+    if bias is None or not (bias.requires_grad and torch.is_grad_enabled()):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return attend_math(q, k, v, bias)
+
+
+def attend_math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """The slow twin of ``attend``."""
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return (logits if bias is None else logits + bias).softmax(-1) @ v
+
+
+def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / rms(x) over the last axis (Zhang and Sennrich 2019)."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+
+
+def rotary_table(positions: Tensor, dim: int, base: float = 100.0) -> Tensor:
+    """Angles ``[N, dim / 2]`` of axial rotary positions (Su et al. 2021) for ``positions`` ``[N, axes]``.
+
+    The ``dim / 2`` planes are dealt out evenly to the axes.
+    """
+    axes = positions.shape[1]
+    planes = [dim // 2 // axes + (i < dim // 2 % axes) for i in range(axes)]
+    angles = [
+        positions[:, i : i + 1] * base ** -(torch.arange(n, device=positions.device) / max(n, 1))
+        for i, n in enumerate(planes)
+    ]
+    return torch.cat(angles, dim=1)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Pairs of features of ``[B, heads, N, d]`` turned by ``angles`` ``[N, d / 2]``."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class RelativeBias(nn.Module):
+    """A learned bias for every offset between two tokens, one table a head (Shaw et al. 2018; Raffel et al. 2020).
+
+    Offsets further than ``reach`` share the outermost entry, so that a sequence may be longer than any
+    seen in training.  ``axes`` is 1 for text and 3 (frame, row, column) for media.
+    """
+
+    def __init__(self, heads: int, reach: tuple[int, ...]):
+        super().__init__()
+        self.reach = reach
+        self.table = nn.Parameter(torch.zeros(heads, *(2 * r + 1 for r in reach)))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """``[heads, N, N]`` for integer ``positions`` ``[N, axes]``."""
+        offset = positions[:, None] - positions[None]
+        index = [offset[..., i].clamp(-r, r) + r for i, r in enumerate(self.reach)]
+        flat = index[0]
+        for i, r in zip(index[1:], self.reach[1:], strict=True):
+            flat = flat * (2 * r + 1) + i
+        # index_select has a cheap deterministic gradient on the CPU, advanced indexing does not.
+        return self.table.flatten(1).index_select(1, flat.flatten()).view(-1, *flat.shape)

@@ -1,0 +1,39 @@
+"""A network, a path and a prediction make a denoiser: ``(x, t, condition) -> x0``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from fromnoise.process import Cosine, Flow, Prediction, to_x0
+from fromnoise.types import Condition
+
+Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
+
+
+class Denoiser(nn.Module):
+    """The expected clean sample E[x0 | x_t = x, condition] that the network has learned.
+
+    x: ``[B, T, C, h, w]``;  t: anything that broadcasts against ``[B, T]``;  result: as x.
+    """
+
+    def __init__(self, net: nn.Module, path: Flow | Cosine, prediction: Prediction):
+        super().__init__()
+        self.net, self.path, self.prediction = net, path, prediction
+
+    def output(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The network's own prediction, which training compares with its target."""
+        return self.net(x, self.clock(x, t), condition)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        t = self.clock(x, t)
+        return to_x0(self.prediction, self.path, self.net(x, t, condition), x, t)
+
+    @staticmethod
+    def clock(x: Tensor, t: Tensor) -> Tensor:
+        """``t`` on every frame, ``[B, T]``: a scalar, ``[B]``, or anything broadcasting to ``[B, T]``."""
+        t = t.to(device=x.device, dtype=x.dtype)
+        if t.ndim == 1:
+            t = t[:, None]
+        return t.expand(x.shape[0], x.shape[1])

@@ -1,0 +1,130 @@
+"""The transformer trunk: words and patches share one attention sequence.
+
+    tokens = [text tokens ; patches]  ->  depth x (adaLN block)  ->  patches  ->  media
+
+Time enters by modulation, one clock a frame; text is clean and keeps the clock t = 0, so what the
+network computes for it is the same at every step of sampling.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fromnoise.blocks import Block, RelativeBias, TimeEmbedding, norm, patchify, rotary_table, token_shift, unpatchify
+from fromnoise.config import spec
+from fromnoise.types import Condition, UserError
+
+
+@spec
+class Transformer:
+    """A single-stream diffusion transformer."""
+
+    kind: Literal["transformer"] = "transformer"
+    patch: Annotated[int, Field(ge=1, le=64)] = 4
+    """Side of the square patch that becomes one token."""
+    width: Annotated[int, Field(ge=16)] = 96
+    """Features of a token."""
+    depth: Annotated[int, Field(ge=1)] = 4
+    """Number of blocks."""
+    heads: Annotated[int, Field(ge=1)] = 4
+    """Attention heads; must divide the width."""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    """Hidden width of the feed-forward layers, relative to the width."""
+    positions: Literal["relative", "rotary"] = "relative"
+    """Learned relative-position bias, or axial rotary positions."""
+    reach: Annotated[int, Field(ge=1)] = 8
+    """Furthest offset, in tokens, that a relative bias tells apart."""
+    token_shift: bool = True
+    """Let each patch see a few features of its four neighbours before every sub-layer."""
+
+    def build(self, channels: int, text_width: int | None) -> TransformerNet:
+        """The network for media of ``channels`` and text features of ``text_width`` (None: no text)."""
+        if self.width % self.heads:
+            raise UserError(f"net.width {self.width} is not a multiple of net.heads {self.heads}.")
+        return TransformerNet(self, channels, text_width)
+
+    @property
+    def multiple(self) -> int:
+        """Media sides must be multiples of this."""
+        return self.patch
+
+
+class TransformerNet(nn.Module):
+    """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``."""
+
+    def __init__(self, spec: Transformer, channels: int, text_width: int | None):
+        super().__init__()
+        self.spec = spec
+        D, heads = spec.width, spec.heads
+        self.patch_in = nn.Linear(channels * spec.patch**2, D)
+        self.text_in = None if text_width is None else nn.Linear(text_width, D)
+        self.time = TimeEmbedding(D)
+        self.blocks = nn.ModuleList(Block(D, heads, spec.mlp_ratio) for _ in range(spec.depth))
+        self.modulation = nn.Linear(D, (6 * spec.depth + 2) * D)
+        self.patch_out = nn.Linear(D, channels * spec.patch**2)
+        if spec.positions == "relative":
+            self.media_bias = RelativeBias(heads, (spec.reach, spec.reach, spec.reach))
+            # The two blocks of the logits between words and patches: one number a head each.
+            self.cross_bias = nn.Parameter(torch.zeros(2, heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """adaLN-zero: every block starts as the identity and the output at zero."""
+        for p in (self.modulation.weight, self.modulation.bias, self.patch_out.weight, self.patch_out.bias):
+            nn.init.zeros_(p)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        B, T, C, H, W = x.shape
+        p, D, depth = self.spec.patch, self.spec.width, self.spec.depth
+        grid = (T, H // p, W // p)
+        tokens = self.patch_in(patchify(x, p))
+        L = 0
+        if self.text_in is not None and condition.text is not None:
+            L = condition.text.shape[1]
+            tokens = torch.cat([self.text_in(condition.text), tokens], dim=1)
+        modulation = self.modulate(t.expand(B, T), L, grid).view(B, -1, 6 * depth + 2, D)
+        bias, rotary = self.positions(L, grid, condition.mask, tokens)
+        mix = (lambda y: token_shift(y, grid, L)) if self.spec.token_shift else None
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens, modulation[:, :, 6 * i : 6 * i + 6], bias, rotary, mix)
+        shift, scale = modulation[:, -(T * grid[1] * grid[2]) :, -2:].unbind(2) if modulation.shape[1] > 1 \
+            else modulation[:, :, -2:].unbind(2)
+        out = self.patch_out(torch.addcmul(shift, norm(tokens[:, L:]), 1 + scale))
+        return unpatchify(out, p, (T, C, H, W))
+
+    def modulate(self, t: Tensor, L: int, grid: tuple[int, int, int]) -> Tensor:
+        """Modulation vectors for every token, or one for all of them where they share a clock."""
+        T, h, w = grid
+        frames = self.modulation(nn.functional.silu(self.time(t)))
+        if T == 1:
+            return frames
+        text = frames.mean(1, keepdim=True).expand(-1, L, -1)
+        return torch.cat([text, frames.repeat_interleave(h * w, dim=1)], dim=1)
+
+    def positions(self, L: int, grid: tuple[int, int, int], mask: Tensor | None, like: Tensor):
+        """(bias that broadcasts against ``[B, heads, N, N]`` or None, rotary angles ``[N, d/2]`` or None)."""
+        where = grid_positions(grid, like.device)
+        N = L + len(where)
+        bias, rotary = None, None
+        if self.spec.positions == "relative":
+            text_row = self.cross_bias[0].view(-1, 1, 1).expand(-1, L, N)
+            image_row = torch.cat([self.cross_bias[1].view(-1, 1, 1).expand(-1, N - L, L), self.media_bias(where)], 2)
+            bias = torch.cat([text_row, image_row], dim=1)[None].to(like.dtype)
+        else:
+            text = torch.zeros(L, 3, device=like.device)
+            rotary = rotary_table(torch.cat([text, where + 1.0]), self.spec.width // self.spec.heads)
+        if mask is not None and L:
+            hidden = torch.zeros(mask.shape[0], 1, 1, N, device=like.device, dtype=like.dtype)
+            hidden[:, 0, 0, :L].masked_fill_(~mask, float("-inf"))
+            bias = hidden if bias is None else bias + hidden
+        return bias, rotary
+
+
+def grid_positions(grid: tuple[int, int, int], device: torch.device | None = None) -> Tensor:
+    """Integer (frame, row, column) of every token, ``[T h w, 3]``."""
+    axes = [torch.arange(n, device=device) for n in grid]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)

@@ -1,0 +1,81 @@
+"""A small text encoder that is trained along with the picture model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fromnoise.blocks import Block, norm
+from fromnoise.config import spec
+from fromnoise.text.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer, cut, tokenize
+from fromnoise.types import Condition
+
+
+@spec
+class Trained:
+    """A transformer over bytes or BPE tokens, trained along with the picture model."""
+
+    kind: Literal["trained"] = "trained"
+    tokenizer: Literal["bytes", "bpe"] = "bpe"
+    """bytes, or bpe: a byte-pair encoding learned from the captions."""
+    vocabulary: Annotated[int, Field(ge=258, le=65536)] = 512
+    """Largest number of BPE tokens."""
+    max_length: Annotated[int, Field(ge=2, le=4096)] = 64
+    """Tokens read of a prompt; what is longer is cut, and said."""
+    width: Annotated[int, Field(gt=0)] = 96
+    """Features of a token."""
+    depth: Annotated[int, Field(ge=0)] = 1
+    """Transformer layers of the encoder."""
+    heads: Annotated[int, Field(gt=0)] = 4
+    """Attention heads."""
+
+    def learn_tokenizer(self, captions: Iterable[str]) -> Tokenizer:
+        """The tokenizer these captions call for."""
+        return ByteTokenizer() if self.tokenizer == "bytes" else BPETokenizer.learn(captions, self.vocabulary)
+
+    def load_tokenizer(self, json: str) -> Tokenizer:
+        """The tokenizer that was saved with a run."""
+        return ByteTokenizer() if self.tokenizer == "bytes" else BPETokenizer(json)
+
+    def build(self, tokenizer: Tokenizer) -> TextEncoder:
+        return TextEncoder(self, tokenizer)
+
+
+class TextEncoder(nn.Module):
+    """Tokens ``[B, L]`` to a Condition with features ``[B, L, D]``."""
+
+    def __init__(self, spec: Trained, tokenizer: Tokenizer):
+        super().__init__()
+        self.spec, self.tokenizer = spec, tokenizer
+        self.embedding = nn.Embedding(tokenizer.vocabulary, spec.width)
+        self.position = nn.Parameter(torch.zeros(spec.max_length, spec.width))
+        self.blocks = nn.ModuleList(Block(spec.width, spec.heads) for _ in range(spec.depth))
+        nn.init.normal_(self.embedding.weight, std=0.5)
+        nn.init.normal_(self.position, std=0.5)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Tokens and mask ``[B, L]`` on the encoder's device; no mask where every token is real."""
+        tokens, mask = tokenize(self.tokenizer, texts, self.spec.max_length)
+        device = self.position.device
+        return tokens.to(device), None if bool(mask.all()) else mask.to(device)
+
+    def cut(self, text: str) -> str | None:
+        """How a prompt that is too long is cut, or None."""
+        return cut(self.tokenizer, text, self.spec.max_length)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> Condition:
+        x = self.embedding(tokens) + self.position[: tokens.shape[1]]
+        bias = None
+        if mask is not None:  # nobody looks at padding; every row has START to look at
+            bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))[:, None, None, :]
+        for block in self.blocks:
+            x = block(x, bias=bias)
+        return Condition(text=norm(x), mask=mask)
+
+    def encode(self, texts: Sequence[str]) -> Condition:
+        """Texts to their condition."""
+        return self(*self.tokenize(texts))
