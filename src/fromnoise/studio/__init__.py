@@ -1,0 +1,6 @@
+"""What a person sees of a run: the page and the model card."""
+
+from fromnoise.studio.card import write_card
+from fromnoise.studio.page import FilmFrame, Showcase, render_page, write_page
+
+__all__ = ["FilmFrame", "Showcase", "render_page", "write_card", "write_page"]

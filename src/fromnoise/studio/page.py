@@ -1,0 +1,214 @@
+"""The page of a run: one HTML file that holds everything it shows and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fromnoise.files import write_text
+from fromnoise.studio.pictures import data_uris, shown_width
+from fromnoise.studio.plots import loss_points, loss_svg
+
+
+@dataclass
+class FilmFrame:
+    """One moment of sampling at noise level ``t``: the noisy picture and the clean one predicted from it.
+
+    x_t, x0: ``[1, C, H, W]``, frames x channels x height x width, in [-1, 1].
+    """
+
+    t: float
+    x_t: Tensor
+    x0: Tensor
+
+
+@dataclass
+class Showcase:
+    """What there is to show of one model.  Every part but the name may be missing, and is then left out.
+
+    prompts, grid: P prompts and ``[P, S, 1, C, H, W]`` in [-1, 1], S samples of each.
+    real, real_captions: ``[R, 1, C, H, W]``, true pictures of the data and what they show.
+    film, film_prompt: one sample from noise (first) to picture (last).
+    previews, preview_prompts: (step, ``[n, 1, C, H, W]``), the same n prompts and seeds as training went on.
+    metrics: lines of ``metrics.jsonl``; those with a finite ``loss`` make the curve.
+    report: rows of the evaluation (mappings or objects: name, value, real, format, better, note).
+    facts: time, memory, size, machine, as words; the first four are shown large.
+    recipe, command: the resolved recipe as JSON types, and the exact command that repeats the run.
+    """
+
+    name: str
+    headline: str = ""
+    description: str = ""
+    prompts: list[str] = field(default_factory=list)
+    grid: Tensor | None = None
+    real: Tensor | None = None
+    real_captions: list[str] = field(default_factory=list)
+    film: list[FilmFrame] = field(default_factory=list)
+    film_prompt: str = ""
+    previews: list[tuple[int, Tensor]] = field(default_factory=list)
+    preview_prompts: list[str] = field(default_factory=list)
+    metrics: list[dict] = field(default_factory=list)
+    report: Sequence[Any] | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.grid is not None and len(self.prompts) != self.grid.shape[0]:
+            raise ValueError(f"{len(self.prompts)} prompts for a grid of {self.grid.shape[0]} rows")
+        if self.real is not None and len(self.real_captions) not in (0, self.real.shape[0]):
+            raise ValueError(f"{len(self.real_captions)} captions for {self.real.shape[0]} real pictures")
+
+
+def write_page(path: str | Path, title: str, showcases: Sequence[Showcase]) -> Path:
+    """Write the page, whole or not at all, and return its path.  UserError when it cannot be written."""
+    write_text(Path(path), render_page(title, showcases))
+    return Path(path)
+
+
+def render_page(title: str, showcases: Sequence[Showcase]) -> str:
+    """The page as HTML.  All text is escaped, and the page's own policy forbids any other script or load."""
+    script = _template("page.js")
+    models = [_view(showcase, f"m{i}") for i, showcase in enumerate(showcases, 1)]
+    icon = next((m["grid"]["rows"][0]["uris"][0] for m in models if m["grid"]), None)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return environment().get_template("page.html.j2").render(
+        title=title, models=models, icon=icon, style=_template("page.css"), script=script, script_digest=digest
+    )
+
+
+def environment(autoescape: bool = True):
+    """The studio's templates; a name that a template lacks is an error, never an empty string."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def report_rows(report: Sequence[Any] | None) -> list[dict[str, str]]:
+    """Rows of an evaluation as words: name, value, real, better ("higher", "lower" or ""), note."""
+    rows = []
+    for row in report or []:
+        get = row.get if isinstance(row, dict) else lambda key, default=None, row=row: getattr(row, key, default)
+        form = get("format") or ""
+        better = {"up": "higher", "down": "lower"}.get(get("better") or "", get("better") or "")
+        rows.append(
+            {
+                "name": str(get("name")),
+                "value": _number(get("value"), form),
+                "real": _number(get("real"), form),
+                "better": better,
+                "note": str(get("note") or ""),
+            }
+        )
+    return rows
+
+
+def _number(value: Any, form: str) -> str:
+    """A number by a format ("{:.1%}" or ".1%"), four significant digits without one; "" for None."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if not form:
+        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return form.format(value) if "{" in form else format(value, form)
+
+
+def _view(s: Showcase, ident: str) -> dict[str, Any]:
+    """A showcase as the strings and sizes that the template lays out."""
+    facts = list(s.facts.items())
+    return {
+        "id": ident,
+        "name": s.name,
+        "headline": s.headline or s.name,
+        "description": s.description,
+        "grid": _grid(s),
+        "real": _real(s),
+        "film": _film(s),
+        "previews": _previews(s),
+        "loss": loss_svg(s.metrics, ident),
+        "loss_words": _loss_words(s.metrics),
+        "report": report_rows(s.report),
+        "highlights": facts[:4],
+        "facts": facts,
+        "recipe": json.dumps(s.recipe, indent=2, ensure_ascii=False) if s.recipe else "",
+        "command": s.command,
+    }
+
+
+def _grid(s: Showcase) -> dict[str, Any] | None:
+    if s.grid is None or s.grid.numel() == 0:
+        return None
+    samples, height, width = s.grid.shape[1], s.grid.shape[-2], s.grid.shape[-1]
+    across = min(112.0, max(56.0, (632 - 8 * (samples - 1)) / samples))
+    rows = [{"prompt": p, "uris": data_uris(media)} for p, media in zip(s.prompts, s.grid, strict=True)]
+    shown = shown_width(width, height, across)
+    return {"rows": rows, "w": width, "h": height, "shown": shown, "across": min(samples, 8),
+            "crisp": shown >= width, "prompted": any(s.prompts)}  # fmt: skip
+
+
+def _real(s: Showcase) -> dict[str, Any] | None:
+    if s.real is None or s.real.numel() == 0:
+        return None
+    height, width = s.real.shape[-2:]
+    captions = s.real_captions or [""] * s.real.shape[0]
+    shown = shown_width(width, height, 72)
+    return {"items": list(zip(captions, data_uris(s.real), strict=True)), "w": width, "h": height,
+            "shown": shown, "crisp": shown >= width, "beside": len(captions) <= len(s.prompts) + 2}  # fmt: skip
+
+
+def _film(s: Showcase) -> dict[str, Any] | None:
+    if not s.film:
+        return None
+    height, width = s.film[0].x_t.shape[-2:]
+    frames = [
+        {"t": f"{f.t:.2f}", "x_t": data_uris(f.x_t[None])[0], "x0": data_uris(f.x0[None])[0]} for f in s.film
+    ]
+    shown = shown_width(width, height, 72)
+    return {"frames": frames, "prompt": s.film_prompt, "w": width, "h": height, "shown": shown,
+            "crisp": shown >= width, "large": shown_width(width, height, 256, 256)}  # fmt: skip
+
+
+def _previews(s: Showcase) -> dict[str, Any] | None:
+    if not s.previews:
+        return None
+    height, width = s.previews[0][1].shape[-2:]
+    count = s.previews[0][1].shape[0]
+    prompts = (s.preview_prompts + [""] * count)[:count]
+    steps = [{"step": f"{step:,}", "uris": data_uris(media)} for step, media in s.previews]
+    shown = shown_width(width, height, 56)
+    return {"steps": steps, "prompts": prompts, "w": width, "h": height, "shown": shown,
+            "crisp": shown >= width}  # fmt: skip
+
+
+def _loss_words(metrics: Sequence[dict]) -> str:
+    """What the curve does not say: how many steps, how long, how fast."""
+    steps, _ = loss_points(metrics)
+    if not len(steps):
+        return ""
+    last = next(m for m in reversed(metrics) if "loss" in m)
+    words = [f"{int(steps[-1]):,} steps"]
+    if isinstance(last.get("seconds"), int | float):
+        words.append(f"{last['seconds']:,.0f} s")
+    if isinstance(last.get("examples_per_s"), int | float):
+        words.append(f"{last['examples_per_s']:,.0f} examples/s")
+    return " · ".join(words)
+
+
+def _template(name: str) -> str:
+    return resources.files("fromnoise.studio").joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,0 +1,91 @@
+"""Curves as inline SVG that follow the page's colours, in light and in dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+# Colours matplotlib draws with, each replaced in the SVG by a colour of the page's style sheet.
+_INK, _LINE, _ACCENT = "#010101", "#020202", "#030303"
+_STYLE = {_INK: "var(--muted)", _LINE: "var(--line)", _ACCENT: "var(--accent)"}
+
+
+def loss_points(metrics: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses of the lines of ``metrics.jsonl`` that hold a finite loss, in order of steps."""
+    points = {
+        int(m["step"]): float(m["loss"])
+        for m in metrics
+        if isinstance(m.get("loss"), int | float) and "step" in m and math.isfinite(m["loss"])
+    }
+    steps = np.array(sorted(points), dtype=np.int64)
+    return steps, np.array([points[int(s)] for s in steps], dtype=np.float64)
+
+
+def smooth(values: np.ndarray, share: float = 0.06) -> np.ndarray:
+    """Centred running mean over ``share`` of the curve; at the ends over what there is."""
+    half = int(len(values) * share / 2)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    i = np.arange(len(values))
+    low, high = np.maximum(i - half, 0), np.minimum(i + half + 1, len(values))
+    return (total[high] - total[low]) / (high - low)
+
+
+def loss_svg(metrics: Sequence[dict], name: str = "loss") -> str | None:
+    """The training loss, raw and smoothed, as an ``<svg>`` element; None with fewer than two points.
+
+    The loss axis is logarithmic where the smoothed curve falls by more than four times.  ``name``
+    prefixes the element ids, which must be unique on a page.
+    """
+    steps, losses = loss_points(metrics)
+    if len(steps) < 2:
+        return None
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    mean = smooth(losses)
+    # rc_context restores the settings on leaving; a bare Figure never enters pyplot's registry.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fromnoise", "font.size": 10}):
+        figure = Figure(figsize=(6.4, 3.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(steps, losses, color=_ACCENT, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, mean, color=_ACCENT, linewidth=2.0, solid_capstyle="round")
+        plain = FuncFormatter(lambda value, _: f"{value:g}")
+        if losses.min() > 0 and mean.max() > 4 * mean.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(plain if mean.max() < 20 * mean.min() else NullFormatter())
+        axes.yaxis.set_major_formatter(plain)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.margins(x=0.01)
+        axes.set_xlabel("step", color=_INK)
+        axes.set_ylabel("loss", color=_INK)
+        axes.grid(True, axis="y", color=_LINE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(which="both", colors=_INK, length=0, pad=6)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        axes.spines["bottom"].set_color(_LINE)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    label = f"Training loss from {mean[0]:.3g} at step {steps[0]:,} to {mean[-1]:.3g} at step {steps[-1]:,}"
+    return _inline(text.getvalue(), name, label)
+
+
+def _inline(svg: str, name: str, label: str) -> str:
+    """A stand-alone SVG file as an element of a page: its colours, its ids, a label, no foreign names."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r"\bfont-family:[^;\"]*;?", "", svg)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    for drawn, page in _STYLE.items():
+        svg = svg.replace(drawn, page)
+    head = re.search(r'viewBox="[^"]*"', svg)
+    assert head is not None
+    return re.sub(r"<svg[^>]*>", f'<svg {head[0]} role="img" aria-label="{label}">', svg, count=1).strip()
