@@ -1,3 +1,33 @@
-"""fromnoise: train, sample, edit, distil, measure and play generative models that start from noise."""
+"""fromnoise: train, sample, edit, distil, measure and play generative models that start from noise.
+
+    import fromnoise as fn
+    model = fn.load("runs/digits")
+    model.sample(["a handwritten seven"] * 16, guidance=2.0, seed=0).save("sevens.png")
+"""
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fromnoise.generate import Model as Model
+    from fromnoise.generate import Output as Output
+    from fromnoise.generate import load as load
+    from fromnoise.recipe import Recipe as Recipe
+    from fromnoise.types import UserError as UserError
+
+_PUBLIC = {
+    "Model": "fromnoise.generate", "Output": "fromnoise.generate", "load": "fromnoise.generate",
+    "Recipe": "fromnoise.recipe", "UserError": "fromnoise.types",
+}
+
+__all__ = ["Model", "Output", "Recipe", "UserError", "__version__", "load"]
+
+
+def __getattr__(name: str):
+    """Public names are imported when first used, so that ``import fromnoise`` costs nothing."""
+    if name in _PUBLIC:
+        import importlib
+
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'fromnoise' has no attribute '{name}'")

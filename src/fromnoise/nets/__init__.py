@@ -1,0 +1,6 @@
+"""Networks: the transformer trunk and the U-Net."""
+
+from fromnoise.nets.transformer import Transformer, TransformerNet
+from fromnoise.nets.unet import UNet, UNetNet
+
+__all__ = ["Transformer", "TransformerNet", "UNet", "UNetNet"]

@@ -2,8 +2,7 @@
 
     tokens = [text tokens ; patches]  ->  depth x (adaLN block)  ->  patches  ->  media
 
-Time enters by modulation, one clock a frame; text is clean and keeps the clock t = 0, so what the
-network computes for it is the same at every step of sampling.
+Time enters by modulation, one clock a frame; words follow the mean clock of the frames.
 """
 
 from __future__ import annotations

@@ -1,0 +1,153 @@
+"""The recipe: every choice that makes a model, each one field.
+
+A recipe is data.  Named recipes (``fromnoise.recipes``) are functions that return one; the command line
+changes fields before anything is built; ``recipe.json`` in a run folder is the resolved form and can be
+trained from directly.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+import fromnoise
+from fromnoise.config import from_dict, read_json, spec, to_dict
+from fromnoise.data.digits import Digits
+from fromnoise.data.glyphs import Glyphs
+from fromnoise.data.pictures import Folder
+from fromnoise.data.shapes import Shapes
+from fromnoise.latents import Pixels
+from fromnoise.nets import Transformer, UNet
+from fromnoise.process import Flow, Objective, Path
+from fromnoise.sample import SOLVERS
+from fromnoise.text import Trained
+from fromnoise.types import UserError
+
+FORMAT = 1  # of recipe.json; raised when an older library could no longer read it rightly
+
+
+@spec
+class Optimizer:
+    """How weights move: AdamW everywhere, or Muon on matrices and AdamW on the rest."""
+
+    matrices: Literal["muon", "adamw"] = "muon"
+    """What updates the matrices inside the blocks; everything else uses AdamW."""
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """Learning rate of AdamW."""
+    muon_lr: Annotated[float, Field(gt=0)] = 0.02
+    """Learning rate of Muon."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay of both."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's averages of gradients and squared gradients."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient; a larger one is scaled down."""
+    warmup: Annotated[int, Field(ge=0)] = 50
+    """Steps over which the rates rise from zero."""
+    cooldown: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Last part of training over which the rates fall linearly to zero."""
+
+
+@spec
+class Training:
+    """How long, with what, and what is kept."""
+
+    steps: Annotated[int, Field(gt=0)] = 1000
+    """Optimiser steps."""
+    batch: Annotated[int, Field(gt=0)] = 64
+    """Examples a step."""
+    optimizer: Optimizer = Optimizer()
+    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of captions replaced by the empty text, which classifier-free guidance needs."""
+    ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
+    """Width of the power-function average of the weights, relative to the training length (EDM2's sigma_rel)."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Autocast of the network; auto is bfloat16 on GPUs that have it and float32 elsewhere."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0 measures which number is fastest and keeps it for the run."""
+    checkpoint_every: Annotated[int, Field(gt=0)] = 250
+    """Steps between checkpoints, to which a stopped run returns."""
+    keep: Annotated[int, Field(ge=1)] = 2
+    """Checkpoints kept."""
+    preview_every: Annotated[int, Field(ge=0)] = 250
+    """Steps between preview pictures; 0 for none."""
+    tracker: Literal["none", "tensorboard"] = "none"
+    """Where metrics go besides metrics.jsonl."""
+
+
+@spec
+class Sampling:
+    """How pictures are made unless the caller says otherwise."""
+
+    solver: Literal["euler", "heun", "dpmpp_2m"] = "dpmpp_2m"
+    """The solver of the probability-flow ODE."""
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Solver steps."""
+    guidance: Annotated[float, Field(ge=0)] = 2.0
+    """Classifier-free guidance: 1 is none."""
+    shift: Annotated[float, Field(gt=0)] = 1.0
+    """Shift of the time grid towards noise."""
+
+
+@spec
+class Evaluation:
+    """What is measured after training."""
+
+    samples: Annotated[int, Field(gt=0)] = 600
+    """Pictures generated and judged."""
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    """Guidance while judging; by default that of sampling."""
+
+
+Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
+Net = Annotated[Transformer | UNet, Field(discriminator="kind")]
+
+
+@spec
+class Recipe:
+    """A model, its data, its training and its use."""
+
+    name: str
+    """What the run is called."""
+    data: Data
+    text: Trained = Trained()
+    latents: Pixels = Pixels()
+    path: Path = Flow()
+    objective: Objective = Objective()
+    net: Net = Transformer()
+    train: Training = Training()
+    sample: Sampling = Sampling()
+    evaluate: Evaluation = Evaluation()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Fixes initial weights, the order of the data and all noise."""
+
+    def save(self, path: FilePath) -> None:
+        """Write recipe.json."""
+        import json
+
+        from fromnoise.files import write_text
+
+        write_text(path, json.dumps(recipe_dict(self), indent=2, ensure_ascii=False) + "\n")
+
+
+def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+    """The JSON form, with the format and the library's version first."""
+    return {"format": FORMAT, "fromnoise": fromnoise.__version__, **to_dict(recipe)}
+
+
+def load_recipe(path: FilePath) -> Recipe:
+    """The recipe in a file.  UserError where it is missing, damaged, newer than this library, or wrong."""
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is not a recipe: it must be a JSON object.")
+    version = data.pop("fromnoise", "unknown")
+    if (found := data.pop("format", FORMAT)) != FORMAT:
+        raise UserError(f"{path} was written by a newer fromnoise ({version}, recipe format {found}; this is "
+                        f"{fromnoise.__version__}, format {FORMAT}): update fromnoise to open it.")
+    return from_dict(Recipe, data, where=str(path))
+
+

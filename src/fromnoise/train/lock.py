@@ -1,0 +1,34 @@
+"""One process a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fromnoise.files import disk_errors
+from fromnoise.types import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there the folder is not guarded
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run folder; UserError when another process has it.  The system frees the lock of a killed process."""
+    with disk_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+        handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"Another process is training into {run}: wait for it, stop it, or choose "
+                                "another folder with --out.") from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,41 @@
+"""Training by denoising: the loss of one batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fromnoise.random import fold, generator, uniforms
+from fromnoise.system import System
+from fromnoise.types import Batch
+
+
+class Diffusion:
+    """E |prediction(x_t, t, text) - target|^2 with x_t = alpha x0 + sigma eps.
+
+    All randomness of a step is drawn for the whole batch from (seed, step), so that it is the same
+    before and after a resume.
+    """
+
+    def __init__(self, system: System):
+        self.system = system
+
+    def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
+        """The scalar loss of a batch whose media lie on the system's device."""
+        recipe, denoiser = self.system.recipe, self.system.denoiser
+        device = batch.media.device
+        condition = self.system.text.encode(self.drop(batch.text, seed, step))
+        with torch.no_grad():
+            x0 = self.system.latents.encode(batch.media)
+        random = generator(seed, step)
+        t = recipe.objective.draw_times(len(batch), recipe.path, random)[:, None].to(device, non_blocking=True)
+        eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
+        x = recipe.path.add_noise(x0, eps, t)
+        output = denoiser.output(x, t, condition)
+        return recipe.objective.losses(output, x0, eps, t, recipe.path).mean()
+
+    def drop(self, texts: list[str], seed: int, step: int) -> list[str]:
+        """Some captions replaced by the empty text, so that the unconditional model is learned too."""
+        share = self.system.recipe.train.text_dropout
+        dropped = uniforms([int(fold(seed, step, 1))], len(texts))[0] < share
+        return ["" if d else text for d, text in zip(dropped, texts, strict=True)]

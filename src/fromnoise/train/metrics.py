@@ -1,0 +1,53 @@
+"""metrics.jsonl, and trackers beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fromnoise.files import disk_errors, write_text
+from fromnoise.types import UserError
+
+
+class MetricsLog:
+    """One JSON object a line, appended as training goes; TensorBoard as well where it is asked for."""
+
+    def __init__(self, run: Path, tracker: str = "none"):
+        self.path = run / "metrics.jsonl"
+        self.writer = _tensorboard(run) if tracker == "tensorboard" else None
+
+    def cut(self, step: int) -> None:
+        """Forget lines beyond ``step``, which a killed run wrote after its last checkpoint."""
+        if self.path.exists():
+            lines = read_metrics(self.path)
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+
+    def write(self, line: dict) -> None:
+        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.writer is not None:
+            for name in ("loss", "lr"):
+                self.writer.add_scalar(name, line[name], line["step"])
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a half-written last line is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _tensorboard(run: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("The tensorboard tracker needs an extra: pip install 'fromnoise[track]'.") from None
+    return SummaryWriter(str(run / "tensorboard"))

@@ -1,0 +1,81 @@
+"""Optimisers: Muon for the matrices inside blocks, AdamW for everything else, and the rate over time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from fromnoise.recipe import Optimizer
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised (Jordan et al. 2024).
+
+    Matrices of one shape are orthogonalised together in one batched Newton-Schulz iteration; torch's
+    own Muon takes them one at a time, which costs many small operations on small networks.  The update
+    is scaled by sqrt(max(1, rows / columns)).
+    """
+
+    def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):  # type: ignore[override]
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    shapes[p.shape].append(p)
+            for shape, params in shapes.items():
+                buffers = [self._momentum(p) for p in params]
+                grads = [p.grad for p in params]
+                torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+                nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
+                updates = orthogonalise(torch.stack(nesterov)) * max(1, shape[0] / shape[1]) ** 0.5
+                if group["weight_decay"]:
+                    torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(params, list(updates.to(params[0].dtype).unbind()), alpha=-group["lr"])
+
+    def _momentum(self, p: Tensor) -> Tensor:
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        return state["momentum"]
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices, about: singular values pushed to [0.7, 1.2] by a quintic iteration.
+
+    matrices: ``[..., m, n]``.  Coefficients of Jordan et al. 2024.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).float()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def build_optimizers(module: nn.Module, spec: Optimizer) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon where the recipe asks for it.  Every trainable parameter belongs to exactly one."""
+    matrices, rest = [], []
+    for name, p in module.named_parameters():
+        if p.requires_grad:
+            inner = p.ndim == 2 and "blocks." in name and spec.matrices == "muon"
+            (matrices if inner else rest).append(p)
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(
+        rest, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True)]
+    if matrices:
+        optimizers.append(Muon(matrices, lr=spec.muon_lr, weight_decay=spec.weight_decay))
+    return optimizers
+
+
+def rate(step: int, steps: int, spec: Optimizer) -> float:
+    """Factor on the learning rates at step 0, 1, ...: linear warm-up, constant, linear to zero at the end."""
+    warm = min(1.0, (step + 1) / (spec.warmup + 1))
+    cool = (steps - step) / max(1.0, spec.cooldown * steps) if spec.cooldown else 1.0
+    return min(warm, cool, 1.0)

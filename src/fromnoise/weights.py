@@ -1,0 +1,54 @@
+"""model.safetensors: the averaged weights to use, with the tokenizer and a checksum in its header."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fromnoise.files import disk_errors, replacing
+from fromnoise.types import UserError
+
+NAME = "model.safetensors"
+
+
+def save_weights(run: Path, tensors: dict[str, Tensor], tokenizer: str, step: int) -> None:
+    """Write the weights atomically."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    header = {"tokenizer": tokenizer, "step": str(step), "sha256": digest(tensors)}
+    with disk_errors(run / NAME), replacing(run / NAME) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_weights(run: Path) -> tuple[dict[str, Tensor], str, int]:
+    """(tensors, tokenizer, step).  UserError where the file is missing, damaged or not finite."""
+    path = run / NAME
+    if not path.is_file():
+        raise UserError(f"{run} has no weights ({NAME}): train it first, or choose another run folder.")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path} is damaged ({str(e).splitlines()[0]}): copy it again, or train again to "
+                        "write it from the newest checkpoint.") from None
+    if header.get("sha256") != digest(tensors):
+        raise UserError(f"{path} is damaged (its checksum does not match): copy it again, or train again to "
+                        "write it from the newest checkpoint.")
+    if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
+        raise UserError(f"{path} holds weights that are not finite numbers: go back to an earlier checkpoint.")
+    return tensors, header.get("tokenizer", ""), int(header.get("step", 0))
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and bytes, in the order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name]
+        sha.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        sha.update(t.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
