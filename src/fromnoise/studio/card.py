@@ -42,7 +42,9 @@ _KINDS = {
 }
 
 
-def write_card(path: str | Path, showcase: Showcase, *, run: str = "", data: str = "", licence: str = "") -> Path:
+def write_card(
+    path: str | Path, showcase: Showcase, *, run: str = "", data: str = "", licence: str = ""
+) -> Path:
     """Write the model card (Markdown, with the metadata block that model hubs read), whole or not at all.
 
     run: the run folder as the reader would type it, by default the folder of ``path``.
@@ -80,7 +82,7 @@ def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = 
 
 
 def recipe_in_words(recipe: dict[str, Any]) -> list[tuple[str, str]]:
-    """(part, choices) of a recipe, such as ("Network", "transformer over patches and words; width 96, ...")."""
+    """(part, choices) of a recipe, such as ("Network", "transformer over patches and words; width 96")."""
     return [
         (title, _phrase(recipe[key]))
         for key, title in _SECTIONS.items()

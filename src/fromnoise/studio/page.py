@@ -80,8 +80,17 @@ def render_page(title: str, showcases: Sequence[Showcase]) -> str:
     models = [_view(showcase, f"m{i}") for i, showcase in enumerate(showcases, 1)]
     icon = next((m["grid"]["rows"][0]["uris"][0] for m in models if m["grid"]), None)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return environment().get_template("page.html.j2").render(
-        title=title, models=models, icon=icon, style=_template("page.css"), script=script, script_digest=digest
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            models=models,
+            icon=icon,
+            style=_template("page.css"),
+            script=script,
+            script_digest=digest,
+        )
     )
 
 
@@ -103,7 +112,11 @@ def report_rows(report: Sequence[Any] | None) -> list[dict[str, str]]:
     """Rows of an evaluation as words: name, value, real, better ("higher", "lower" or ""), note."""
     rows = []
     for row in report or []:
-        get = row.get if isinstance(row, dict) else lambda key, default=None, row=row: getattr(row, key, default)
+        get = (
+            row.get
+            if isinstance(row, dict)
+            else lambda key, default=None, row=row: getattr(row, key, default)
+        )
         form = get("format") or ""
         better = {"up": "higher", "down": "lower"}.get(get("better") or "", get("better") or "")
         rows.append(
@@ -132,23 +145,31 @@ def _number(value: Any, form: str) -> str:
 def _view(s: Showcase, ident: str) -> dict[str, Any]:
     """A showcase as the strings and sizes that the template lays out."""
     facts = list(s.facts.items())
+    grid = _grid(s)
     return {
         "id": ident,
         "name": s.name,
         "headline": s.headline or s.name,
         "description": s.description,
-        "grid": _grid(s),
-        "real": _real(s),
+        "grid": grid,
+        "real": _real(s, grid),
         "film": _film(s),
+        "stair": _stair(s),
         "previews": _previews(s),
         "loss": loss_svg(s.metrics, ident),
         "loss_words": _loss_words(s.metrics),
         "report": report_rows(s.report),
         "highlights": facts[:4],
-        "facts": facts,
+        "facts": facts[4:],
         "recipe": json.dumps(s.recipe, indent=2, ensure_ascii=False) if s.recipe else "",
         "command": s.command,
     }
+
+
+def _sizes(height: int, width: int, across: float) -> dict[str, Any]:
+    """Native and shown sizes of pictures, and whether they are enlarged (then without blur)."""
+    shown = shown_width(width, height, across)
+    return {"w": width, "h": height, "shown": shown, "crisp": shown >= width}
 
 
 def _grid(s: Showcase) -> dict[str, Any] | None:
@@ -157,19 +178,28 @@ def _grid(s: Showcase) -> dict[str, Any] | None:
     samples, height, width = s.grid.shape[1], s.grid.shape[-2], s.grid.shape[-1]
     across = min(112.0, max(56.0, (632 - 8 * (samples - 1)) / samples))
     rows = [{"prompt": p, "uris": data_uris(media)} for p, media in zip(s.prompts, s.grid, strict=True)]
-    shown = shown_width(width, height, across)
-    return {"rows": rows, "w": width, "h": height, "shown": shown, "across": min(samples, 8),
-            "crisp": shown >= width, "prompted": any(s.prompts)}  # fmt: skip
+    return {
+        "rows": rows,
+        "across": min(samples, 8),
+        "prompted": any(s.prompts),
+        **_sizes(height, width, across),
+    }
 
 
-def _real(s: Showcase) -> dict[str, Any] | None:
+def _real(s: Showcase, grid: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Real pictures, as large as the samples beside them where they stand beside them."""
     if s.real is None or s.real.numel() == 0:
         return None
     height, width = s.real.shape[-2:]
     captions = s.real_captions or [""] * s.real.shape[0]
-    shown = shown_width(width, height, 72)
-    return {"items": list(zip(captions, data_uris(s.real), strict=True)), "w": width, "h": height,
-            "shown": shown, "crisp": shown >= width, "beside": len(captions) <= len(s.prompts) + 2}  # fmt: skip
+    beside = grid is not None and len(captions) <= len(s.prompts) + 2
+    across = min(96, grid["shown"]) if grid is not None and beside else 72
+    return {
+        "pairs": list(zip(captions, data_uris(s.real), strict=True)),
+        "beside": beside,
+        "wordy": max(map(len, captions)) > 30,
+        **_sizes(height, width, across),
+    }
 
 
 def _film(s: Showcase) -> dict[str, Any] | None:
@@ -179,9 +209,21 @@ def _film(s: Showcase) -> dict[str, Any] | None:
     frames = [
         {"t": f"{f.t:.2f}", "x_t": data_uris(f.x_t[None])[0], "x0": data_uris(f.x0[None])[0]} for f in s.film
     ]
-    shown = shown_width(width, height, 72)
-    return {"frames": frames, "prompt": s.film_prompt, "w": width, "h": height, "shown": shown,
-            "crisp": shown >= width, "large": shown_width(width, height, 256, 256)}  # fmt: skip
+    large = shown_width(width, height, 256, 256)
+    return {"frames": frames, "prompt": s.film_prompt, "large": large, **_sizes(height, width, 72)}
+
+
+def _stair(s: Showcase) -> list[tuple[str, int]]:
+    """Four moments of the film, each shown larger than the one before: (uri, width)."""
+    if not s.film:
+        return []
+    height, width = s.film[0].x_t.shape[-2:]
+    sizes = (40, 64, 104, 168)
+    moments = [s.film[round(i * (len(s.film) - 1) / 3)] for i in range(4)]
+    return [
+        (data_uris(f.x_t[None])[0], shown_width(width, height, size, size))
+        for f, size in zip(moments, sizes, strict=True)
+    ]
 
 
 def _previews(s: Showcase) -> dict[str, Any] | None:
@@ -191,9 +233,7 @@ def _previews(s: Showcase) -> dict[str, Any] | None:
     count = s.previews[0][1].shape[0]
     prompts = (s.preview_prompts + [""] * count)[:count]
     steps = [{"step": f"{step:,}", "uris": data_uris(media)} for step, media in s.previews]
-    shown = shown_width(width, height, 56)
-    return {"steps": steps, "prompts": prompts, "w": width, "h": height, "shown": shown,
-            "crisp": shown >= width}  # fmt: skip
+    return {"steps": steps, "prompts": prompts, **_sizes(height, width, 64)}
 
 
 def _loss_words(metrics: Sequence[dict]) -> str:

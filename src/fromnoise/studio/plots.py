@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import numpy as np
 # Colours matplotlib draws with, each replaced in the SVG by a colour of the page's style sheet.
 _INK, _LINE, _ACCENT = "#010101", "#020202", "#030303"
 _STYLE = {_INK: "var(--muted)", _LINE: "var(--line)", _ACCENT: "var(--accent)"}
+
+POINTS = 600  # across the width of the plot; more could not be told apart
 
 
 def loss_points(metrics: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
@@ -34,6 +37,21 @@ def smooth(values: np.ndarray, share: float = 0.06) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
+def envelope(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve with at most ``2 * POINTS`` points: of each stretch of steps its lowest and highest value.
+
+    On paper it looks like the whole curve, and a long run makes no larger page than a short one.
+    """
+    if len(steps) <= 2 * POINTS:
+        return steps, values
+    edges = np.linspace(0, len(steps), POINTS + 1).astype(int)
+    keep = set()
+    for a, b in itertools.pairwise(edges):
+        keep |= {a + values[a:b].argmin(), a + values[a:b].argmax()}
+    keep = sorted(keep)
+    return steps[keep], values[keep]
+
+
 def loss_svg(metrics: Sequence[dict], name: str = "loss") -> str | None:
     """The training loss, raw and smoothed, as an ``<svg>`` element; None with fewer than two points.
 
@@ -45,25 +63,26 @@ def loss_svg(metrics: Sequence[dict], name: str = "loss") -> str | None:
         return None
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     mean = smooth(losses)
     # rc_context restores the settings on leaving; a bare Figure never enters pyplot's registry.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fromnoise", "font.size": 10}):
         figure = Figure(figsize=(6.4, 3.5), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(steps, losses, color=_ACCENT, alpha=0.25, linewidth=0.8)
-        axes.plot(steps, mean, color=_ACCENT, linewidth=2.0, solid_capstyle="round")
+        axes.plot(*envelope(steps, losses), color=_ACCENT, alpha=0.25, linewidth=0.8)
+        every = max(1, len(steps) // POINTS)
+        axes.plot(steps[::every], mean[::every], color=_ACCENT, linewidth=2.0, solid_capstyle="round")
         plain = FuncFormatter(lambda value, _: f"{value:g}")
         if losses.min() > 0 and mean.max() > 4 * mean.min():
             axes.set_yscale("log")
-            axes.yaxis.set_minor_formatter(plain if mean.max() < 20 * mean.min() else NullFormatter())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(plain)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.margins(x=0.01)
         axes.set_xlabel("step", color=_INK)
-        axes.set_ylabel("loss", color=_INK)
         axes.grid(True, axis="y", color=_LINE, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.tick_params(which="both", colors=_INK, length=0, pad=6)

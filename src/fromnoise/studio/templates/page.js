@@ -3,6 +3,7 @@
 for (const card of document.querySelectorAll(".filmcard")) {
   const player = card.querySelector(".player");
   const frames = [...card.querySelectorAll(".strip li")];
+  const strip = card.querySelector(".scroll");
   const slider = player.querySelector("input");
   const button = player.querySelector(".play");
   const last = frames.length - 1;
@@ -18,6 +19,9 @@ for (const card of document.querySelectorAll(".filmcard")) {
     slider.value = i;
     slider.setAttribute("aria-valuetext", player.querySelector("output").textContent);
     frames.forEach((frame, j) => frame.classList.toggle("on", i === j));
+    const left = frames[i].offsetLeft - 24, right = frames[i].offsetLeft + frames[i].offsetWidth + 24;
+    if (left < strip.scrollLeft) strip.scrollLeft = left;
+    if (right > strip.scrollLeft + strip.clientWidth) strip.scrollLeft = right - strip.clientWidth;
   };
   const stop = () => { clearInterval(timer); timer = 0; button.textContent = "Play"; };
   const play = () => {
@@ -35,6 +39,7 @@ for (const card of document.querySelectorAll(".filmcard")) {
   frames.forEach((frame, i) => frame.addEventListener("click", () => { stop(); show(i); }));
   player.hidden = false;
   show(last);
+  strip.scrollLeft = 0;
   if (!calm && "IntersectionObserver" in window) {
     const seen = new IntersectionObserver((entries) => {
       if (entries.some((entry) => entry.isIntersecting)) { seen.disconnect(); play(); }
