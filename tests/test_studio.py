@@ -9,7 +9,7 @@ import torch
 
 from fromnoise.random import generator
 from fromnoise.studio import FilmFrame, Showcase, render_page, write_card, write_page
-from fromnoise.studio.card import render_card
+from fromnoise.studio.card import recipe_in_words, render_card
 from fromnoise.studio.page import report_rows
 from fromnoise.studio.pictures import data_uris, shown_width
 from fromnoise.studio.plots import POINTS, envelope, loss_points, loss_svg, smooth
@@ -420,6 +420,7 @@ def test_report_rows_of_mappings_and_objects():
     expected = [{"name": "a", "value": "50%", "real": "", "better": "higher", "note": ""}]
     assert report_rows([row]) == expected
     assert report_rows([SimpleNamespace(**row)]) == expected
+    assert report_rows(SimpleNamespace(rows=[SimpleNamespace(**row)])) == expected
     assert report_rows(None) == []
 
 
@@ -449,6 +450,18 @@ def test_card(tmp_path):
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert code is not None
     compile(code[1], "card", "exec")
+
+
+def test_recipe_in_words():
+    recipe = {
+        "net": {"kind": "unet", "width": 32, "multipliers": [1, 2]},
+        "objective": {"loss": "x0", "stratified": False, "times": {"kind": "lognormal", "mean": 0.0}},
+        "seed": 1,
+    }
+    assert recipe_in_words(recipe) == [
+        ("Network", "U-Net; width 32, multipliers 1 2"),
+        ("Objective", "loss x0, no stratified; times (lognormal, mean 0)"),
+    ]
 
 
 def test_card_escapes_and_does_without():

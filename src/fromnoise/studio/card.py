@@ -37,7 +37,7 @@ _KINDS = {
     "cosine": "cosine path, variance preserving",
     "transformer": "transformer over patches and words",
     "unet": "U-Net",
-    "pixels": "none: it works on pixels",
+    "pixels": "the pixels themselves",
     "trained": "trained along with the model",
 }
 
@@ -59,7 +59,7 @@ def write_card(
 
 def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = "") -> str:
     """The card as text; see ``write_card``."""
-    prompt = next((p for p in showcase.prompts if p), "")
+    prompt = " ".join(next((p for p in showcase.prompts if p), "").split())  # a code block takes one line
     kind = (showcase.recipe.get("data") or {}).get("kind", "")
     sampling = showcase.recipe.get("sample") or {}
     env = environment(autoescape=False)
@@ -98,7 +98,7 @@ def _phrase(section: dict[str, Any]) -> str:
         if key == "kind" or value is None:
             continue
         if isinstance(value, dict):
-            nested.append(f"{name}: {_phrase(value)}" if value else "")
+            nested.append(f"{name} ({_phrase(value).replace('; ', ', ')})" if value else "")
         elif isinstance(value, bool):
             plain.append(name if value else f"no {name}")
         elif isinstance(value, list | tuple):

@@ -39,7 +39,7 @@ class Showcase:
     film, film_prompt: one sample from noise (first) to picture (last).
     previews, preview_prompts: (step, ``[n, 1, C, H, W]``), the same n prompts and seeds as training went on.
     metrics: lines of ``metrics.jsonl``; those with a finite ``loss`` make the curve.
-    report: rows of the evaluation (mappings or objects: name, value, real, format, better, note).
+    report: rows of the evaluation, or a report with ``rows`` (name, value, real, format, better, note).
     facts: time, memory, size, machine, as words; the first four are shown large.
     recipe, command: the resolved recipe as JSON types, and the exact command that repeats the run.
     """
@@ -56,7 +56,7 @@ class Showcase:
     previews: list[tuple[int, Tensor]] = field(default_factory=list)
     preview_prompts: list[str] = field(default_factory=list)
     metrics: list[dict] = field(default_factory=list)
-    report: Sequence[Any] | None = None
+    report: Any = None
     facts: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -108,10 +108,13 @@ def environment(autoescape: bool = True):
     )
 
 
-def report_rows(report: Sequence[Any] | None) -> list[dict[str, str]]:
-    """Rows of an evaluation as words: name, value, real, better ("higher", "lower" or ""), note."""
+def report_rows(report: Any) -> list[dict[str, str]]:
+    """Rows of an evaluation as words: name, value, real, better ("higher", "lower" or ""), note.
+
+    A row is a mapping or an object; ``real`` and ``note`` may be None.
+    """
     rows = []
-    for row in report or []:
+    for row in getattr(report, "rows", report) or []:
         get = (
             row.get
             if isinstance(row, dict)

@@ -82,7 +82,7 @@ def loss_svg(metrics: Sequence[dict], name: str = "loss") -> str | None:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.margins(x=0.01)
-        axes.set_xlabel("step", color=_INK)
+        axes.set_xlabel("step", color=_INK, labelpad=8)
         axes.grid(True, axis="y", color=_LINE, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.tick_params(which="both", colors=_INK, length=0, pad=6)
