@@ -460,7 +460,7 @@ def test_recipe_in_words():
     }
     assert recipe_in_words(recipe) == [
         ("Network", "U-Net; width 32, multipliers 1 2"),
-        ("Objective", "loss x0, no stratified; times (lognormal, mean 0)"),
+        ("Objective", "loss x0, stratified off; times (lognormal, mean 0)"),
     ]
 
 

@@ -100,7 +100,7 @@ def _phrase(section: dict[str, Any]) -> str:
         if isinstance(value, dict):
             nested.append(f"{name} ({_phrase(value).replace('; ', ', ')})" if value else "")
         elif isinstance(value, bool):
-            plain.append(name if value else f"no {name}")
+            plain.append(name if value else f"{name} off")
         elif isinstance(value, list | tuple):
             plain.append(f"{name} {' '.join(str(v) for v in value)}")
         else:
