@@ -1,10 +1,10 @@
 """What networks share."""
 
 from fromnoise.blocks.attention import Attention, RelativeBias, attend, attend_math, rms_norm, rotary_table, rotate
-from fromnoise.blocks.layers import Block, FeedForward, TimeEmbedding, norm, token_shift
+from fromnoise.blocks.layers import Block, FeedForward, TimeEmbedding, mean_text, norm, token_shift
 from fromnoise.blocks.patches import patchify, unpatchify
 
 __all__ = [
     "Attention", "Block", "FeedForward", "RelativeBias", "TimeEmbedding", "attend", "attend_math",
-    "norm", "patchify", "rms_norm", "rotary_table", "rotate", "token_shift", "unpatchify",
+    "mean_text", "norm", "patchify", "rms_norm", "rotary_table", "rotate", "token_shift", "unpatchify",
 ]

@@ -119,3 +119,11 @@ def token_shift(y: Tensor, grid: tuple[int, int, int], start: int = 0) -> Tensor
         a[..., 4 * q :],
     ], dim=-1).reshape(image.shape)
     return torch.cat([text, shifted], dim=1) if start else shifted
+
+
+def mean_text(text: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of the real tokens, ``[B, L, D]`` to ``[B, D]``."""
+    if mask is None:
+        return text.mean(1)
+    weight = mask.to(text.dtype)[..., None]
+    return (text * weight).sum(1) / weight.sum(1)

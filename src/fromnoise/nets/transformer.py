@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fromnoise.blocks import Block, RelativeBias, TimeEmbedding, norm, patchify, rotary_table, token_shift, unpatchify
+from fromnoise.blocks import Block, RelativeBias, TimeEmbedding, mean_text, norm, patchify, rotary_table, token_shift, unpatchify
 from fromnoise.config import spec
 from fromnoise.types import Condition, UserError
 
@@ -39,6 +39,8 @@ class Transformer:
     """Furthest offset, in tokens, that a relative bias tells apart."""
     token_shift: bool = True
     """Let each patch see a few features of its four neighbours before every sub-layer."""
+    pooled_text: bool = True
+    """Add the mean of the words to the time embedding that modulates every block (as SD3 does)."""
 
     def build(self, channels: int, text_width: int | None) -> TransformerNet:
         """The network for media of ``channels`` and text features of ``text_width`` (None: no text)."""
@@ -61,6 +63,7 @@ class TransformerNet(nn.Module):
         D, heads = spec.width, spec.heads
         self.patch_in = nn.Linear(channels * spec.patch**2, D)
         self.text_in = None if text_width is None else nn.Linear(text_width, D)
+        self.pooled_in = None if text_width is None or not spec.pooled_text else nn.Linear(text_width, D)
         self.time = TimeEmbedding(D)
         self.blocks = nn.ModuleList(Block(D, heads, spec.mlp_ratio) for _ in range(spec.depth))
         self.modulation = nn.Linear(D, (6 * spec.depth + 2) * D)
@@ -85,7 +88,7 @@ class TransformerNet(nn.Module):
         if self.text_in is not None and condition.text is not None:
             L = condition.text.shape[1]
             tokens = torch.cat([self.text_in(condition.text), tokens], dim=1)
-        modulation = self.modulate(t.expand(B, T), L, grid).view(B, -1, 6 * depth + 2, D)
+        modulation = self.modulate(t.expand(B, T), condition, L, grid).view(B, -1, 6 * depth + 2, D)
         bias, rotary = self.positions(L, grid, condition.mask, tokens)
         mix = (lambda y: token_shift(y, grid, L)) if self.spec.token_shift else None
         for i, block in enumerate(self.blocks):
@@ -95,10 +98,13 @@ class TransformerNet(nn.Module):
         out = self.patch_out(torch.addcmul(shift, norm(tokens[:, L:]), 1 + scale))
         return unpatchify(out, p, (T, C, H, W))
 
-    def modulate(self, t: Tensor, L: int, grid: tuple[int, int, int]) -> Tensor:
+    def modulate(self, t: Tensor, condition: Condition, L: int, grid: tuple[int, int, int]) -> Tensor:
         """Modulation vectors for every token, or one for all of them where they share a clock."""
         T, h, w = grid
-        frames = self.modulation(nn.functional.silu(self.time(t)))
+        features = self.time(t)
+        if self.pooled_in is not None and condition.text is not None:
+            features = features + self.pooled_in(mean_text(condition.text, condition.mask))[:, None]
+        frames = self.modulation(nn.functional.silu(features))
         if T == 1:
             return frames
         text = frames.mean(1, keepdim=True).expand(-1, L, -1)

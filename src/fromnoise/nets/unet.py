@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fromnoise.blocks import Attention, TimeEmbedding
+from fromnoise.blocks import Attention, TimeEmbedding, mean_text
 from fromnoise.config import spec
 from fromnoise.types import Condition, UserError
 
@@ -142,11 +142,3 @@ class UNetNet(nn.Module):
                 y = block(torch.cat([y, skips.pop()], dim=1), features)
         y = torch.cat([y, skips.pop()], dim=1)
         return self.conv_out(F.silu(self.norm_out(y))).view(x.shape)
-
-
-def mean_text(text: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of the real tokens, ``[B, L, D]`` to ``[B, D]``."""
-    if mask is None:
-        return text.mean(1)
-    weight = mask.to(text.dtype)[..., None]
-    return (text * weight).sum(1) / weight.sum(1)
