@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fromnoise.config import to_dict
 from fromnoise.random import fold
-from fromnoise.recipe import Recipe, load_recipe, recipe_dict
+from fromnoise.recipe import Recipe, load_recipe
 from fromnoise.system import System, autocast, resolve_device
 from fromnoise.train.checkpoint import (
     Checkpoint,
@@ -82,14 +83,25 @@ def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
         return trainer.run()
 
 
+# Fields that do not change what is learned, and so may differ when a run goes on.
+OPERATIONAL = {"train": {"device", "threads", "checkpoint_every", "keep", "preview_every", "tracker"},
+               "sample": None, "evaluate": None, "name": None}
+
+
 def claim(recipe: Recipe, out: Path) -> None:
-    """Write recipe.json, or check that the one that is there is this one."""
+    """Write recipe.json; refuse when the one that is there would train to other weights."""
     path = out / "recipe.json"
-    if path.exists() and (was := load_recipe(path)) != recipe:
-        changed = differences(recipe_dict(was), recipe_dict(recipe))
+    if path.exists() and (changed := differences(learned_from(load_recipe(path)), learned_from(recipe))):
         raise UserError(f"{out} was trained with another recipe ({changed}): choose another folder with --out, "
                         f"or delete {out} to start again.")
     recipe.save(path)
+
+
+def learned_from(recipe: Recipe) -> dict:
+    """The recipe without its operational fields."""
+    fields = {k: v for k, v in to_dict(recipe).items() if OPERATIONAL.get(k, ()) is not None}
+    fields["train"] = {k: v for k, v in fields["train"].items() if k not in OPERATIONAL["train"]}
+    return fields
 
 
 def differences(a: dict, b: dict, prefix: str = "") -> str:

@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from fromnoise.recipe import Optimizer
 
 
+# Parts of parameter names that mark first and last layers, tables and modulation: not Muon's business,
+# because their rows are looked up, or their inputs and outputs have a meaning of their own.
+OUTER = ("embedding", "position", "_in.", "_out.", "modulation", "time.", "bias")
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised (Jordan et al. 2024).
 
@@ -28,15 +33,17 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     shapes[p.shape].append(p)
-            for shape, params in shapes.items():
+            for params in shapes.values():
                 buffers = [self._momentum(p) for p in params]
                 grads = [p.grad for p in params]
                 torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
                 nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
-                updates = orthogonalise(torch.stack(nesterov)) * max(1, shape[0] / shape[1]) ** 0.5
+                matrices = torch.stack(nesterov).flatten(2)  # a convolution is a matrix [out, in * k * k]
+                updates = orthogonalise(matrices) * max(1, matrices.shape[1] / matrices.shape[2]) ** 0.5
                 if group["weight_decay"]:
                     torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(params, list(updates.to(params[0].dtype).unbind()), alpha=-group["lr"])
+                updates = updates.to(params[0].dtype).view(len(params), *params[0].shape)
+                torch._foreach_add_(params, list(updates.unbind()), alpha=-group["lr"])
 
     def _momentum(self, p: Tensor) -> Tensor:
         state = self.state[p]
@@ -65,8 +72,8 @@ def build_optimizers(module: nn.Module, spec: Optimizer) -> list[torch.optim.Opt
     matrices, rest = [], []
     for name, p in module.named_parameters():
         if p.requires_grad:
-            inner = p.ndim == 2 and "blocks." in name and spec.matrices == "muon"
-            (matrices if inner else rest).append(p)
+            muon = spec.matrices == "muon" and p.ndim in (2, 4) and not any(part in name for part in OUTER)
+            (matrices if muon else rest).append(p)
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(
         rest, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True)]
     if matrices:

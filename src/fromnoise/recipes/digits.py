@@ -1,0 +1,21 @@
+"""The default recipe."""
+
+from fromnoise.data.digits import Digits
+from fromnoise.nets import UNet
+from fromnoise.process import LogNormal, Objective
+from fromnoise.recipe import Evaluation, Recipe, Sampling, Training
+from fromnoise.text import Trained
+
+
+def digits() -> Recipe:
+    """Handwritten digits from words: 1,797 real scans, the quickest model there is."""
+    return Recipe(
+        name="digits",
+        data=Digits(),
+        text=Trained(width=96, depth=1, max_length=32),
+        objective=Objective(prediction="x0", loss="x0", times=LogNormal()),
+        net=UNet(width=32, multipliers=(1, 2, 2)),
+        train=Training(steps=800, batch=64),
+        sample=Sampling(guidance=1.25),
+        evaluate=Evaluation(samples=600),
+    )

@@ -1,0 +1,21 @@
+"""Letters in typefaces."""
+
+from fromnoise.data.glyphs import Glyphs
+from fromnoise.nets import Transformer
+from fromnoise.process import LogNormal, Objective
+from fromnoise.recipe import Evaluation, Recipe, Sampling, Training
+from fromnoise.text import Trained
+
+
+def glyphs() -> Recipe:
+    """Letters and digits in real typefaces, crisp at 32 px, with letter-and-style pairs it never saw."""
+    return Recipe(
+        name="glyphs",
+        data=Glyphs(),
+        text=Trained(width=96, depth=1, max_length=32),
+        objective=Objective(prediction="x0", loss="x0", times=LogNormal()),
+        net=Transformer(patch=4, width=96, depth=4),
+        train=Training(steps=2400, batch=32, checkpoint_every=200, preview_every=400),
+        sample=Sampling(guidance=2.0, steps=20, shift=2.0),
+        evaluate=Evaluation(samples=512),
+    )

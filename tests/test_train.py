@@ -1,0 +1,316 @@
+"""Order, average, optimisers, checkpoints, and runs that are stopped and go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fromnoise.nets import Transformer, UNet
+from fromnoise.recipe import Optimizer, Recipe, Training
+from fromnoise.recipes import digits
+from fromnoise.text import Trained
+from fromnoise.train import Hooks, train
+from fromnoise.train.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from fromnoise.train.ema import Ema, gamma_of
+from fromnoise.train.metrics import read_metrics
+from fromnoise.train.optim import Muon, build_optimizers, orthogonalise, rate
+from fromnoise.train.order import Order
+from fromnoise.types import UserError
+
+
+def tiny(**training) -> Recipe:
+    settings = {"steps": 12, "batch": 8, "threads": 1, "checkpoint_every": 4, "preview_every": 0, **training}
+    return replace(digits(), net=UNet(width=8, multipliers=(1, 2)), text=Trained(width=16, max_length=16),
+                   train=Training(**settings))
+
+
+# ---- order ------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5), batch=st.integers(1, 16), seed=st.integers(0, 9),
+       epoch=st.integers(0, 3))
+def test_every_example_once_an_epoch_in_batches_of_one_group(sizes, batch, seed, epoch):
+    groups, start = [], 0
+    for size in sizes:
+        groups.append(range(start, start + size))
+        start += size
+    order = Order(groups, batch, seed)
+    if start < batch:
+        return
+    seen = []
+    for position in range(order.steps_per_epoch):
+        indices = order.indices(epoch * order.steps_per_epoch + position)
+        assert len(indices) <= batch
+        assert sum(bool(set(indices) & set(g)) for g in groups) == 1
+        seen += indices
+    assert sorted(seen) == list(range(start))
+
+
+def test_order_is_a_function_of_seed_and_step():
+    a, b = (Order([range(50)], 8, 3) for _ in range(2))
+    forwards = [a.indices(s) for s in range(20)]
+    assert [b.indices(s) for s in reversed(range(20))] == forwards[::-1]
+    assert Order([range(50)], 8, 4).indices(0) != forwards[0]
+
+
+def test_fewer_examples_than_a_batch_are_repeated():
+    assert sorted(set(Order([range(3)], 8, 0).indices(5))) == [0, 1, 2]
+    assert len(Order([range(3)], 8, 0).indices(5)) == 8
+
+
+# ---- average and optimisers --------------------------------------------------------------------------
+
+
+def test_ema_is_the_power_function_average():
+    """Against the definition: weights proportional to t^gamma (EDM2, eq. 121), in the limit of many steps."""
+    sigma_rel, n = 0.1, 2000
+    values = torch.linspace(0, 1, n, dtype=torch.float64) ** 2
+    ema = Ema([torch.zeros(1, dtype=torch.float64)], sigma_rel)
+    for step in range(1, n + 1):
+        ema.update([values[step - 1 : step]], step)
+    weights = torch.arange(1, n + 1, dtype=torch.float64) ** gamma_of(sigma_rel)
+    assert float(ema.tensors[0]) == pytest.approx(float((weights * values).sum() / weights.sum()), rel=2e-3)
+    position = torch.arange(1, n + 1, dtype=torch.float64) / n
+    mean = (weights * position).sum() / weights.sum()
+    width = ((weights * (position - mean) ** 2).sum() / weights.sum()).sqrt()
+    assert float(width) == pytest.approx(sigma_rel, rel=2e-2)
+
+
+def test_orthogonalise_brings_singular_values_near_one():
+    for shape in ((3, 24, 24), (2, 16, 48), (2, 48, 16)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        u, s, vh = torch.linalg.svd(x, full_matrices=False)
+        got = torch.linalg.svdvals(orthogonalise(x))
+        assert 0.5 < float(got[s / s.amax(-1, keepdim=True) > 0.05].min())
+        assert float(got.max()) < 1.3
+        # the singular vectors stay: the product with the exact polar factor is positive definite
+        assert float(torch.linalg.eigvalsh((u @ vh).mT @ orthogonalise(x) + orthogonalise(x).mT @ (u @ vh)).min()) > -1e-3
+
+
+def test_muon_batched_equals_one_at_a_time():
+    torch.manual_seed(0)
+    a = [torch.randn(8, 12).requires_grad_() for _ in range(3)] + [torch.randn(8, 4, 3, 3).requires_grad_()]
+    b = [p.detach().clone().requires_grad_() for p in a]
+    grads = [[torch.randn_like(p) for p in a] for _ in range(4)]
+    together, apart = Muon(a, lr=0.1), [Muon([p], lr=0.1) for p in b]
+    for step in grads:
+        for p, q, g in zip(a, b, step, strict=True):
+            p.grad, q.grad = g.clone(), g.clone()
+        together.step()
+        for optimizer in apart:
+            optimizer.step()
+    for p, q in zip(a, b, strict=True):
+        torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("net", [Transformer(), UNet()])
+def test_every_parameter_has_one_optimiser(net):
+    module = net.build(3, 16)
+    optimizers = build_optimizers(module, Optimizer())
+    ids = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
+    assert sorted(ids) == sorted(id(p) for p in module.parameters())
+    assert any(isinstance(o, Muon) for o in optimizers)
+
+
+def test_rate_warms_up_holds_and_cools_down():
+    spec = Optimizer(warmup=10, cooldown=0.5)
+    rates = [rate(s, 100, spec) for s in range(100)]
+    assert rates[0] == pytest.approx(1 / 11)
+    assert rates[10:50] == [1.0] * 40
+    assert np.allclose(np.diff(rates[51:]), -1 / 50)
+    assert rates[-1] == pytest.approx(1 / 50)
+
+
+# ---- checkpoints --------------------------------------------------------------------------------------
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(step, {"weights": {"a": torch.full((300,), float(step))}}, {"seconds": 1.0})
+
+
+def test_checkpoints_are_kept_in_number_and_damage_is_passed_over(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, checkpoint(step), keep=2)
+    assert [s for s, _ in list_checkpoints(tmp_path)] == [3, 2]
+    file = tmp_path / "step-000003" / "weights.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    said = []
+    assert load_checkpoint(tmp_path, said.append).step == 2
+    assert "checksum" in said[0]
+    (tmp_path / "step-000002" / "manifest.json").unlink()
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_half_written_checkpoints_are_never_read_and_swept(tmp_path):
+    litter = tmp_path / ".tmp-step-000009-1"
+    litter.mkdir()
+    (litter / "weights.safetensors").write_bytes(b"half")
+    assert load_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    assert not litter.exists()
+
+
+def test_a_disk_that_refuses_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fromnoise.train.checkpoint.save_file", full)
+    with pytest.raises(UserError, match="disk is full"):
+        save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    assert load_checkpoint(tmp_path).step == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
+
+
+# ---- runs ----------------------------------------------------------------------------------------------
+
+
+def weights_of(run: Path) -> dict[str, bytes]:
+    newest = list_checkpoints(run / "checkpoints")[0][1]
+    return {p.name: p.read_bytes() for p in newest.glob("*.safetensors")}
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [3, 4, 7, 11])
+def test_a_stopped_run_ends_in_the_same_weights(tmp_path, at):
+    recipe = tiny()
+    train(recipe, tmp_path / "whole")
+    monkey = Hooks()
+    from fromnoise.train.loop import Trainer
+
+    original = Trainer.train_step
+
+    def crash(self, batch):
+        if self.step == at:
+            raise Stop
+        return original(self, batch)
+
+    Trainer.train_step = crash
+    try:
+        with pytest.raises(Stop):
+            train(recipe, tmp_path / "stopped", monkey)
+    finally:
+        Trainer.train_step = original
+    train(recipe, tmp_path / "stopped")
+    assert weights_of(tmp_path / "whole") == weights_of(tmp_path / "stopped")
+    steps = [[line["step"] for line in read_metrics(tmp_path / r / "metrics.jsonl")] for r in ("whole", "stopped")]
+    assert steps[0] == steps[1]
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from test_train import tiny
+from fromnoise.train import train
+from pathlib import Path
+train(tiny(steps=400, checkpoint_every=5), Path({out!r}))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_killed_processes_go_on_bit_for_bit(tmp_path, number):
+    def command(out):
+        code = SCRIPT.format(tests=str(Path(__file__).parent), out=str(out))
+        return [sys.executable, "-c", code]
+
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    process = subprocess.Popen(command(tmp_path / "run"), stderr=subprocess.PIPE, text=True)
+    while not list_checkpoints(tmp_path / "run" / "checkpoints"):
+        time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read()
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    if number != signal.SIGKILL:
+        assert "Run the same command again" in said
+    subprocess.run(command(tmp_path / "run"), check=True, capture_output=True)
+    assert weights_of(tmp_path / "whole") == weights_of(tmp_path / "run")
+
+
+def test_another_recipe_is_refused_with_the_difference(tmp_path):
+    train(tiny(), tmp_path)
+    with pytest.raises(UserError, match=r"train\.batch 8 -> 16"):
+        train(tiny(batch=16), tmp_path)
+
+
+def test_operational_fields_may_change(tmp_path):
+    train(tiny(), tmp_path)
+    train(tiny(keep=5, checkpoint_every=3), tmp_path)
+    assert json.loads((tmp_path / "recipe.json").read_text())["train"]["keep"] == 5
+
+
+def test_two_processes_cannot_share_a_folder(tmp_path):
+    from fromnoise.train.lock import locked
+
+    child = os.fork()
+    if child == 0:
+        with locked(tmp_path):
+            (tmp_path / "held").touch()
+            time.sleep(30)
+        os._exit(0)
+    try:
+        while not (tmp_path / "held").exists():
+            time.sleep(0.01)
+        with pytest.raises(UserError, match="Another process"):
+            train(tiny(), tmp_path)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    train(tiny(steps=1), tmp_path)
+
+
+def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
+    from fromnoise.train.loop import Trainer
+
+    original = Trainer.train_step
+
+    def poisoned(self, batch):
+        if self.step == 6:
+            with torch.no_grad():
+                self.parameters[0].fill_(float("nan"))
+        return original(self, batch)
+
+    Trainer.train_step = poisoned
+    try:
+        with pytest.raises(UserError, match="not finite at step 7"):
+            train(tiny(), tmp_path)
+    finally:
+        Trainer.train_step = original
+    assert load_checkpoint(tmp_path / "checkpoints").step == 4
+
+
+def test_a_failing_preview_does_not_end_training(tmp_path):
+    said = []
+
+    def broken(system, step):
+        raise RuntimeError("no picture")
+
+    result = train(tiny(preview_every=4), tmp_path, Hooks(message=said.append, preview=broken))
+    assert result.step == 12
+    assert any("no picture" in text for text in said)
+
+
+def test_training_learns(tmp_path):
+    train(tiny(steps=150, batch=32, checkpoint_every=150), tmp_path)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert np.mean(losses[-3:]) < 0.5 * losses[0]
