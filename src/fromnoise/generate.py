@@ -60,7 +60,7 @@ class Output:
         """The samples as PIL images, at their own size."""
         return [to_pil(frame) for frame in to_uint8(self.media[:, 0])]
 
-    def save(self, path: str | Path, enlarge: int | None = None) -> Path:
+    def save(self, path: str | Path, enlarge: int | None = None, columns: int | None = None) -> Path:
         """One PNG: a single sample, or a grid of them, enlarged by whole pixels to be seen well.
 
         The file carries prompts, seed, settings and recipe, from which ``fromnoise sample --like`` makes
@@ -70,7 +70,7 @@ class Output:
         if path.suffix.lower() != ".png":
             raise UserError(f"Samples are saved as .png, which keeps them exact (got {path.name}).")
         factor = enlarge or enlargement(self.media.shape[-2])
-        sheet = grid(self.media, enlarge=factor) if len(self.media) > 1 else to_pil(to_uint8(self.media[0, 0]), factor)
+        sheet = grid(self.media, columns, factor)
         header = PngImagePlugin.PngInfo()
         header.add_itxt(PNG_KEY, json.dumps({
             "fromnoise": fromnoise.__version__, "run": self.run, "settings": asdict(self.settings),
@@ -149,7 +149,7 @@ class Model:
         """Latents of one batch, and how the solver went."""
         device = self.system.device
         if noise is None:
-            noise = sample_noise(self.noise_shape(settings), settings.seed, settings.first)
+            noise = self._noise(settings)
         condition = self.encode(settings.prompts)
         null = self.encode([settings.negative] * len(settings.prompts))
         guided = classifier_free(self.system.denoiser, null, settings.guidance)
@@ -157,6 +157,13 @@ class Model:
             return solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
                          solver=settings.solver, steps=settings.steps, shift=self.recipe.sample.shift,
                          callback=callback, return_info=True)
+
+    def _noise(self, settings: Settings) -> Tensor:
+        return sample_noise(self.noise_shape(settings), settings.seed, settings.first)
+
+    def starting_noise(self, prompts: Sequence[str], seed: int = 0, size: tuple[int, int] | None = None) -> Tensor:
+        """The noise ``[B, T, C, h, w]`` that ``sample`` starts from for these prompts and this seed."""
+        return self._noise(self.settings(list(prompts), None, None, None, size, seed, "", 0))
 
     def encode(self, prompts: list[str]) -> Condition:
         return self.system.text.encode(prompts)
@@ -174,11 +181,20 @@ def load(run: str | Path, device: str = "auto") -> Model:
     recipe = load_recipe(run / "recipe.json")
     tensors, tokenizer, step = load_weights(run)
     system = System(recipe, recipe.text.load_tokenizer(tokenizer))
-    missing, unexpected = system.load_state_dict(tensors, strict=False)
-    if missing or unexpected:
-        wrong = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which the recipe does not"
-        raise UserError(f"The weights in {run} do not belong to its recipe: the file {wrong}.")
+    if wrong := mismatch({k: v.shape for k, v in system.state_dict().items()}, tensors):
+        raise UserError(f"The weights in {run} do not belong to its recipe: {wrong}.")
+    system.load_state_dict(tensors)
     return Model(system.to(resolve_device(device)), str(run), step)
+
+
+def mismatch(expected: dict[str, torch.Size], tensors: dict[str, Tensor]) -> str:
+    """What is first wrong between the weights a recipe calls for and those of a file, or an empty string."""
+    for name, shape in expected.items():
+        if name not in tensors:
+            return f"{name} is missing"
+        if tensors[name].shape != shape:
+            return f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(shape)}"
+    return next((f"{name} has no place in it" for name in tensors if name not in expected), "")
 
 
 def read_picture(path: str | Path) -> dict[str, Any]:

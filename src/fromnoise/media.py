@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ def to_uint8(media: Tensor) -> np.ndarray:
 
 def from_uint8(pixels: np.ndarray) -> Tensor:
     """uint8 ``[..., H, W, C]`` to float32 ``[..., C, H, W]`` in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, -3).float().div(127.5).sub(1)
+    return torch.from_numpy(np.array(pixels)).movedim(-1, -3).float().div(127.5).sub(1)
 
 
 def to_pil(frame: np.ndarray, enlarge: int = 1) -> Image.Image:
@@ -43,3 +44,12 @@ def grid(media: Tensor, columns: int | None = None, enlarge: int = 1, gap: int =
         y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[y : y + height, x : x + width] = frame
     return to_pil(sheet, enlarge)
+
+
+def ungrid(path: Path, size: tuple[int, int], columns: int, enlarge: int, gap: int = 2) -> Tensor:
+    """The pictures of a one-row ``grid`` back from its file, ``[B, 1, C, H, W]``."""
+    with Image.open(path) as image:
+        pixels = np.array(image)[enlarge // 2 :: enlarge, enlarge // 2 :: enlarge]
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    height, width = size
+    return from_uint8(np.stack([pixels[:height, i * (width + gap) :][:, :width] for i in range(columns)]))[:, None]

@@ -1,0 +1,84 @@
+"""The 1,797 handwritten digits that come with scikit-learn: real scans, 8x8, one channel, offline.
+
+Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI, 1998.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+
+from fromnoise.config import spec
+from fromnoise.types import Batch
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PHRASES = (
+    "a handwritten {word}", "the digit {figure}", "{word}", "a scan of the number {figure}", "handwritten {figure}",
+    "the number {word}, written by hand", "a picture of the digit {word}", "{figure}",
+)
+
+
+@spec
+class Digits:
+    """Handwritten digits, captioned in several phrasings."""
+
+    kind: Literal["digits"] = "digits"
+
+    channels = 1
+    frames = 1
+    height = 8
+    width = 8
+
+    def open(self, split: Literal["train", "test"]) -> DigitSource:
+        """Two thirds of the scans to train on, or the third that is never trained on."""
+        return DigitSource(split)
+
+
+class DigitSource:
+    """One split, in memory."""
+
+    def __init__(self, split: str):
+        images, labels = _splits()[split]
+        self.media = torch.from_numpy(images)[:, None, None]
+        self.labels = labels
+
+    @property
+    def captions(self) -> list[str]:
+        return [caption(label, phrase) for label in range(10) for phrase in range(len(PHRASES))]
+
+    @property
+    def groups(self) -> list[range]:
+        return [range(len(self))]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
+        text = [caption(int(self.labels[i]), k % len(PHRASES)) for i, k in zip(indices, keys, strict=True)]
+        return Batch(self.media[list(indices)], text, list(indices))
+
+    def prompts(self) -> list[str]:
+        """One canonical caption a class."""
+        return [caption(label, 0) for label in range(10)]
+
+
+def caption(label: int, phrase: int) -> str:
+    return PHRASES[phrase].format(word=WORDS[label], figure=label)
+
+
+@lru_cache(maxsize=1)
+def _splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{"train", "test"}: (images ``[n, 8, 8]`` in [-1, 1], labels ``[n]``); every third scan of a class is test."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images, labels = (found.images / 8 - 1).astype(np.float32), found.target
+    rank = np.zeros(len(labels), dtype=int)
+    for label in range(10):
+        rank[labels == label] = np.arange((labels == label).sum())
+    test = rank % 3 == 2
+    return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}

@@ -1,0 +1,113 @@
+"""Scenes drawn: antialiased from signed distances, all objects of a batch at once."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fromnoise.data.universe.scene import EXTENT, SHAPES, Scenes
+
+BACKGROUND = torch.tensor([247, 244, 237]) / 127.5 - 1
+PALETTE = torch.tensor([
+    [222, 53, 62],  # red
+    [245, 133, 32],  # orange
+    [246, 205, 38],  # yellow
+    [42, 161, 92],  # green
+    [45, 108, 223],  # blue
+    [139, 67, 189],  # purple
+]) / 127.5 - 1
+
+# Position is the centre of the bounding box; sizes are chosen so that all shapes look equally large.
+SQUARE, TRIANGLE, STAR, STAR_INNER = 0.9, 1.38, 1.3, 0.5
+
+
+def render(scenes: Scenes, height: int = 32, width: int = 32) -> Tensor:
+    """``[B, 1, 3, height, width]`` in [-1, 1].  The unit of the scene is the shorter side."""
+    B, K = scenes.shape.shape
+    unit = min(height, width)
+    media = BACKGROUND.view(1, 3, 1, 1).expand(B, 3, height, width).contiguous()
+    position = torch.from_numpy(scenes.position).float()
+    radius = torch.from_numpy(scenes.radius).float()
+    kind = torch.from_numpy(scenes.shape)
+    color = PALETTE[torch.from_numpy(scenes.color)]
+    window = min(2 * math.ceil(EXTENT * float(radius.max()) * unit) + 3, height, width)
+    scale = torch.tensor([width, height]) / unit  # the frame in units
+    for k in range(K):
+        centre = position[:, k] * scale * unit  # in pixels
+        corner = (centre - window / 2).round().long()
+        corner = torch.minimum(corner.clamp(min=0), torch.tensor([width - window, height - window]))
+        xs, ys = corner[:, :1] + torch.arange(window), corner[:, 1:] + torch.arange(window)
+        dx = (xs + 0.5 - centre[:, :1])[:, None, :].expand(B, window, window)
+        dy = (ys + 0.5 - centre[:, 1:])[:, :, None].expand(B, window, window)
+        cover = coverage(dx, dy, radius[:, k] * unit, kind[:, k])[:, None]
+        rows = torch.arange(B).view(B, 1, 1, 1)
+        channels = torch.arange(3).view(1, 3, 1, 1)
+        where = (rows, channels, ys[:, None, :, None], xs[:, None, None, :])
+        media[where] = torch.lerp(media[where], color[:, k, :, None, None], cover)
+    return media[:, None]
+
+
+def coverage(dx: Tensor, dy: Tensor, radius: Tensor, kind: Tensor) -> Tensor:
+    """How much of each pixel an object covers, ``[M, h, w]`` in [0, 1].
+
+    dx, dy: ``[M, h, w]`` pixels from its position;  radius: ``[M]`` pixels;  kind: ``[M]`` index of SHAPES.
+    """
+    distance = torch.empty_like(dx)
+    for index, signed_distance in enumerate(DISTANCES):
+        chosen = (kind == index).nonzero()[:, 0]
+        if len(chosen):
+            distance[chosen] = signed_distance(dx[chosen], dy[chosen], radius[chosen, None, None])
+    return (0.5 - distance).clamp_(0, 1)
+
+
+def circle(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
+    return torch.hypot(x, y) - r
+
+
+def square(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
+    return torch.maximum(x.abs(), y.abs()) - SQUARE * r
+
+
+def triangle(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
+    """Upright and equilateral, of circumradius TRIANGLE r: the largest of three half-planes."""
+    y = y - 0.25 * TRIANGLE * r  # from the centre of the bounding box to the centroid
+    inradius = 0.5 * TRIANGLE * r
+    return torch.maximum(y, 0.5 * (math.sqrt(3) * x.abs() - y)) - inradius
+
+
+def star(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
+    """Five points up, by folding the plane onto one edge (after Quilez, "2D distance functions")."""
+    outer = STAR * r
+    y = -(y - outer * (1 - math.cos(math.pi / 5)) / 2)
+    angle = torch.atan2(x, y).abs()
+    step = 2 * math.pi / 5
+    folded = torch.remainder(angle + step / 2, step) - step / 2
+    length = torch.hypot(x, y)
+    px, py = length * torch.sin(folded.abs()), length * torch.cos(folded)
+    # One edge: from the tip (0, outer) to the inner corner at angle pi/5.
+    qx, qy = outer * STAR_INNER * math.sin(math.pi / 5), outer * STAR_INNER * math.cos(math.pi / 5)
+    ex, ey = qx, qy - outer
+    along = ((px * ex + (py - outer) * ey) / (ex * ex + ey * ey)).clamp(0, 1)
+    distance = torch.hypot(px - along * ex, py - outer - along * ey)
+    inside = ex * (py - outer) - ey * px < 0
+    return torch.where(inside, -distance, distance)
+
+
+DISTANCES = (circle, square, triangle, star)
+assert len(DISTANCES) == len(SHAPES)
+
+
+def supersampled(scenes: Scenes, height: int, width: int, factor: int = 8) -> Tensor:
+    """The slow twin of ``render``: drawn without antialiasing ``factor`` times as large and averaged."""
+    big = torch.full((len(scenes), 3, height * factor, width * factor), 0.0) + BACKGROUND.view(1, 3, 1, 1)
+    unit = min(height, width) * factor
+    ys, xs = torch.meshgrid(torch.arange(height * factor) + 0.5, torch.arange(width * factor) + 0.5, indexing="ij")
+    for b in range(len(scenes)):
+        for k in range(scenes.shape.shape[1]):
+            px, py = scenes.position[b, k] * np.array([width * factor, height * factor])
+            inside = DISTANCES[scenes.shape[b, k]](xs - px, ys - py, torch.tensor(scenes.radius[b, k] * unit)) < 0
+            big[b, :, inside] = PALETTE[scenes.color[b, k]][:, None]
+    return torch.nn.functional.avg_pool2d(big, factor)[:, None]

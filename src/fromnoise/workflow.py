@@ -1,0 +1,264 @@
+"""What the commands do: train a run from data to page, judge it again, and the demo.
+
+A run is a folder:
+
+    recipe.json          every choice, resolved          metrics.jsonl     the loss over time
+    model.safetensors    the averaged weights, to use    evaluation.json   what was measured
+    checkpoints/         what a stopped run goes on from samples/          previews and samples
+    index.html           the page                        README.md         the model card
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from fromnoise.evaluate import Report, evaluate
+from fromnoise.files import write_text
+from fromnoise.generate import Model, load
+from fromnoise.media import enlargement, grid, ungrid
+from fromnoise.recipe import Recipe, recipe_dict
+from fromnoise.studio import FilmFrame, Showcase, write_card, write_page
+from fromnoise.system import System
+from fromnoise.train import Hooks, Result, train
+from fromnoise.train.metrics import read_metrics
+
+PREVIEWS = 8  # pictures of a preview, always of the same prompts and seeds
+COLUMNS = 8  # samples of each prompt on the page
+
+
+@dataclass
+class Timings:
+    """Seconds spent in each part of a run."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def measure(self, name: str):
+        return _Measure(self, name)
+
+
+class _Measure:
+    def __init__(self, timings: Timings, name: str):
+        self.timings, self.name = timings, name
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_) -> None:
+        self.timings.parts[self.name] = time.perf_counter() - self.start
+
+
+def train_run(recipe: Recipe, out: Path, command: str = "", console: Console | None = None) -> Showcase:
+    """Train into ``out`` with live progress, then evaluate and write page and card.  Returns what the page shows."""
+    console = console or Console(stderr=True)
+    timings = Timings()
+    summarise(recipe, console)
+    with timings.measure("training"):
+        result = _train_with_progress(recipe, out, console)
+    model = Model(result.system, str(out), result.step)
+    report = None
+    if result.steps_done or not (out / "evaluation.json").exists():
+        with timings.measure("evaluation"):
+            report = judge(model, console)
+            write_text(out / "evaluation.json", json.dumps(report.to_dict(), indent=2) + "\n")
+    with timings.measure("samples and page"):
+        showcase = show(model, out, report or read_report(out), command or repeat_command(recipe, out), result, timings)
+        write_page(out / "index.html", f"fromnoise: {recipe.name}", [showcase])
+        write_card(out / "README.md", showcase, run=str(out))
+    return showcase
+
+
+def summarise(recipe: Recipe, console: Console) -> None:
+    """Tell what the data are before training starts, where there is something to tell."""
+    summary = getattr(recipe.data, "summary", None)
+    if summary is not None:
+        for line in summary().lines():
+            console.print(line, highlight=False)
+
+
+def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
+    """``train`` with a live line: step, loss, speed, time left."""
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
+               TextColumn("loss {task.fields[loss]:.4f}"), TextColumn("{task.fields[speed]:.1f} steps/s"),
+               TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(recipe.name, total=recipe.train.steps, loss=float("nan"), speed=0.0)
+        first: list[tuple[int, float]] = []
+
+        def started(system: System, step: int) -> None:
+            parameters = sum(p.numel() for p in system.parameters())
+            threads = f", {torch.get_num_threads()} threads" if system.device.type == "cpu" else ""
+            bar.console.print(f"{parameters:,} parameters on {system.device}{threads}", highlight=False)
+            first.append((step, time.perf_counter()))
+            bar.update(task, completed=step)
+
+        def progress(line: dict) -> None:
+            step, start = first[0]
+            speed = (line["step"] - step) / max(1e-9, time.perf_counter() - start)
+            bar.update(task, completed=line["step"], loss=line["loss"], speed=speed)
+
+        def preview(system: System, step: int) -> None:
+            save_preview(Model(system), out, step)
+
+        return train(recipe, out, Hooks(bar.console.print, started, progress, preview))
+
+
+def evaluate_run(run: Path, samples: int | None = None, guidance: float | None = None, seed: int = 0,
+                 device: str = "auto", console: Console | None = None) -> Report:
+    """Judge a trained run anew, and bring its evaluation.json, page and card up to date."""
+    console = console or Console(stderr=True)
+    model = load(run, device)
+    timings = Timings()
+    with timings.measure("evaluation"):
+        report = judge(model, console, samples, guidance, seed)
+    write_text(run / "evaluation.json", json.dumps(report.to_dict(), indent=2) + "\n")
+    showcase = show(model, run, report, repeat_command(model.recipe, run), None, timings)
+    write_page(run / "index.html", f"fromnoise: {model.recipe.name}", [showcase])
+    write_card(run / "README.md", showcase, run=str(run))
+    return report
+
+
+def judge(model: Model, console: Console, samples: int | None = None, guidance: float | None = None,
+          seed: int = 0) -> Report:
+    """Evaluate by the recipe's settings unless others are given."""
+    spec = model.recipe.evaluate
+    chosen = guidance if guidance is not None else spec.guidance
+
+    def sample(prompts: Sequence[str], seed: int) -> Tensor:
+        return model.sample(list(prompts), guidance=chosen, seed=seed).media
+
+    with console.status("Evaluating"):
+        return evaluate(sample, model.recipe.data, count=samples or spec.samples, seed=seed)
+
+
+def read_report(run: Path) -> Report | None:
+    """The last evaluation of a run."""
+    path = run / "evaluation.json"
+    return Report.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+# ---- what a page shows ----------------------------------------------------------------------------------
+
+
+def show(model: Model, out: Path, report: Report | None, command: str, result: Result | None,
+         timings: Timings) -> Showcase:
+    """Sample what the page shows, and collect the rest from the run folder."""
+    recipe = model.recipe
+    source = recipe.data.open("test")
+    prompts = list(source.prompts())[:10]
+    wide = COLUMNS if model.recipe.data.height <= 16 else 6
+    output = model.sample([p for p in prompts for _ in range(wide)], seed=0)
+    output.save(out / "samples" / "grid.png")
+    real = source.batch(range(min(len(source), 12)), range(12))
+    name, film = film_of(model, prompts[0])
+    return Showcase(
+        name=recipe.name, headline=headline(recipe), description=description(recipe),
+        prompts=prompts, grid=output.media.unflatten(0, (len(prompts), wide)),
+        real=real.media, real_captions=list(real.text), film=film, film_prompt=name,
+        previews=read_previews(model, out), preview_prompts=preview_prompts(model),
+        metrics=read_metrics(out / "metrics.jsonl"), report=report,
+        facts=facts(model, out, timings), recipe=recipe_dict(recipe), command=command)
+
+
+def film_of(model: Model, prompt: str) -> tuple[str, list[FilmFrame]]:
+    """One sample from noise to picture: x_t and the predicted x0 at a dozen times."""
+    frames: list[FilmFrame] = []
+    noise: list[Tensor] = []
+    decode = model.system.latents.decode
+
+    def keep(progress) -> None:
+        before = noise[-1] if noise else model.starting_noise([prompt], seed=3)
+        frames.append(FilmFrame(progress.t, decode(before)[0].cpu(), decode(progress.x0)[0].cpu()))
+        noise.append(progress.x)
+
+    steps = max(12, model.recipe.sample.steps)
+    model.sample([prompt], seed=3, steps=steps, callback=keep)
+    frames.append(FilmFrame(0.0, decode(noise[-1])[0].cpu(), frames[-1].x0))
+    chosen = sorted({round(i * (len(frames) - 1) / 11) for i in range(12)})
+    return prompt, [frames[i] for i in chosen]
+
+
+def preview_prompts(model: Model) -> list[str]:
+    prompts = list(model.recipe.data.open("test").prompts())
+    return [prompts[i % len(prompts)] for i in range(PREVIEWS)]
+
+
+def save_preview(model: Model, out: Path, step: int) -> None:
+    """``samples/step-000500.png``: the preview prompts on one row."""
+    output = model.sample(preview_prompts(model), seed=0)
+    output.save(out / "samples" / f"step-{step:06d}.png", columns=PREVIEWS)
+
+
+def read_previews(model: Model, out: Path) -> list[tuple[int, Tensor]]:
+    """The previews of a run, from its folder; at most eight, spread over training."""
+    data = model.recipe.data
+    files = sorted((out / "samples").glob("step-*.png"))
+    if len(files) > 8:
+        files = [files[round(i * (len(files) - 1) / 7)] for i in range(8)]
+    size = (data.height, data.width)
+    return [(int(f.stem.split("-")[1]), ungrid(f, size, PREVIEWS, enlargement(data.height))) for f in files]
+
+
+def facts(model: Model, out: Path, timings: Timings) -> dict[str, str]:
+    """Size, time, memory and machine, in words; the four that matter most first."""
+    lines = read_metrics(out / "metrics.jsonl")
+    last = lines[-1] if lines else {"seconds": 0.0, "core_seconds": 0.0, "step": model.step}
+    found = {
+        "Parameters": f"{model.parameters:,}",
+        "Training time": f"{last['seconds']:.0f} s",
+        "Core-seconds": f"{last['core_seconds']:.0f}",
+        "Peak memory": f"{peak_memory(model.system.device) / 2**20:.0f} MiB",
+        "Steps": f"{last['step']:,} of {model.recipe.train.batch} examples",
+        "Machine": machine(model.system.device),
+        "Software": f"torch {torch.__version__}, Python {platform.python_version()}",
+    }
+    return found | {f"Time for {name}": f"{s:.1f} s" for name, s in timings.parts.items() if name != "training"}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory use in bytes: of the GPU, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} of {_cores()} cores"
+
+
+def _cores() -> int:
+    from fromnoise.train.threads import available_cores
+
+    return available_cores()
+
+
+def headline(recipe: Recipe) -> str:
+    """The first line of the named recipe's docstring, or the recipe's name."""
+    from fromnoise.recipes import RECIPES
+
+    named = RECIPES.get(recipe.name)
+    return (named.__doc__ or "").strip().splitlines()[0] if named and named.__doc__ else recipe.name
+
+
+def description(recipe: Recipe) -> str:
+    return (f"A {recipe.net.kind} that predicts {recipe.objective.prediction} along the {recipe.path.kind} path, "
+            f"sampled with {recipe.sample.solver} in {recipe.sample.steps} steps at guidance {recipe.sample.guidance:g}.")
+
+
+def repeat_command(recipe: Recipe, out: Path) -> str:
+    """A command that trains the same recipe again, from its file."""
+    return shlex.join(["fromnoise", "train", str(out / "recipe.json"), "--out", f"{out}-again"])
