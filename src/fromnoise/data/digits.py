@@ -33,9 +33,18 @@ class Digits:
     height = 8
     width = 8
 
-    def open(self, split: Literal["train", "test"]) -> DigitSource:
-        """Two thirds of the scans to train on, or the third that is never trained on."""
-        return DigitSource(split)
+    @property
+    def classes(self) -> dict[str, Sequence[str]]:
+        """What a classifier of this data tells apart."""
+        return {"digit": WORDS}
+
+    def label(self, caption: str) -> tuple[int, ...]:
+        """The class that a caption of this data names, one index for each entry of ``classes``."""
+        return (_LABELS[caption],)
+
+    def open(self, split: Literal["train", "test", "judge"]) -> DigitSource:
+        """Two thirds of the scans to train on, or the third that is never trained on and that judges."""
+        return DigitSource("test" if split == "judge" else split)
 
 
 class DigitSource:
@@ -68,6 +77,9 @@ class DigitSource:
 
 def caption(label: int, phrase: int) -> str:
     return PHRASES[phrase].format(word=WORDS[label], figure=label)
+
+
+_LABELS = {caption(label, phrase): label for label in range(10) for phrase in range(len(PHRASES))}
 
 
 @lru_cache(maxsize=1)
