@@ -1,123 +1,91 @@
-"""Setting fields of a recipe from the command line.
+"""What a spec consists of: its fields, the kinds a field may choose from, and what each field means.
 
-tyro turns the recipe into options, with this recipe's values as defaults.  Choosing another kind of a part
-(``--path cosine``, ``--net unet``) is done first, so that the options that follow are those of the new part.
+A *part* is a field that holds a spec.  Where its annotation is a union of specs the part comes in *kinds*.
+``Values`` are a spec as plain data, as in JSON.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import dataclasses
-import io
-import re
+import inspect
+import textwrap
+import types
 import typing
+from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any
 
-from fromnoise.config import from_dict, nearest, to_dict
-from fromnoise.recipe import Recipe
-from fromnoise.types import UserError
+from fromnoise.config import to_dict
+
+Values = dict[str, Any]
 
 
-def parse_recipe(recipe: Recipe, args: list[str], prog: str) -> Recipe:
-    """``recipe`` with the fields that ``args`` set.  UserError for a field or value that cannot be."""
-    recipe, rest = choose_kinds(recipe, args)
-    return parse(Recipe, recipe, rest, prog)
+@cache
+def hints(cls: type) -> dict[str, Any]:
+    """Field name to annotation, in order."""
+    found = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: found[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 
-def parse(cls: Any, default: Any, args: list[str], prog: str) -> Any:
-    """``args`` read by tyro over ``default``; faults as one sentence, help as tyro prints it."""
-    import tyro
-
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(output):
-            return tyro.cli(tyro.conf.configure(
-                tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed)(cls), default=default, args=args, prog=prog,
-                console_outputs=True)
-    except SystemExit as e:
-        if e.code in (0, None):
-            raise
-        raise UserError(first_fault(output.getvalue(), prog)) from None
-    except Exception as e:  # pydantic's validation of a whole recipe
-        from pydantic import ValidationError
-
-        if isinstance(e, ValidationError):
-            from fromnoise.config import explain
-
-            raise UserError(explain(e)) from None
-        raise
+def bare(annotation: Any) -> Any:
+    """The annotation without ``Annotated``."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
 
 
-def first_fault(text: str, prog: str) -> str:
-    """tyro's boxed message as one sentence."""
-    words = re.sub(r"[│╭╮╰╯─]+", " ", text)
-    words = re.sub(r"\s+", " ", words).strip()
-    more = f"(`{prog} --help` lists every field.)"
-    if unknown := re.search(r"Unrecognized options: (--?[\w.=-]+|\S+)", words):
-        close = re.search(r"Perhaps you meant:? (--[\w.-]+)", words)
-        hint = f" Did you mean {close[1]}?" if close else ""
-        return f"{unknown[1]} is not an option.{hint} {more}"
-    if invalid := re.search(r"Error parsing ([\w.-]+): 1 validation errors? for \w+ (\w+) (.*?) \[type=.*?input_value=(.*?),", words):
-        return f"{invalid[1].lstrip('-')}.{invalid[2]}: {invalid[3]} (got {invalid[4]}). {more}"
-    if wrong := re.search(r"Error parsing (--[\w.-]+): (.*?) Argument helptext", words):
-        return f"{wrong[1]}: {wrong[2]}. {more}"
-    words = re.sub(r"For full helptext.*|Argument helptext.*", "", words).strip()
-    return f"{words} {more}"
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a union; of anything else, itself."""
+    inner = bare(annotation)
+    return typing.get_args(inner) if typing.get_origin(inner) in (typing.Union, types.UnionType) else (inner,)
 
 
-def kinds_of(annotation: Any) -> dict[str, type]:
-    """{kind: class} of a field whose annotation is a union of specs, else nothing."""
-    if typing.get_origin(annotation) is Annotated:
-        annotation = typing.get_args(annotation)[0]
-    members = typing.get_args(annotation) if typing.get_origin(annotation) is not None or hasattr(
-        annotation, "__args__") else (annotation,)
-    return {m.__dataclass_fields__["kind"].default: m for m in members
-            if hasattr(m, "__dataclass_fields__") and "kind" in m.__dataclass_fields__}
+def kinds(annotation: Any) -> dict[str, type]:
+    """{kind: spec} where the annotation is a choice of several specs, else nothing."""
+    specs = [m for m in members(annotation) if dataclasses.is_dataclass(m) and "kind" in hints(m)]  # type: ignore
+    return {typing.get_args(hints(m)["kind"])[0]: m for m in specs} if len(specs) > 1 else {}
 
 
-def choose_kinds(recipe: Recipe, args: list[str]) -> tuple[Recipe, list[str]]:
-    """Apply ``--part kind`` arguments, and return what is left."""
-    rest, i = [], 0
-    values = to_dict(recipe)
-    while i < len(args):
-        name, _, value = args[i].partition("=")
-        spec = field_of(Recipe, name[2:].split(".")) if name.startswith("--") else None
-        kinds = kinds_of(spec) if spec is not None else {}
-        if not kinds:
-            rest.append(args[i])
-            i += 1
+def part(annotation: Any, value: Any) -> Any:
+    """The spec class that a field holds now, or None where it is not a part but a plain value."""
+    if choice := kinds(annotation):
+        return choice[value["kind"]]
+    inner = bare(annotation)
+    return inner if dataclasses.is_dataclass(inner) else None
+
+
+@cache
+def meanings(cls: type) -> dict[str, str]:
+    """Field name to the string that stands under it in the source."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
             continue
-        if not value:
-            i += 1
-            value = args[i] if i < len(args) else ""
-        path = name[2:].replace("-", "_").split(".")
-        if path == ["data"] and value not in kinds and "folder" in kinds:
-            rest += ["--data.root", value]  # a folder of the user's own pictures
-            value = "folder"
-        if value not in kinds:
-            raise UserError(f'{name[2:]} cannot be "{value}". {nearest(value, kinds)}')
-        parent = values
-        for part in path[:-1]:
-            parent = parent[part]
-        if parent[path[-1]]["kind"] != value:
-            parent[path[-1]] = _defaults(kinds[value])
-        i += 1
-    return from_dict(Recipe, values), rest
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
+        for field, text in zip(body, body[1:], strict=False):
+            if (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                    and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)):
+                found[field.target.id] = inspect.cleandoc(str(text.value.value))
+    return found
 
 
-def _defaults(cls: type) -> dict[str, Any]:
-    """A kind with its defaults; a folder's root is set by the argument that follows."""
-    required = {f.name: "." for f in dataclasses.fields(cls)
-                if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-    return to_dict(cls(**required))
+def options(cls: Any, values: Values, prefix: str = "") -> Iterator[str]:
+    """Dotted names of everything that can be set."""
+    for name, annotation in hints(cls).items():
+        inner = part(annotation, values.get(name))
+        if inner is None and name != "kind":
+            yield prefix + name
+        if kinds(annotation):
+            yield prefix + name
+        if inner is not None:
+            yield from options(inner, values[name], f"{prefix}{name}.")
 
 
-def field_of(cls: Any, path: list[str]) -> Any:
-    """The annotation of a dotted field, or None."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    annotation = hints.get(path[0].replace("-", "_"))
-    if annotation is None or len(path) == 1:
-        return annotation
-    if typing.get_origin(annotation) is Annotated:
-        annotation = typing.get_args(annotation)[0]
-    return field_of(annotation, path[1:]) if hasattr(annotation, "__dataclass_fields__") else None
+def defaults(cls: Any) -> Values:
+    """The fields of a spec that have a default."""
+    found = {}
+    for f in dataclasses.fields(cls):
+        if f.default is not dataclasses.MISSING:
+            found[f.name] = to_dict(f.default) if dataclasses.is_dataclass(f.default) else f.default
+        elif f.default_factory is not dataclasses.MISSING:
+            found[f.name] = f.default_factory()
+    return found

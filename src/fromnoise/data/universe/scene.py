@@ -144,9 +144,10 @@ def _place_third(u: np.ndarray, position: np.ndarray, reach: np.ndarray, relatio
     ra, rb, rc = reach.T
     first = relation[:, 1] % 2 == 0  # the second object comes before the third
     # Along the second relation's axis: object 1 in the near part, object 2 beyond it.
-    least = np.maximum(ra, rb) + rc + GAP  # so that the first and the third cannot meet either
-    distance = least + u[:, 0] * (1 - rb - rc - least) * 0.6
-    near = rb + u[:, 1] * (1 - rb - rc - distance)
+    rm = np.maximum(ra, rb)  # so that the first and the third cannot meet either
+    least = rm + rc + GAP
+    distance = least + u[:, 0] * (1 - rm - rc - least) * 0.6
+    near = rm + u[:, 1] * (1 - rm - rc - distance)
     # The first keeps its slant to the second, on the side away from the third.
     old = position[rows, 0, across] - position[rows, 1, across]
     gap = np.abs(position[rows, 1, along] - position[rows, 0, along])

@@ -1,0 +1,175 @@
+"""The front door: loading, sampling, saving and replaying."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from test_train import tiny
+
+import fromnoise as fn
+from fromnoise.generate import read_picture
+from fromnoise.nets import Transformer
+from fromnoise.train import train
+from fromnoise.types import UserError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    train(tiny(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    found = fn.load(run)
+    with torch.no_grad():  # weights that start at zero would hide faults
+        for p in found.system.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return found
+
+
+def test_recipe_and_weights_alone_rebuild_the_model(run, tmp_path):
+    for name in ("recipe.json", "model.safetensors"):
+        shutil.copy(run / name, tmp_path)
+    a, b = (fn.load(folder).sample(["seven"] * 2, steps=3).media for folder in (run, tmp_path))
+    assert torch.equal(a, b)
+
+
+def test_output_is_what_it_says(model, tmp_path):
+    out = model.sample(["a handwritten seven"] * 3, steps=4, guidance=2.0, seed=1)
+    assert out.media.shape == (3, 1, 1, 8, 8)
+    assert float(out.media.abs().max()) <= 1
+    images = out.images()
+    assert [(i.size, i.mode) for i in images] == [((8, 8), "L")] * 3
+    saved = Image.open(out.save(tmp_path / "a.png"))
+    assert saved.width > 100
+    assert out.info.nfe == 4
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m"])
+def test_a_sample_depends_on_seed_and_index_alone(model, solver):
+    prompts = ["a handwritten seven", "the digit 3", "", "two, a caption of quite another length"] * 4
+    together = model.sample(prompts, steps=3, seed=5, solver=solver).media
+    apart = torch.cat([model.sample([p], steps=3, seed=5, first=i, solver=solver).media for i, p in enumerate(prompts)])
+    torch.testing.assert_close(together, apart, atol=2e-5, rtol=1e-4)
+    in_parts = model.sample(prompts, steps=3, seed=5, solver=solver, batch=5).media
+    torch.testing.assert_close(together, in_parts, atol=2e-5, rtol=1e-4)
+    assert not torch.equal(together, model.sample(prompts, steps=3, seed=6, solver=solver).media)
+
+
+def test_guidance_is_what_it_says(model):
+    """One: the conditional model; zero: the unconditional one; between and beyond: on their line, in one step."""
+    def sample(prompts, **kw):
+        return model.sample(prompts, steps=1, solver="euler", seed=2, **kw).media
+
+    conditional, unconditional = sample(["seven"] * 2, guidance=1.0), sample([""] * 2, guidance=1.0)
+    torch.testing.assert_close(sample(["seven"] * 2, guidance=0.0), unconditional, atol=1e-5, rtol=1e-4)
+    half = sample(["seven"] * 2, guidance=0.5)
+    torch.testing.assert_close(half, (conditional + unconditional) / 2, atol=1e-5, rtol=1e-4)
+    negative = sample(["seven"] * 2, guidance=0.0, negative="three")
+    torch.testing.assert_close(negative, sample(["three"] * 2, guidance=1.0), atol=1e-5, rtol=1e-4)
+
+
+def test_noise_size_and_callback(model):
+    noise = torch.randn(2, 1, 1, 8, 8)
+    a, b = (model.sample(["one", "two"], noise=noise, steps=2, seed=s).media for s in (0, 1))
+    assert torch.equal(a, b)
+    assert model.sample(["one"], size=(12, 16), steps=2).media.shape[-2:] == (12, 16)
+    seen = []
+    model.sample(["one"], steps=3, callback=seen.append)
+    assert [p.t_next for p in seen][-1] == 0
+    assert torch.equal(model.starting_noise(["a", "b"], seed=3)[1], model.starting_noise(["a", "b", "c"], seed=3)[1])
+
+
+def test_pictures_say_how_they_were_made(model, tmp_path):
+    out = model.sample(["a <seven> & \"more\" ключ"] * 2, steps=2, guidance=1.5, seed=9, negative="x")
+    found = read_picture(out.save(tmp_path / "a.png"))
+    assert found["settings"] == out.settings
+    assert found["recipe"]["name"] == "digits"
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    for path in ("b.png", "none.png"):
+        with pytest.raises(UserError):
+            read_picture(tmp_path / path)
+
+
+def test_long_prompts_are_cut_and_said(model):
+    out = model.sample(["seven " * 40], steps=1)
+    assert len(out.notes) == 1
+    assert "cut" in out.notes[0]
+    assert not model.sample(["seven"], steps=1).notes
+
+
+@pytest.mark.parametrize("bad", [
+    {"prompts": []}, {"steps": 0}, {"guidance": -1.0}, {"guidance": float("nan")}, {"solver": "eulr"},
+    {"size": (9, 8)}, {"size": (0, 8)}, {"seed": -1}, {"noise": torch.zeros(1, 1, 1, 4, 4)},
+])
+def test_bad_requests_are_sentences(model, bad):
+    with pytest.raises(UserError):
+        model.sample(**({"prompts": ["one"]} | bad))
+
+
+def broken(run, tmp_path, change):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    change(folder)
+    return folder
+
+
+def flip(folder):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 4
+    path.write_bytes(data)
+
+
+def newer(folder):
+    recipe = json.loads((folder / "recipe.json").read_text())
+    (folder / "recipe.json").write_text(json.dumps({**recipe, "format": 99, "fromnoise": "9.0"}))
+
+
+def another(folder):
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe["net"]["width"] = 16
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+
+
+def poisoned(folder):
+    from fromnoise.weights import load_weights, save_weights
+
+    tensors, tokenizer, step = load_weights(folder)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_weights(folder, tensors, tokenizer, step)
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
+    (lambda f: (f / "model.safetensors").write_bytes(b"junk"), "damaged"),
+    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]), "damaged"),
+    (flip, "checksum"), (newer, "newer fromnoise"), (another, "do not belong"), (poisoned, "not finite"),
+    (lambda f: (f / "recipe.json").unlink(), "not a run folder"),
+    (lambda f: (f / "recipe.json").write_text("{"), "not valid JSON"),
+    (lambda f: (f / "recipe.json").write_text('{"name": 3, "wat": 1}'), "wat"),
+])
+def test_broken_run_folders_are_sentences(run, tmp_path, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        fn.load(broken(run, tmp_path, change))
+
+
+def test_a_file_with_foreign_weights(run, tmp_path):
+    folder = broken(run, tmp_path, lambda f: None)
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")  # without our header
+    with pytest.raises(UserError):
+        fn.load(folder)
+
+
+@pytest.mark.parametrize("positions", ["relative", "rotary"])
+def test_transformer_runs_train_and_take_other_sizes(tmp_path, positions):
+    recipe = replace(tiny(steps=2), net=Transformer(patch=2, width=32, depth=2, positions=positions))
+    train(recipe, tmp_path)
+    out = fn.load(tmp_path).sample(["one"], size=(16, 12), steps=2)
+    assert out.media.shape[-2:] == (16, 12)
