@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fromnoise.cli.fields import parse
+from fromnoise.cli.options import parse
 from fromnoise.config import spec
 
 
@@ -17,7 +17,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    args = parse(Arguments, Arguments(), argv, "fromnoise demo")
+    args = parse(Arguments, argv, "fromnoise demo", about="Train and show the default models in a couple of minutes.")
     from fromnoise.demo import demo
 
     print(demo(Path(args.out)))

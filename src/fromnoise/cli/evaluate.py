@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from pydantic import Field
+from rich.console import Console
 
-from fromnoise.cli.fields import parse
+from fromnoise.cli.options import parse
 from fromnoise.config import spec
+from fromnoise.types import UserError
 
 
 @spec
 class Arguments:
-    """Measure a trained run, and bring its page up to date."""
+    """What to measure, and how."""
 
-    run: tyro.conf.Positional[str]
+    run: tyro.conf.Positional[str] = ""
     """The run folder."""
-    samples: int | None = None
+    samples: Annotated[int, Field(ge=2)] | None = None
     """Pictures to generate and judge; by default the recipe's number."""
-    guidance: float | None = None
-    """Guidance while judging."""
-    seed: int = 0
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    """Guidance while judging; by default the recipe's."""
+    seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the noise."""
     device: str = "auto"
-    """cpu, cuda, mps, ..."""
+    """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
 
 
 def main(argv: list[str]) -> int:
-    args = parse(Arguments, None, argv, "fromnoise evaluate")
-    from rich.console import Console
-
+    args = parse(Arguments, argv, "fromnoise evaluate", about="Measure a trained run, and bring its page up to date.")
+    if not args.run:
+        raise UserError("Name a run folder: fromnoise evaluate runs/digits.")
     from fromnoise.workflow import evaluate_run
 
     report = evaluate_run(Path(args.run), args.samples, args.guidance, args.seed, args.device)
     Console().print(report.table())
+    print(Path(args.run) / "index.html")
     return 0

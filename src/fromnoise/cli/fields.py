@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any
 
 from fromnoise.config import to_dict
@@ -42,7 +43,8 @@ def members(annotation: Any) -> tuple[Any, ...]:
 def kinds(annotation: Any) -> dict[str, type]:
     """{kind: spec} where the annotation is a choice of several specs, else nothing."""
     specs = [m for m in members(annotation) if dataclasses.is_dataclass(m) and "kind" in hints(m)]  # type: ignore
-    return {typing.get_args(hints(m)["kind"])[0]: m for m in specs} if len(specs) > 1 else {}
+    named: dict[str, Any] = {typing.get_args(hints(m)["kind"])[0]: m for m in specs}
+    return named if len(named) > 1 else {}
 
 
 def part(annotation: Any, value: Any) -> Any:
@@ -61,7 +63,7 @@ def meanings(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(base):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in pairwise(body):
             if (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
                     and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)):
                 found[field.target.id] = inspect.cleandoc(str(text.value.value))

@@ -89,11 +89,15 @@ def _leaf(cls: type, name: str, annotation: Any, values: Values) -> tuple[Any, A
         inner = typing.get_args(bare(annotation))
         text = tuple[(str, ...) if inner[-1] is ... else (str,) * len(inner)]  # type: ignore[misc]
         default = tuple(_shown(v) for v in values[name])
-    hint = f"(default: {' '.join(default) if isinstance(default, tuple) else default})" if default != "" else ""
-    about = tyro.conf.arg(metavar=_metavar(annotation), help=meanings(cls).get(name, ""),
-                          help_behavior_hint="(required)" if name not in values else hint)
-    own = [m for m in getattr(annotation, "__metadata__", ()) if type(m).__module__.startswith("tyro")]
-    return Annotated[text, about, *own], default  # type: ignore[valid-type]
+    if name not in values:
+        hint = "(required)"
+    else:
+        word = " ".join(default) if isinstance(default, tuple) else default
+        hint = "" if values[name] is None or word == "" else f"(default: {word})"
+    markers = [m for m in getattr(annotation, "__metadata__", ()) if type(m).__module__.startswith("tyro")]
+    about = tyro.conf.arg(metavar=name.upper() if markers else _metavar(annotation),
+                          help=meanings(cls).get(name, ""), help_behavior_hint=hint)
+    return Annotated[text, about, *markers], default  # type: ignore[valid-type]
 
 
 def _shown(value: Any) -> str:

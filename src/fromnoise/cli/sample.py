@@ -2,95 +2,104 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+from pydantic import Field
 
+from fromnoise.cli.options import parse
 from fromnoise.config import spec
+from fromnoise.generate import Settings, load, read_picture
+from fromnoise.recipe import recipe_dict
 from fromnoise.types import UserError
+
+ABOUT = """Pictures from a trained run.
+
+fromnoise sample runs/digits "a handwritten seven" "the digit 3" --n 8
+
+fromnoise sample --like picture.png"""
 
 
 @spec
 class Arguments:
-    """Pictures from a trained run."""
+    """What to sample, and how.  What is not said is as in the recipe, or as in the picture of --like."""
 
     run: tyro.conf.Positional[str] = ""
-    """The run folder (not needed with --like)."""
+    """The run folder; not needed with --like."""
     prompts: tyro.conf.Positional[tuple[str, ...]] = ()
-    """One or more prompts."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
-    """Samples of each prompt."""
-    out: str = ""
-    """The PNG to write; by default samples-SEED.png in the run's samples folder."""
-    steps: int | None = None
+    """What to show; without any, pictures of nothing in particular."""
+    prompts_file: str | None = None
+    """A text file with one prompt a line, besides those given."""
+    n: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Samples of each prompt; by default 4."""
+    out: str | None = None
+    """The PNG to write; by default the next free sample-0001.png in the run's samples folder."""
+    steps: Annotated[int, Field(ge=1)] | None = None
     """Solver steps."""
-    guidance: float | None = None
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Classifier-free guidance; 1 is none."""
     solver: str | None = None
     """euler, heun or dpmpp_2m."""
     size: str | None = None
-    """WIDTHxHEIGHT, such as 64x48."""
-    seed: int = 0
-    """Fixes the noise."""
-    negative: str = ""
+    """WIDTHxHEIGHT in pixels, such as 64x48."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """Fixes the noise; by default 0."""
+    negative: str | None = None
     """What to steer away from."""
-    prompts_file: str | None = None
-    """A text file with one prompt a line."""
     like: str | None = None
-    """Make a saved PNG again, from what it says of itself."""
+    """A PNG that fromnoise saved: make it again, but for what is said otherwise."""
     device: str = "auto"
-    """cpu, cuda, mps, ..."""
+    """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
 
 
 def main(argv: list[str]) -> int:
-    from fromnoise.cli.fields import parse
-
-    args = parse(Arguments, Arguments(), argv, "fromnoise sample")
-    from fromnoise.generate import load, read_picture
-
-    if args.like:
-        found = read_picture(args.like)
-        settings, run = found["settings"], args.run or found["run"]
-        if not run:
-            raise UserError("The picture does not name its run folder: give it as `fromnoise sample RUN --like PICTURE`.")
-        model = load(run, args.device)
-        output = model.sample(settings.prompts, steps=settings.steps, guidance=settings.guidance,
-                              solver=settings.solver, size=settings.size, seed=settings.seed,
-                              negative=settings.negative, first=settings.first)
-        path = Path(args.out or f"{Path(args.like).stem}-again.png")
-    else:
-        prompts = wanted(args)
-        model = load(args.run, args.device)
-        output = model.sample(prompts, steps=args.steps, guidance=args.guidance, solver=args.solver,
-                              size=size_of(args.size), seed=args.seed, negative=args.negative)
-        path = Path(args.out or Path(args.run) / "samples" / f"seed-{args.seed}.png")
-    import sys
-
+    args = parse(Arguments, argv, "fromnoise sample", about=ABOUT)
+    if args.out is not None and Path(args.out).suffix.lower() != ".png":
+        raise UserError(f"--out is a .png file, which keeps samples exact (got {args.out}).")
+    picture = read_picture(args.like) if args.like is not None else None
+    run = args.run or (picture["run"] if picture else "")
+    if not run:
+        raise UserError('Name a run folder: fromnoise sample runs/digits "a handwritten seven".')
+    prompts, settings = wanted(args, picture["settings"] if picture else None)
+    model = load(run, args.device)
+    if picture and picture["recipe"] != recipe_dict(model.recipe):
+        say(f"{run} is of another recipe than the picture, which will not come out the same.")
+    output = model.sample(prompts, **settings)
     for note in output.notes:
-        print(note, file=sys.stderr)
-    print(output.save(path))
+        say(note)
+    print(output.save(args.out or next_free(Path(run) / "samples")))
     return 0
 
 
-def wanted(args: Arguments) -> list[str]:
-    """Every prompt, n times."""
-    if not args.run:
-        raise UserError('Give a run folder: fromnoise sample runs/digits "a handwritten seven".')
-    if args.n < 1:
-        raise UserError(f"--n must be 1 or more (got {args.n}).")
-    prompts = [*args.prompts, *(read_prompts(args.prompts_file) if args.prompts_file else [])]
-    return [p for p in prompts or [""] for _ in range(args.n)]
+def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str, Any]]:
+    """(every prompt n times, the other settings): those of ``like``, if there is one, unless said otherwise."""
+    said = {"steps": args.steps, "guidance": args.guidance, "solver": args.solver, "size": size_of(args.size),
+            "seed": args.seed, "negative": args.negative}
+    prompts = [*args.prompts, *(read_prompts(args.prompts_file) if args.prompts_file is not None else [])]
+    base: dict[str, Any] = {"seed": 0, "negative": ""}
+    if like is not None:
+        base = {name: getattr(like, name) for name in (*said, "first")}
+        if not prompts and args.n is None:
+            return like.prompts, base | {k: v for k, v in said.items() if v is not None}
+        prompts = prompts or list(dict.fromkeys(like.prompts))
+    repeated = [prompt for prompt in prompts or [""] for _ in range(args.n or 4)]
+    return repeated, base | {k: v for k, v in said.items() if v is not None}
 
 
 def read_prompts(path: str) -> list[str]:
+    """The lines of a prompt file that are not empty."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"There is no prompt file {path}.") from None
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"The prompt file {path} cannot be read: give a UTF-8 text file with one prompt a line.") from None
+        raise UserError(f"The prompt file {path} cannot be read: give a UTF-8 text file, a prompt a line.") from None
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
-        raise UserError(f"The prompt file {path} is empty.")
+        raise UserError(f"The prompt file {path} is empty: write one prompt a line.")
     return prompts
 
 
@@ -98,7 +107,17 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     """"64x48" as (height 48, width 64)."""
     if text is None:
         return None
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdigit() for p in parts):
+    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.lower())
+    if found is None:
         raise UserError(f'--size is WIDTHxHEIGHT, such as 64x48 (got "{text}").')
-    return int(parts[1]), int(parts[0])
+    return int(found[2]), int(found[1])
+
+
+def next_free(folder: Path) -> Path:
+    """``sample-0001.png`` or the first number after those that are there."""
+    taken = [int(m[1]) for p in folder.glob("sample-*.png") if (m := re.fullmatch(r"sample-(\d+)", p.stem))]
+    return folder / f"sample-{max(taken, default=0) + 1:04d}.png"
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from fromnoise.cli.fields import parse_recipe
-from fromnoise.config import nearest, to_dict
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fromnoise.cli.fields import Values
+from fromnoise.cli.options import parse
+from fromnoise.config import from_dict, nearest, spec, to_dict
 from fromnoise.recipe import Recipe, load_recipe
 from fromnoise.recipes import RECIPES
 from fromnoise.types import UserError
@@ -18,30 +23,41 @@ by default runs/<recipe>; the same command again goes on where it was stopped.
 
   fromnoise train digits
   fromnoise train digits --out runs/mine --train.steps 500 --net.width 64 --seed 1
+  fromnoise train digits --net transformer --path cosine
   fromnoise train image --data ./photos
-  fromnoise train digits --path cosine --net transformer
 
-fromnoise train RECIPE --help lists every field of that recipe."""
+fromnoise train RECIPE --help lists every field of that recipe, with its value and its meaning."""
+
+
+@spec
+class Arguments(Recipe):
+    """A recipe and where its run goes."""
+
+    out: str
+    """The run folder."""
 
 
 def main(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv and argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0
-    named, args = find_recipe(argv[0]), argv[1:]
-    out, args = take_out(args)
-    recipe = parse_recipe(named, args, prog=f"fromnoise train {argv[0]}")
-    folder = Path(out) if out else default_out(argv[0], recipe)
-
-    from rich.console import Console
-
-    from fromnoise.workflow import train_run
+    if not argv or argv[0].startswith("-"):
+        raise UserError("Name a recipe first: fromnoise train digits (`fromnoise recipes` lists them).")
+    named = find_recipe(argv[0])
+    values = {**to_dict(named), "out": default_out(argv[0], named)}
+    about = f"{first_line(argv[0])}\n\nThe same command again goes on where a run was stopped."
+    chosen = to_dict(parse(Arguments, argv[1:], f"fromnoise train {argv[0]}", values, about))
+    out = Path(chosen.pop("out"))
+    recipe = from_dict(Recipe, chosen)
 
     console = Console(stderr=True)
-    console.print(describe(recipe, named))
-    showcase = train_run(recipe, folder, shlex.join(["fromnoise", "train", *argv]), console)
-    console.print(showcase.report.table())
-    print(f"{folder / 'index.html'}")
+    console.print(describe(recipe, named, out))
+    from fromnoise.workflow import train_run
+
+    showcase = train_run(recipe, out, shlex.join(["fromnoise", "train", *argv]), console)
+    if showcase.report is not None:
+        console.print(showcase.report.table())
+    print(out / "index.html")
     return 0
 
 
@@ -57,42 +73,47 @@ def find_recipe(name: str) -> Recipe:
     raise UserError(f'There is no recipe "{name}". {nearest(name, RECIPES)}')
 
 
-def take_out(args: list[str]) -> tuple[str | None, list[str]]:
-    """``--out`` and its value out of the arguments."""
-    rest, out, i = [], None, 0
-    while i < len(args):
-        if args[i] == "--out":
-            if i + 1 == len(args):
-                raise UserError("--out needs a folder.")
-            out, i = args[i + 1], i + 2
-        elif args[i].startswith("--out="):
-            out, i = args[i][6:], i + 1
-        else:
-            rest.append(args[i])
-            i += 1
-    return out, rest
+def default_out(name: str, recipe: Recipe) -> str:
+    """The run folder itself where a run is named as the recipe, otherwise one by the recipe's name."""
+    return name if name not in RECIPES and Path(name).is_dir() else str(Path("runs") / recipe.name)
 
 
-def default_out(name: str, recipe: Recipe) -> Path:
-    path = Path(name)
-    return path if path.is_dir() else Path("runs") / recipe.name
+def first_line(name: str) -> str:
+    """What a recipe is."""
+    return (RECIPES[name].__doc__ or "").strip().splitlines()[0] if name in RECIPES else f"The recipe in {name}."
 
 
-def describe(recipe: Recipe, named: Recipe):
-    """The resolved recipe as a tree; fields that differ from the named recipe stand out."""
-    from rich.tree import Tree
+# ---- the resolved recipe --------------------------------------------------------------------------------
 
-    tree = Tree(f"[bold]{recipe.name}")
 
-    def grow(branch, values: dict, base: dict) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict):
-                old = base.get(key)
-                grow(branch.add(f"[cyan]{key}"), value, old if isinstance(old, dict) else {})
-            else:
-                changed = base.get(key, value if not base else None) != value
-                text = f"{key}: {value}"
-                branch.add(f"[bold yellow]{text}  (was {base.get(key)})" if changed else text)
+def describe(recipe: Recipe, named: Recipe, out: Path) -> Table:
+    """The resolved recipe, a line for each part; values that differ from the named recipe stand out."""
+    table = Table(title=f"{recipe.name} -> {out}", title_justify="left", title_style="bold", box=None,
+                  show_header=False, pad_edge=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column()
+    for name, words in rows(to_dict(recipe), to_dict(named)):
+        table.add_row(name, words)
+    return table
 
-    grow(tree, to_dict(recipe), to_dict(named))
-    return tree
+
+def rows(values: Values, base: Values, prefix: str = "") -> list[tuple[str, Text]]:
+    """(part, its values in words), inner parts after the outer ones."""
+    kind, old = values.get("kind"), base.get("kind")
+    words = [Text(kind, "bold") if kind == old else changed(kind, old)] if kind else []
+    inner: list[tuple[str, Text]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inner += rows(value, base.get(key) or {}, f"{prefix}{key}.")
+        elif key != "kind":
+            same = value == base.get(key) or kind != old
+            words.append(Text(f"{key} {shown(value)}") if same else changed(f"{key} {shown(value)}", base.get(key)))
+    return [(prefix.rstrip("."), Text(", ").join(words)), *inner] if words else inner
+
+
+def changed(text: str, old: object) -> Text:
+    return Text(f"{text} (was {shown(old)})", "bold yellow")
+
+
+def shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
