@@ -10,7 +10,7 @@ from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.evaluate.distances import coverage, frechet, memorisation
-from fromnoise.evaluate.judges import ClassJudge, judge_of
+from fromnoise.evaluate.judges import ClassJudge
 from fromnoise.types import UserError
 
 
@@ -30,7 +30,8 @@ def test_frechet_equals_its_slow_twin(n, d):
     """The textbook formula with a matrix square root, also where there are fewer samples than features."""
     from scipy.linalg import sqrtm
 
-    x, y = torch.randn(n, d, dtype=torch.float64), torch.randn(n + 3, d, dtype=torch.float64) @ torch.randn(d, d).double()
+    x = torch.randn(n, d, dtype=torch.float64)
+    y = torch.randn(n + 3, d, dtype=torch.float64) @ torch.randn(d, d).double()
     a, b = torch.cov(x.T).numpy(), torch.cov(y.T).numpy()
     root = sqrtm(a + 1e-10 * np.eye(d)) @ (b + 1e-10 * np.eye(d)) @ sqrtm(a + 1e-10 * np.eye(d))
     want = float((x.mean(0) - y.mean(0)).square().sum()) + np.trace(a + b) - 2 * np.trace(sqrtm(root)).real
@@ -127,11 +128,13 @@ def test_folder_judge(tmp_path):
         photo.crop((i * 8, i * 4, i * 8 + 90, i * 4 + 90)).save(tmp_path / f"{i:02}.png")
     data = Folder(root=str(tmp_path), resolution=32, held_out=0.4)
     source = data.open("test")
-    report = evaluate(lambda p, s: source.batch([i % len(source) for i in range(len(p))], [0] * len(p)).media, data, count=24)
+    real = source.batch([i % len(source) for i in range(24)], [0] * 24).media
+    report = evaluate(lambda p, s: real, data, count=24)
     noise = evaluate(lambda p, s: torch.rand(len(p), 1, 3, 32, 32) * 2 - 1, data, count=24)
     assert report["Frechet distance"] < 0.2 * noise["Frechet distance"]
     few = Folder(root=str(tmp_path), resolution=32, held_out=0.1)
-    assert [r.name for r in evaluate(lambda p, s: torch.zeros(len(p), 1, 3, 32, 32), few, count=8).rows] == ["diversity"]
+    report = evaluate(lambda p, s: torch.zeros(len(p), 1, 3, 32, 32), few, count=8)
+    assert [r.name for r in report.rows] == ["diversity"]
 
 
 def test_report_round_trip_and_bad_counts():

@@ -145,8 +145,8 @@ def test_pictures_keep_their_aspect_in_buckets(folder):
 
 
 def test_flip_mirrors_some(folder):
-    plain = Folder(root=str(folder), resolution=32, held_out=0).open("train").batch([0] * 16, range(16)).media
-    flipped = Folder(root=str(folder), resolution=32, held_out=0, flip=True).open("train").batch([0] * 16, range(16)).media
+    specs = [Folder(root=str(folder), resolution=32, held_out=0, flip=flip) for flip in (False, True)]
+    plain, flipped = (spec.open("train").batch([0] * 16, range(16)).media for spec in specs)
     same = [(a == b).all().item() for a, b in zip(plain, flipped, strict=True)]
     mirror = [(a == b.flip(-1)).all().item() for a, b in zip(plain, flipped, strict=True)]
     assert any(same)

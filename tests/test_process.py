@@ -157,7 +157,8 @@ def test_callback_sees_every_step():
     assert [p.t for p in seen] == [1.0, 0.75, 0.5, 0.25]
 
 
-@pytest.mark.parametrize("bad", [{"solver": "heunn"}, {"steps": 0}, {"grid": [0.0, 1.0]}, {"grid": [2.0, 0.0]}, {"shift": 0.0}])
+@pytest.mark.parametrize(
+    "bad", [{"solver": "heunn"}, {"steps": 0}, {"grid": [0.0, 1.0]}, {"grid": [2.0, 0.0]}, {"shift": 0.0}])
 def test_bad_requests_are_sentences(bad):
     with pytest.raises(UserError):
         solve(gaussian_denoiser(Flow(), 0, 1), torch.randn(3), path=Flow(), **bad)

@@ -140,7 +140,7 @@ def test_oracle_calls_a_mess_unclear():
 
 def test_oracle_is_not_fooled():
     """A picture agrees with its own caption and with no caption in which one word differs."""
-    scenes, media, captions = pictures(60, 2)
+    scenes, media, _ = pictures(60, 2)
     for reading, sentence in zip(read(media), sentences(scenes), strict=True):
         assert agrees(reading, sentence)
         a, b = sentence.things

@@ -37,11 +37,11 @@ def grid(media: Tensor, columns: int | None = None, enlarge: int = 1, gap: int =
     """The first frames of ``[B, T, C, H, W]`` on one sheet, row by row, ``gap`` pixels (times ``enlarge``) apart."""
     frames = to_uint8(media[:, 0])
     count, height, width, channels = frames.shape
-    columns = min(count, columns or math.ceil(math.sqrt(count)))
-    rows = math.ceil(count / columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), ground, np.uint8)
+    wide = min(count, columns or math.ceil(math.sqrt(count)))
+    rows = math.ceil(count / wide)
+    sheet = np.full((rows * (height + gap) - gap, wide * (width + gap) - gap, channels), ground, np.uint8)
     for i, frame in enumerate(frames):
-        y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        y, x = (i // wide) * (height + gap), (i % wide) * (width + gap)
         sheet[y : y + height, x : x + width] = frame
     return to_pil(sheet, enlarge)
 

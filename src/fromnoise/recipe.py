@@ -21,7 +21,6 @@ from fromnoise.data.shapes import Shapes
 from fromnoise.latents import Pixels
 from fromnoise.nets import Transformer, UNet
 from fromnoise.process import Flow, Objective, Path
-from fromnoise.sample import SOLVERS
 from fromnoise.text import Trained
 from fromnoise.types import UserError
 

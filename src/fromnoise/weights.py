@@ -50,5 +50,5 @@ def digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         t = tensors[name]
         sha.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
-        sha.update(t.contiguous().reshape(-1).view(torch.uint8).numpy())
+        sha.update(memoryview(t.contiguous().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
     return sha.hexdigest()

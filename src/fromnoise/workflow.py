@@ -26,7 +26,7 @@ from torch import Tensor
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model, load
-from fromnoise.media import enlargement, grid, ungrid
+from fromnoise.media import enlargement, ungrid
 from fromnoise.recipe import Recipe, recipe_dict
 from fromnoise.studio import FilmFrame, Showcase, write_card, write_page
 from fromnoise.system import System
@@ -256,7 +256,8 @@ def headline(recipe: Recipe) -> str:
 
 def description(recipe: Recipe) -> str:
     return (f"A {recipe.net.kind} that predicts {recipe.objective.prediction} along the {recipe.path.kind} path, "
-            f"sampled with {recipe.sample.solver} in {recipe.sample.steps} steps at guidance {recipe.sample.guidance:g}.")
+            f"sampled with {recipe.sample.solver} in {recipe.sample.steps} steps at "
+            f"guidance {recipe.sample.guidance:g}.")
 
 
 def repeat_command(recipe: Recipe, out: Path) -> str:

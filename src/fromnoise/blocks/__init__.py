@@ -1,6 +1,14 @@
 """What networks share."""
 
-from fromnoise.blocks.attention import Attention, RelativeBias, attend, attend_math, rms_norm, rotary_table, rotate
+from fromnoise.blocks.attention import (
+    Attention,
+    RelativeBias,
+    attend,
+    attend_math,
+    rms_norm,
+    rotary_table,
+    rotate,
+)
 from fromnoise.blocks.layers import Block, FeedForward, TimeEmbedding, mean_text, norm, token_shift
 from fromnoise.blocks.patches import patchify, unpatchify
 

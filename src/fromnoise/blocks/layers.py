@@ -17,12 +17,13 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, waves: int = 64):
         super().__init__()
         self.register_buffer("frequencies", torch.exp(-math.log(10_000) * torch.arange(waves) / waves), False)
-        self.mlp = nn.Sequential(nn.Linear(2 * waves, width), nn.SiLU(), nn.Linear(width, width))
+        self.inner, self.outer = nn.Linear(2 * waves, width), nn.Linear(width, width)
 
     def forward(self, t: Tensor) -> Tensor:
         """``[...]`` times in [0, 1] to ``[..., D]``."""
         angles = 1000 * t.float()[..., None] * self.frequencies  # type: ignore[operator]
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.inner.weight.dtype)
+        return self.outer(F.silu(self.inner(waves)))
 
 
 class _SquaredReLU(torch.autograd.Function):

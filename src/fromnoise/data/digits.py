@@ -88,7 +88,7 @@ def _splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    images, labels = (found.images / 8 - 1).astype(np.float32), found.target
+    images, labels = (found["images"] / 8 - 1).astype(np.float32), found["target"]  # type: ignore[call-overload]
     rank = np.zeros(len(labels), dtype=int)
     for label in range(10):
         rank[labels == label] = np.arange((labels == label).sum())

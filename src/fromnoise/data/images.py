@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def open_picture(path: Path) -> Image.Image:
     Raises Refused; the reason never holds the library's own message, which may hold memory addresses.
     """
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Refused(f"{width}x{height} pixels are more than the {MAX_PIXELS // 10**6} million allowed")

@@ -130,7 +130,7 @@ def scan_folder(spec: Folder) -> Scan:
                                for i, look in enumerate(looked) if isinstance(look, str)]
     if not good:
         name, reason = skipped[0]
-        raise UserError(f"None of the {len(found.files)} pictures in {root} can be used (for example {name}: {reason}).")
+        raise UserError(f"None of the {len(found.files)} pictures in {root} can be used (such as {name}: {reason}).")
     sizes = [looked[i] for i in good]
     square = [(spec.width, spec.height)]
     choices = bucket_sizes(spec.resolution, spec.multiple, spec.max_aspect) if spec.buckets else square

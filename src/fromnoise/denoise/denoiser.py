@@ -20,7 +20,8 @@ class Denoiser(nn.Module):
 
     def __init__(self, net: nn.Module, path: Flow | Cosine, prediction: Prediction):
         super().__init__()
-        self.net, self.path, self.prediction = net, path, prediction
+        self.net, self.path = net, path
+        self.prediction: Prediction = prediction
 
     def output(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The network's own prediction, which training compares with its target."""

@@ -1,4 +1,4 @@
-"""Networks that look at pictures: a classifier fitted on real ones, and a fixed random one where there are no classes."""
+"""Networks that look at pictures: a classifier fitted on real ones, or a fixed random one without classes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Classifier(nn.Module):
             layers += [nn.Conv2d(current, 2 * current if current < 96 else current, 3, padding=1), nn.ReLU(),
                        nn.MaxPool2d(2)]
             current, height, width = 2 * current if current < 96 else current, height // 2, width // 2
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.25), nn.Linear(current * height * width, FEATURES),
-                                  nn.ReLU())
+        last = nn.Linear(current * height * width, FEATURES)
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.25), last, nn.ReLU())
         self.heads = nn.ModuleList(nn.Linear(FEATURES, n) for n in classes)
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -137,7 +137,7 @@ class PictureJudge:
         return [text[i % len(text)] for i in range(count)]
 
     def rows(self, media: Tensor, prompts: list[str]) -> list[Row]:
-        size = tuple(media.shape[-2:])
+        size = (media.shape[-2], media.shape[-1])
         train, test = everything(self.train, 1000, size=size)[0], everything(self.test, 1000, size=size)[0]
         images = media[:, 0]
         rows = []
@@ -150,7 +150,8 @@ class PictureJudge:
             rows += [Row("nearest training picture", memorisation(images, train, test), 1.0, ".2f", "near",
                          "distance relative to held-out pictures: 0 is copying")]
         spread, real_spread = diversity(images), diversity(train)
-        return [*rows, Row("diversity", spread, real_spread, ".3f", "near", "mean distance between two pictures, per pixel")]
+        note = "mean distance between two pictures, per pixel"
+        return [*rows, Row("diversity", spread, real_spread, ".3f", "near", note)]
 
 
 def everything(source: Any, count: int, key: int = 0, size: tuple[int, int] | None = None) -> tuple[Tensor, list[str]]:

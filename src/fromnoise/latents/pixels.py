@@ -20,7 +20,7 @@ class Pixels:
 
 
 class PixelLatents(nn.Module):
-    """``encode`` and ``decode`` between media ``[B, T, C, H, W]`` and latents ``[B, T, c, h, w]``: here the identity."""
+    """``encode`` media ``[B, T, C, H, W]`` to latents ``[B, T, c, h, w]``, and ``decode``: here the identity."""
 
     factor = 1
 

@@ -13,7 +13,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fromnoise.blocks import Block, RelativeBias, TimeEmbedding, mean_text, norm, patchify, rotary_table, token_shift, unpatchify
+from fromnoise.blocks import (
+    Block,
+    RelativeBias,
+    TimeEmbedding,
+    mean_text,
+    norm,
+    patchify,
+    rotary_table,
+    token_shift,
+    unpatchify,
+)
 from fromnoise.config import spec
 from fromnoise.types import Condition, UserError
 
@@ -75,9 +85,19 @@ class TransformerNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """adaLN-zero: every block starts as the identity and the output at zero."""
+        """Every block starts as the identity and the output at zero.
+
+        Blocks are opened by their last matrices, which start at zero and which Muon moves at full speed,
+        and not by their gates, which start at one: with the gates at zero (adaLN-zero) nothing inside a
+        block learns until AdamW has opened them.
+        """
         for p in (self.modulation.weight, self.modulation.bias, self.patch_out.weight, self.patch_out.bias):
             nn.init.zeros_(p)
+        gates = self.modulation.bias.data[: 6 * self.spec.depth * self.spec.width].view(self.spec.depth, 6, -1)
+        gates[:, [2, 5]] = 1.0
+        for block in self.blocks:
+            nn.init.zeros_(block.attention.out.weight)  # type: ignore[union-attr]
+            nn.init.zeros_(block.feed_forward[2].weight)  # type: ignore[index]
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         B, T, C, H, W = x.shape

@@ -120,7 +120,7 @@ class UNetNet(nn.Module):
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        B, T = x.shape[:2]
+        T = x.shape[1]
         features = self.time(t)
         text, mask = condition.text, condition.mask
         if self.text is not None and text is not None:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fromnoise.config import spec
-from fromnoise.process.paths import Flow, Cosine, expand
+from fromnoise.process.paths import Cosine, Flow, expand
 from fromnoise.process.predictions import Prediction, error_scale, target
 from fromnoise.process.times import LogNormal, Times, stratified
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from fromnoise.process.paths import Flow, Cosine, expand
+from fromnoise.process.paths import Cosine, Flow, expand
 
 Prediction = Literal["x0", "eps", "v", "velocity"]
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fromnoise.config import spec
-from fromnoise.process.paths import Flow, Cosine
+from fromnoise.process.paths import Cosine, Flow
 
 
 @spec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ def time_grid(steps: int, path: Flow | Cosine, shift: float = 1.0) -> Tensor:
 @torch.no_grad()
 def solve(denoise: Predict, noise: Tensor, *, path: Flow | Cosine, solver: str = "dpmpp_2m", steps: int = 20,
           shift: float = 1.0, grid: Sequence[float] | Tensor | None = None, callback: Callback | None = None,
-          return_info: bool = False):
+          return_info: bool = False) -> Any:
     """x0 from standard normal ``noise`` ``[B, ...]`` along the probability-flow ODE.
 
     denoise: ``(x, t) -> x0`` with t a scalar tensor;  grid: times from noise to clean, instead of

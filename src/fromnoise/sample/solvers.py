@@ -32,7 +32,7 @@ class Solver:
 
 
 def ddim(path: Flow | Cosine, x: Tensor, x0: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
-    """x' = (sigma'/sigma) x + (alpha' - alpha sigma'/sigma) x0: exact where x0 is constant (Song et al. 2021, eq. 12)."""
+    """x' = (sigma'/sigma) x + (alpha' - alpha sigma'/sigma) x0, exact for constant x0 (Song et al. 2021, eq. 12)."""
     ratio = float(path.sigma(t_next) / path.sigma(t))
     return ratio * x + float(path.alpha(t_next) - path.alpha(t) * ratio) * x0
 

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from fromnoise.recipe import Optimizer
 
-
 # Parts of parameter names that mark first and last layers, tables and modulation: not Muon's business,
 # because their rows are looked up, or their inputs and outputs have a meaning of their own.
-OUTER = ("embedding", "position", "_in.", "_out.", "modulation", "time.", "bias")
+OUTER = ("embedding", "position", "_in.", "_out.", "modulation", "time", "bias")
 
 
 class Muon(torch.optim.Optimizer):
@@ -35,9 +34,9 @@ class Muon(torch.optim.Optimizer):
                     shapes[p.shape].append(p)
             for params in shapes.values():
                 buffers = [self._momentum(p) for p in params]
-                grads = [p.grad for p in params]
-                torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-                nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
+                grads = [p.grad for p in params if p.grad is not None]
+                torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])  # type: ignore[call-overload]
+                nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])  # type: ignore[call-overload]
                 matrices = torch.stack(nesterov).flatten(2)  # a convolution is a matrix [out, in * k * k]
                 updates = orthogonalise(matrices) * max(1, matrices.shape[1] / matrices.shape[2]) ** 0.5
                 if group["weight_decay"]:

@@ -38,10 +38,10 @@ class Sentence:
 
 def sentences(scenes: Scenes) -> list[Sentence]:
     """What each scene shows."""
-    rows = zip(scenes.size.tolist(), scenes.color.tolist(), scenes.shape.tolist(), scenes.relation.tolist(), strict=True)
+    parts = (scenes.size, scenes.color, scenes.shape, scenes.relation)
     return [Sentence(tuple(_THINGS[s][c][k] for s, c, k in zip(size, color, shape, strict=True)),
                      tuple(RELATIONS[r] for r in relation))
-            for size, color, shape, relation in rows]
+            for size, color, shape, relation in zip(*(p.tolist() for p in parts), strict=True)]
 
 
 _THINGS = [[[Thing(s, c, k) for k in SHAPES] for c in COLORS] for s in SIZES]

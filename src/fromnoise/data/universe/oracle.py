@@ -59,7 +59,7 @@ def read(media: Tensor) -> list[Reading]:
     distance = (frames - BACKGROUND.view(1, 3, 1, 1)).norm(dim=1).numpy()
     flat = np.zeros((3, 3, 3), dtype=int)
     flat[1] = 1  # neighbours in the same picture, diagonals too
-    labels, count = ndimage.label(distance > SEEN, structure=flat)
+    labels, count = ndimage.label(distance > SEEN, structure=flat)  # type: ignore[misc]
     if count == 0:
         return [Reading((), "nothing is there")] * B
     regions = _regions(frames.numpy(), distance, labels, count)
