@@ -88,7 +88,8 @@ class ClassJudge:
         images = media[:, 0]
         real, real_text = everything(self.test, n)
         train, train_text = everything(self.train, max(n, 2000))
-        same = np.linspace(0, len(train) - 1, min(n, len(train))).astype(int)  # as many as were generated
+        subsets = halves(len(train), n)  # as many as were generated, several times over
+        same = subsets[0]
         features, classes = self.classifier.look(images)
         real_features, _ = self.classifier.look(real)
         train_features, train_classes = self.classifier.look(train)
@@ -99,7 +100,8 @@ class ClassJudge:
         if right.shape[1] > 1:
             rows += [Row(f"{name} accuracy", share(right[:, i]), share(train_right[:, i]), ".1%")
                      for i, name in enumerate(self.data.classes)]
-        distance, floor = frechet(features, real_features), frechet(train_features[same], real_features)
+        distance = frechet(features, real_features)
+        floor = float(np.mean([frechet(train_features[subset], real_features) for subset in subsets]))
         cover = self.cover(features, wanted, real_features, real_wanted)
         real_cover = self.cover(train_features[same], train_wanted[same], real_features, real_wanted)
         return [
@@ -172,6 +174,12 @@ def everything(source: Any, count: int, key: int = 0, size: tuple[int, int] | No
         images.append(part)
         text += batch.text
     return torch.cat(images)[:count], text[:count]
+
+
+def halves(total: int, count: int, times: int = 8) -> list[np.ndarray]:
+    """``times`` random choices of ``count`` out of ``total``, or of all where there are not enough; always the same."""
+    random = np.random.Generator(np.random.Philox(0))
+    return [random.permutation(total)[:count] for _ in range(times)]
 
 
 def share(right: Tensor) -> float:

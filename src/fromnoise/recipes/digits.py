@@ -13,9 +13,9 @@ def digits() -> Recipe:
         name="digits",
         data=Digits(),
         text=Trained(width=96, depth=1, max_length=32),
-        objective=Objective(prediction="x0", loss="x0", times=LogNormal()),
+        objective=Objective(prediction="velocity", loss="velocity", times=LogNormal()),
         net=UNet(width=32, multipliers=(1, 2, 2)),
-        train=Training(steps=800, batch=64),
+        train=Training(steps=800, batch=64, text_dropout=0.05, checkpoint_every=200, preview_every=100),
         sample=Sampling(guidance=1.25),
         evaluate=Evaluation(samples=600),
     )
