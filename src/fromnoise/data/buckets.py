@@ -1,9 +1,14 @@
-"""Aspect-ratio buckets: sizes of about equal area, so that pictures need not be cut square."""
+"""Aspect-ratio buckets: sizes of about equal area, so that pictures need not be cut square.
+
+After NovelAI, "NovelAI improvements on Stable Diffusion", 2022, section "Aspect ratio bucketing".
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+import numpy as np
 
 Size = tuple[int, int]  # width, height
 
@@ -23,22 +28,21 @@ def bucket_sizes(resolution: int, multiple: int, max_aspect: float) -> list[Size
 
 
 def assign(pictures: Sequence[Size], sizes: Sequence[Size], fewest: int) -> list[Size]:
-    """The bucket of each picture: the nearest in aspect ratio.
+    """The bucket of each picture: the nearest in aspect ratio, on a logarithmic scale.
 
     Buckets with fewer than ``fewest`` pictures are given up, the rarest first, and their pictures go to the
-    next nearest: none is ever dropped.
+    next nearest one in use: none is ever dropped.
     """
-    sizes = list(sizes)
+    if not pictures:
+        return []
+    aspects = np.log([w / h for w, h in pictures])
+    ladder = sorted(sizes, key=lambda s: (s[0] / s[1], s))
     while True:
-        chosen = [nearest_size(p, sizes) for p in pictures]
-        counts = {s: chosen.count(s) for s in set(chosen)}
-        rare = min(counts, key=lambda s: (counts[s], s), default=None)
-        if rare is None or counts[rare] >= fewest or len(counts) == 1:
-            return chosen
-        sizes.remove(rare)
-
-
-def nearest_size(picture: Size, sizes: Sequence[Size]) -> Size:
-    """The size with the nearest aspect ratio, on a logarithmic scale."""
-    aspect = math.log(picture[0] / picture[1])
-    return min(sizes, key=lambda s: (abs(math.log(s[0] / s[1]) - aspect), s))
+        steps = np.log([w / h for w, h in ladder])
+        chosen = np.searchsorted((steps[1:] + steps[:-1]) / 2, aspects)
+        counts = np.bincount(chosen, minlength=len(ladder))
+        used = np.flatnonzero(counts)
+        rare = used[np.argmin(counts[used])]
+        if counts[rare] >= fewest or len(used) == 1:
+            return [ladder[i] for i in chosen]
+        ladder = [ladder[i] for i in used if i != rare]

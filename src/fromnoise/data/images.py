@@ -2,35 +2,74 @@
 
 from __future__ import annotations
 
+import importlib.util
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, features
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+Size = tuple[int, int]  # width, height
+
+AVIF = importlib.util.find_spec("PIL.AvifImagePlugin") is not None and bool(features.check("avif"))
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} | ({".avif"} if AVIF else set())
+# Only these decoders ever see a file, whatever its name: Pillow has others that start programs (EPS).
+FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"] + (["AVIF"] if AVIF else [])
+# Pictures of these kinds are named in the summary, so that nobody wonders where they went.
+UNREAD = {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf",
+          ".rw2"} | (set() if AVIF else {".avif"})
 MAX_PIXELS = 100_000_000  # more than this, by the file's own header, is taken for a decompression bomb
 MIN_SIDE = 4
+HEAVY = 16_000_000  # pixels above which pictures are decoded one at a time, to bound the memory of many threads
 
 
 class Refused(Exception):
-    """Why a file cannot be used, in a few words."""
+    """Why a file cannot be used, in a few words that are safe to print."""
 
 
-def open_picture(path: Path) -> Image.Image:
+def picture_size(path: Path) -> Size:
+    """Upright (width, height), by the header: only TIFF has to be decoded to know.  Raises Refused."""
+    with _gate(path) as image:
+        if image.format == "TIFF":  # some versions of Pillow turn TIFF while loading, and some do not
+            with _room_for(image):
+                return _upright(image).size
+        if image.format == "PNG" and "exif" not in image.info:  # asking for its EXIF would decode it
+            return image.size
+        try:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        except Exception:  # damaged EXIF: the picture itself may be whole
+            turned = False
+        return (image.height, image.width) if turned else image.size
+
+
+def open_picture(path: Path, enough: int | None = None) -> Image.Image:
     """The first frame of a picture, upright, in RGB; transparency on white, 16 bits scaled to 8.
 
+    ``enough`` pixels on the short side satisfy the caller: a large JPEG is then decoded at 1/2, 1/4 or 1/8
+    of its size, not below that, which is several times faster.
     Raises Refused; the reason never holds the library's own message, which may hold memory addresses.
     """
+    with _gate(path) as image:
+        if enough is not None:
+            image.draft(None, (enough, enough))
+        with _room_for(image):
+            return to_rgb(_upright(image))
+
+
+@contextmanager
+def _gate(path: Path) -> Iterator[Image.Image]:
+    """An opened file whose header has passed; everything that goes wrong becomes Refused."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with _QUIET, Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise Refused(f"{width}x{height} pixels are more than the {MAX_PIXELS // 10**6} million allowed")
+                raise Refused(_too_large(f"{width}x{height}"))
             if min(width, height) < MIN_SIDE:
                 raise Refused(f"{width}x{height} pixels are too few")
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image) or image)
+            yield image
     except Refused:
         raise
     except FileNotFoundError:
@@ -38,26 +77,96 @@ def open_picture(path: Path) -> Image.Image:
     except PermissionError:
         raise Refused("the file may not be read") from None
     except Image.DecompressionBombError:
-        raise Refused(f"it claims more than the {MAX_PIXELS // 10**6} million pixels allowed") from None
+        raise Refused(_too_large("it")) from None
     except Image.UnidentifiedImageError:
         raise Refused("it is empty" if path.stat().st_size == 0 else "it is not a picture") from None
+    except MemoryError:
+        raise Refused("it does not fit into memory") from None
     except Exception:  # decoders raise many kinds of error on damaged data; each means the same here
         raise Refused("it is damaged or truncated") from None
 
 
+def _too_large(what: str) -> str:
+    return f"{what} claims more than the {MAX_PIXELS // 10**6} million pixels allowed"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture decoded and turned as its EXIF orientation says."""
+    image.load()
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # damaged EXIF: take the picture as it is
+        return image
+    return image
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB."""
+    """Any mode to RGB.  Raises Refused for colours that cannot be converted."""
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
-        image = Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image)
-    return image.convert("RGB")
+        image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
+    try:
+        if image.has_transparency_data:
+            clear = image.convert("RGBA")
+            image = Image.new("RGB", image.size, "white")
+            image.paste(clear, mask=clear.getchannel("A"))
+        return image.convert("RGB")
+    except ValueError:
+        raise Refused(f"its colours ({image.mode}) cannot be converted to RGB") from None
+
+
+def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """Deep greyscale to uint8 by the range that its mode means, not by the values that happen to occur.
+
+    I;16 is 0..65535.  Mode I holds 16-bit PNG in 32 bits (older Pillow) as well as true 32-bit TIFF; mode F is
+    0..1 by custom, but 0..255 and 0..65535 occur: for these two the largest value tells which it is.
+    """
+    if mode.startswith("I;16"):
+        top = 65535.0
+    else:
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        largest = float(values.max())
+        tops = (65535.0, 2.0**31 - 1) if mode == "I" else (1.0, 255.0, 65535.0)
+        top = next((t for t in tops if largest <= t), largest)
+    return (values.astype(np.float32) * np.float32(255 / top)).round().clip(0, 255).astype(np.uint8)
 
 
 def cover(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """uint8 ``[height, width, 3]``: scaled until it covers the size, and cut at the centre."""
-    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS, centering=(0.5, 0.5)))
+    """uint8 ``[height, width, 3]``: scaled until it covers the size, and cut at the centre (Lanczos)."""
+    scale = max(width / image.width, height / image.height)
+    w, h = width / scale, height / scale
+    left, top = (image.width - w) / 2, (image.height - h) / 2
+    box = (max(0.0, left), max(0.0, top), min(image.width, left + w), min(image.height, top + h))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box, reducing_gap=3.0))
+
+
+def _room_for(image: Image.Image):
+    return _ONE_AT_A_TIME if image.width * image.height > HEAVY else nullcontext()
+
+
+class _Quiet:
+    """Pillow's warnings kept back: the gate says the same in its own words, without memory addresses.
+
+    ``warnings.catch_warnings`` swaps the state of the whole process, so the first thread in swaps it and the
+    last one out swaps it back.
+    """
+
+    def __init__(self):
+        self.lock, self.inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.caught = warnings.catch_warnings()
+                self.caught.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self.inside += 1
+
+    def __exit__(self, *exception) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.caught.__exit__(*exception)
+
+
+_QUIET = _Quiet()
+_ONE_AT_A_TIME = threading.Lock()

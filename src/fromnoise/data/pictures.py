@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,15 +19,16 @@ from pydantic import Field
 
 from fromnoise.config import spec
 from fromnoise.data.buckets import Size, assign, bucket_sizes
-from fromnoise.data.folder import Found, discover
-from fromnoise.data.images import Refused, cover, open_picture
+from fromnoise.data.folder import discover, printable
+from fromnoise.data.images import Refused, cover, open_picture, picture_size
 from fromnoise.media import from_uint8
 from fromnoise.random import uniforms
 from fromnoise.types import Batch, UserError
 
-IN_MEMORY = 512 * 2**20  # bytes of decoded pictures that are kept; larger sets are decoded when they are needed
+IN_MEMORY = 512 * 2**20  # bytes of decoded pictures that are kept; the rest are decoded when they are needed
 FEWEST = 4  # pictures below which a bucket of its own is not worth while
 FEW = 10  # pictures below which none is held out
+LISTED = 20  # skipped files that are named in the summary's text
 
 
 @spec
@@ -32,20 +36,24 @@ class Folder:
     """A folder of pictures, captioned by text files, metadata or sub-folders, or not at all."""
 
     kind: Literal["folder"] = "folder"
-    root: str
-    """The folder."""
+    root: Annotated[str, Field(min_length=1)]
+    """The folder; sub-folders are searched too."""
     resolution: Annotated[int, Field(ge=8, le=4096)] = 64
     """Pictures are brought to about resolution x resolution pixels."""
     multiple: Annotated[int, Field(ge=1, le=256)] = 8
-    """Both sides become multiples of this."""
+    """Both sides become multiples of this, and at least this."""
     buckets: bool = True
     """Keep aspect ratios, by buckets of like size; without it pictures are cut square."""
     max_aspect: Annotated[float, Field(ge=1, le=8)] = 2.0
     """Longest aspect ratio of a bucket; longer pictures are cut."""
     flip: bool = False
-    """Mirror half of the pictures at random; not for text, letters or faces with a parting."""
+    """Mirror half of the pictures at random; not for text, letters or anything with a left and a right."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share kept for evaluation; of fewer than 10 pictures, none."""
+    """Share kept for evaluation, chosen by file name; of fewer than 10 pictures, none."""
+    caption_key: Annotated[str, Field(min_length=1)] = "text"
+    """Field of metadata.jsonl or metadata.csv that holds the captions."""
+    folder_names: bool = True
+    """Sub-folders' names are the captions of pictures that have no other."""
 
     channels = 3
     frames = 1
@@ -59,105 +67,171 @@ class Folder:
         return self.height
 
     def open(self, split: Literal["train", "test"]) -> PictureSource:
-        """Pictures to train on, or those held out."""
+        """Pictures to train on, or those held out.  UserError where the folder holds no usable picture."""
         return PictureSource(self, split)
 
     def summary(self) -> Summary:
-        """What is in the folder, and what was skipped and why."""
-        scan = scan_folder(self)
-        return Summary(self.root, len(scan.files), len(self.open("train")), scan.sizes, dict(Counter(scan.buckets)),
-                       scan.found.origins, scan.skipped)
+        """What is in the folder, and what was skipped and why.  UserError as for ``open``."""
+        scan, training = scan_folder(self), len(self.open("train"))
+        small = sum(w < bw or h < bh for (w, h), (bw, bh) in zip(scan.sizes, scan.buckets, strict=True))
+        return Summary(
+            root=printable(self.root), pictures=len(scan.files), training=training, held_out=len(scan.files) - training,
+            sizes=scan.sizes, enlarged=small, buckets=dict(sorted(Counter(scan.buckets).items())),
+            captions=dict(Counter(scan.origins)), skipped=scan.skipped,
+        )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A folder at a glance."""
+    """A folder at a glance.
+
+    sizes: (width, height) of every usable picture;  enlarged: how many are smaller than their bucket;
+    buckets: {(width, height): pictures};  captions: {"text files" | "metadata" | "sub-folders" | "none": pictures};
+    skipped: (name, reason) of every file, link and metadata row that is not used, safe to print.
+    """
 
     root: str
     pictures: int
     training: int
+    held_out: int
     sizes: list[Size]
+    enlarged: int
     buckets: dict[Size, int]
     captions: dict[str, int]
     skipped: list[tuple[str, str]]
 
     def lines(self) -> list[str]:
+        """Plain text; names may hold square brackets, so print it without markup."""
         widths, heights = zip(*self.sizes, strict=True)
         captions = ", ".join(f"{n} from {origin}" if origin != "none" else f"{n} without"
-                             for origin, n in self.captions.items())
+                             for origin, n in sorted(self.captions.items()))
         found = [
-            f"{self.pictures} pictures in {self.root}, {self.training} to train on; "
-            f"{min(widths)}x{min(heights)} to {max(widths)}x{max(heights)} pixels",
+            f"{self.pictures} pictures in {self.root}: {self.training} to train on, {self.held_out} held out",
+            f"sizes: {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} high"
+            + (f"; {self.enlarged} are smaller than their bucket and are enlarged" if self.enlarged else ""),
+            "buckets: " + ", ".join(f"{w}x{h}: {n}" for (w, h), n in self.buckets.items()),
             f"captions: {captions}",
-            "buckets: " + ", ".join(f"{w}x{h}: {n}" for (w, h), n in sorted(self.buckets.items())),
         ]
         if self.skipped:
             found.append(f"skipped {len(self.skipped)}:")
-            found += [f"  {name}: {reason}" for name, reason in self.skipped[:20]]
-            found += [f"  and {len(self.skipped) - 20} more"] if len(self.skipped) > 20 else []
+            found += [f"  {name}: {reason}" for name, reason in self.skipped[:LISTED]]
+            found += [f"  and {len(self.skipped) - LISTED} more"] if len(self.skipped) > LISTED else []
         return found
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A folder whose every picture has been opened once."""
+    """The usable pictures of a folder, each decoded once; ``pixels`` is None for those not kept in memory."""
 
-    found: Found
+    root: Path
     files: list[Path]
     captions: list[tuple[str, ...]]
+    origins: list[str]
     sizes: list[Size]
     buckets: list[Size]
+    pixels: list[np.ndarray | None]
     skipped: list[tuple[str, str]]
-    pixels: list[np.ndarray] | None
 
-    def picture(self, i: int) -> np.ndarray:
-        """uint8 ``[h, w, 3]`` at its bucket's size."""
-        return self.pixels[i] if self.pixels is not None else _decode(self.files[i], self.buckets[i])
+    def pictures(self, members: Sequence[int]) -> np.ndarray:
+        """uint8 ``[n, h, w, 3]`` at the size of the bucket, which all must share."""
+        rows = [self.pixels[m] for m in members]
+        if any(row is None for row in rows):
+            rows = list(_pool().map(self._again, members))
+        return np.stack(rows)  # type: ignore[arg-type]
+
+    def _again(self, member: int) -> np.ndarray:
+        if (kept := self.pixels[member]) is not None:
+            return kept
+        try:
+            return decode(self.root / self.files[member], self.buckets[member])
+        except Refused as reason:
+            name = printable(str(self.files[member]))
+            raise UserError(f"{name} in {printable(str(self.root))} was read before training started, but now it "
+                            f"cannot be: {reason}.  Put it back, or train anew without it.") from None
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def scan_folder(spec: Folder) -> Scan:
-    """Open every picture, learn its size, sort it into a bucket, and keep it where all fit in memory.
+    """Find every picture, sort it into a bucket by its header, and decode it once to know that it is whole.
 
-    UserError where no picture can be used.
+    Decoded pictures are kept up to IN_MEMORY bytes.  UserError where no picture can be used.
     """
-    root = Path(spec.root).expanduser()
-    found = discover(root)
-    with ThreadPoolExecutor() as pool:
-        looked = list(pool.map(_size_or_reason, found.files))
-    good = [i for i, look in enumerate(looked) if not isinstance(look, str)]
-    skipped = found.skipped + [(str(found.files[i].relative_to(root)), look)
-                               for i, look in enumerate(looked) if isinstance(look, str)]
-    if not good:
-        name, reason = skipped[0]
-        raise UserError(f"None of the {len(found.files)} pictures in {root} can be used (such as {name}: {reason}).")
-    sizes = [looked[i] for i in good]
+    root = Path(os.path.expanduser(spec.root))
+    found = discover(root, spec.caption_key, spec.folder_names)
+    refused: dict[int, str] = {}
+    sizes = dict(enumerate(_pool().map(_try(picture_size), [root / f for f in found.files])))
+    refused |= {i: str(s) for i, s in sizes.items() if isinstance(s, Refused)}
+    good = [i for i in sizes if i not in refused]
     square = [(spec.width, spec.height)]
     choices = bucket_sizes(spec.resolution, spec.multiple, spec.max_aspect) if spec.buckets else square
-    buckets = assign(sizes, choices, FEWEST)  # type: ignore[arg-type]
-    files = [found.files[i] for i in good]
-    pixels = None
-    if sum(3 * w * h for w, h in buckets) <= IN_MEMORY:
-        with ThreadPoolExecutor() as pool:
-            pixels = list(pool.map(_decode, files, buckets))
-    return Scan(found, files, [found.captions[i] for i in good], sizes, buckets, skipped, pixels)  # type: ignore[arg-type]
+    buckets = dict(zip(good, assign([sizes[i] for i in good], choices, FEWEST), strict=True))
+    room = dict(zip(good, accumulate(3 * w * h for w, h in buckets.values()), strict=True))
+
+    def look(i: int) -> np.ndarray | None:
+        pixels = decode(root / found.files[i], buckets[i])
+        return pixels if room[i] <= IN_MEMORY else None
+
+    pixels = dict(zip(good, _pool().map(_try(look), good), strict=True))
+    refused |= {i: str(p) for i, p in pixels.items() if isinstance(p, Refused)}
+    good = [i for i in good if i not in refused]
+    skipped = found.skipped + [(printable(str(found.files[i])), refused[i]) for i in sorted(refused)]
+    if not good:
+        raise UserError(f"None of the {len(found.files)} picture files in {printable(spec.root)} can be used (for "
+                        f"example {skipped[-1][0]}: {skipped[-1][1]}).")
+
+    def of(column: Any) -> list[Any]:
+        return [column[i] for i in good]
+
+    return Scan(root=root, files=of(found.files), captions=of(found.captions), origins=of(found.origins),
+                sizes=of(sizes), buckets=of(buckets), pixels=of(pixels), skipped=skipped)
+
+
+def decode(path: Path, size: Size) -> np.ndarray:
+    """uint8 ``[h, w, 3]`` of a file, covering (width, height) = ``size``.  Raises Refused.
+
+    A JPEG is decoded at no less than twice the size, so that Lanczos still does the last halving.
+    """
+    return cover(open_picture(path, enough=2 * max(size)), *size)
+
+
+def _try(function: Callable) -> Callable:
+    """The function with Refused returned instead of raised."""
+    def tried(*args):
+        try:
+            return function(*args)
+        except Refused as reason:
+            return reason
+    return tried
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    """Threads that decode: Pillow frees the interpreter while it does."""
+    return ThreadPoolExecutor(min(16, os.cpu_count() or 4), thread_name_prefix="pictures")
 
 
 class PictureSource:
-    """One split of a scanned folder; ``groups`` are its buckets."""
+    """One split of a scanned folder.
 
-    def __init__(self, spec: Folder, split: str):
+    ``groups`` are its buckets: pictures of one size, which alone may share a batch.  Every picture is in
+    exactly one group; a group may be smaller than a batch.
+    ``held_out`` tells whether the test split is apart from the training split; where it is not (fewer than
+    ten pictures, or ``held_out=0``) both hold every picture, so that there is always something to compare with.
+    """
+
+    def __init__(self, spec: Folder, split: Literal["train", "test"]):
         self.spec, self.scan = spec, scan_folder(spec)
         count = len(self.scan.files)
-        by_name = uniforms([_hash(f.name) for f in self.scan.files], 1)[:, 0]
-        kept = max(1, round(spec.held_out * count)) if spec.held_out and count >= FEW else 0
-        held_out = set(np.argsort(by_name, kind="stable")[:kept].tolist())
-        wanted = held_out if split == "test" and kept else set(range(count)) - held_out
-        self.members = sorted(wanted)
+        apart = min(count - 1, max(1, round(spec.held_out * count))) if spec.held_out and count >= FEW else 0
+        # cat.jpg and cat.png hash alike: two forms of one picture should not lie on both sides.
+        ranks = np.argsort([_hash(f.with_suffix("")) for f in self.scan.files], kind="stable")
+        self.held_out = apart > 0
+        self.members = sorted((ranks[:apart] if split == "test" and apart else ranks[apart:]).tolist())
 
     @property
     def captions(self) -> list[str]:
-        return sorted({text for texts in self.scan.captions for text in texts}) or [""]
+        """Every phrasing that occurs in this split; the empty one where there are none."""
+        return sorted({text for m in self.members for text in self.scan.captions[m]}) or [""]
 
     @property
     def groups(self) -> list[list[int]]:
@@ -170,8 +244,12 @@ class PictureSource:
         return len(self.members)
 
     def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
+        """Pictures ``[B, 1, 3, h, w]`` of one group, mirrored and phrased as the keys say.
+
+        UserError where a picture that is decoded on demand has gone since training started.
+        """
         members = [self.members[i] for i in indices]
-        media = from_uint8(np.stack([self.scan.picture(m) for m in members]))[:, None]
+        media = from_uint8(self.scan.pictures(members))[:, None].contiguous()
         draws = uniforms(keys, 2)
         if self.spec.flip:
             mirrored = torch.from_numpy(draws[:, 0] < 0.5).view(-1, 1, 1, 1, 1)
@@ -181,27 +259,11 @@ class PictureSource:
         return Batch(media, text, list(indices))
 
     def prompts(self) -> list[str]:
-        """The captions that occur most, or the empty one."""
-        counts = Counter(texts[0] for texts in self.scan.captions if texts)
+        """Up to eight captions, those that occur most; the empty one where there are none."""
+        counts = Counter(self.scan.captions[m][0] for m in self.members if self.scan.captions[m])
         return [text for text, _ in counts.most_common(8)] or [""]
 
 
-def _size_or_reason(path: Path) -> Size | str:
-    try:
-        return open_picture(path).size
-    except Refused as reason:
-        return str(reason)
-
-
-def _decode(path: Path, size: Size) -> np.ndarray:
-    try:
-        return cover(open_picture(path), *size)
-    except Refused as reason:
-        raise UserError(f"{path} could be read before training but now {reason}.") from None
-
-
-def _hash(name: str) -> int:
-    """A number that depends on a file's name alone."""
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+def _hash(path: Path) -> int:
+    """A number that depends on a file's path below the root alone."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(path.as_posix())).digest()[:7], "big")
