@@ -166,16 +166,16 @@ def _collect(cls: Any, values: Values, answers: Any) -> Values:
 
 
 def _fault(error: dict[str, Any], values: Values) -> str:
-    """One of pydantic's errors: ``train.batch should be greater than 0 (got 0)``."""
+    """One of pydantic's errors: ``--train.batch should be greater than 0 (got 0)``."""
     path, here = [], values
     for key in error["loc"]:
         if isinstance(here, dict) and here.get("kind") == key and key not in here:
             continue  # pydantic names the kind as well, which is no part of the option
         path.append(str(key))
         here = here.get(key) if isinstance(here, dict) else None
-    name = ".".join(path) or "the recipe"
+    name = "--" + ".".join(path).replace("_", "-")
     if error["type"] == "missing":
-        return f"{name} is needed: give --{name}"
+        return f"{name} must be given"
     message = error["msg"].replace("Input should be", "should be").split(", unable to parse")[0]
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return f'{name} cannot be "{error["input"]}": it {message}'
@@ -185,7 +185,7 @@ def _fault(error: dict[str, Any], values: Values) -> str:
 def _unknown(unknown: list[str], cls: Any, values: Values, prog: str) -> str:
     """What is wrong with arguments that tyro could not place."""
     token = next((u for u in unknown if u.startswith("--")), unknown[0])
-    more = f"{prog} --help lists every option."
+    more = f"`{prog} --help` lists every option."
     if not token.startswith("-"):
         return f'"{token}" is not understood here: an option looks like --name value. {more}'
     name = token[2:].split("=")[0].replace("-", "_")
