@@ -159,7 +159,8 @@ def show(model: Model, out: Path, report: Report | None, command: str, result: R
     wide = COLUMNS if model.recipe.data.height <= 16 else 6
     output = model.sample([p for p in prompts for _ in range(wide)], seed=0)
     output.save(out / "samples" / "grid.png")
-    real = source.batch(range(min(len(source), 12)), range(12))
+    group = list(max(source.groups, key=len)[:12])  # pictures of one size
+    real = source.batch(group, range(len(group)))
     name, film = film_of(model, prompts[0])
     return Showcase(
         name=recipe.name, headline=headline(recipe), description=description(recipe),

@@ -135,7 +135,7 @@ class PictureJudge:
 
     def prompts(self, count: int) -> list[str]:
         """Captions of real pictures, over and over where there are too few."""
-        text = everything(self.train, count)[1]
+        text = everything(self.train, count, size=(self.data.height, self.data.width))[1]
         return [text[i % len(text)] for i in range(count)]
 
     def rows(self, media: Tensor, prompts: list[str]) -> list[Row]:

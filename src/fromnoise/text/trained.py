@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
@@ -73,17 +72,10 @@ class TextEncoder(nn.Module):
         bias = None
         if mask is not None:  # nobody looks at padding; every row has START to look at
             bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))[:, None, None, :]
-        mix = previous_token if os.environ.get("TS") else None
         for block in self.blocks:
-            x = block(x, bias=bias, mix=mix)
+            x = block(x, bias=bias)
         return Condition(text=norm(x), mask=mask)
 
     def encode(self, texts: Sequence[str]) -> Condition:
         """Texts to their condition."""
         return self(*self.tokenize(texts))
-
-
-def previous_token(y: Tensor) -> Tensor:
-    """A quarter of the features taken from the word before (RWKV's token shift, Peng et al. 2023)."""
-    q = y.shape[-1] // 4
-    return torch.cat([torch.nn.functional.pad(y[:, :-1, :q], (0, 0, 1, 0)), y[..., q:]], dim=-1)

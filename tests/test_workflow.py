@@ -1,0 +1,90 @@
+"""From recipe to page: what the commands do, on a small model."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from test_train import tiny
+
+from fromnoise.data.pictures import Folder
+from fromnoise.generate import load
+from fromnoise.nets import Transformer
+from fromnoise.recipe import Evaluation
+from fromnoise.recipes import RECIPES
+from fromnoise.workflow import evaluate_run, read_previews, train_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    recipe = replace(tiny(preview_every=6), evaluate=Evaluation(samples=60))
+    showcase = train_run(recipe, folder, "fromnoise train digits", Console(quiet=True))
+    return folder, recipe, showcase
+
+
+def test_a_run_has_all_its_parts(run):
+    folder, _, showcase = run
+    for name in ("recipe.json", "model.safetensors", "metrics.jsonl", "evaluation.json", "index.html", "README.md",
+                 "samples/grid.png", "samples/step-000000.png", "samples/step-000012.png", "checkpoints/step-000012"):
+        assert (folder / name).exists(), name
+    page = (folder / "index.html").read_text()
+    assert "a handwritten seven" in page
+    assert "caption accuracy" in page
+    assert showcase.grid.shape[:2] == (10, 8)
+    assert showcase.film[0].t == 1
+    assert showcase.film[-1].t == 0
+    assert [step for step, _ in showcase.previews] == [0, 6, 12]
+
+
+def test_previews_are_read_back_as_they_were(run):
+    folder, _, showcase = run
+    model = load(folder)
+    again = model.sample(showcase.preview_prompts, seed=0).media
+    last = read_previews(model, folder)[-1][1]
+    assert float((again - last).abs().max()) < 1 / 127
+
+
+def test_the_same_command_again_does_nothing_twice(run):
+    folder, recipe, showcase = run
+    before = (folder / "model.safetensors").read_bytes(), (folder / "evaluation.json").read_bytes()
+    again = train_run(recipe, folder, "fromnoise train digits", Console(quiet=True))
+    assert before == ((folder / "model.safetensors").read_bytes(), (folder / "evaluation.json").read_bytes())
+    assert again.report == showcase.report
+
+
+def test_evaluating_again_updates_report_and_page(run):
+    folder, _, _ = run
+    report = evaluate_run(folder, samples=40, guidance=1.0, seed=3, console=Console(quiet=True))
+    assert report.samples == 40
+    assert json.loads((folder / "evaluation.json").read_text())["samples"] == 40
+
+
+def test_own_photographs_end_to_end(tmp_path):
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(8):
+            w, h = (120, 120) if i % 2 else (160, 100)
+            Image.fromarray(photo[20 * i : 20 * i + h, 30 * i : 30 * i + w]).save(tmp_path / "photos" / name / f"{i}.jpg")
+    base = RECIPES["image"]()
+    recipe = replace(
+        base, data=Folder(root=str(tmp_path / "photos"), resolution=32), evaluate=Evaluation(samples=16),
+        net=Transformer(width=32, depth=1, positions="rotary"),
+        train=replace(base.train, steps=6, batch=4, threads=1, preview_every=3))
+    showcase = train_run(recipe, tmp_path / "run", "fromnoise train image", Console(quiet=True))
+    assert set(showcase.prompts) == {"temple", "flower"}
+    assert load(tmp_path / "run").sample("temple", size=(24, 40), steps=2).media.shape == (1, 1, 3, 24, 40)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_named_recipes_say_what_they_are_and_survive_json(name, tmp_path):
+    from fromnoise.recipe import load_recipe
+
+    recipe = RECIPES[name]()
+    assert recipe.name == name
+    assert RECIPES[name].__doc__
+    recipe.save(tmp_path / "recipe.json")
+    assert load_recipe(tmp_path / "recipe.json") == recipe
