@@ -80,7 +80,8 @@ def sampling(trainer: Trainer) -> tuple[str, ...]:
         for _ in range(20):
             model.system.denoiser.net(x, t, condition)
 
-    return ratio("20-step sampling", *pair(lambda: model.sample(prompts, steps=20, guidance=1.0), bare, 15), goal="1.03")
+    times = pair(lambda: model.sample(prompts, steps=20, guidance=1.0), bare, 15)
+    return ratio("20-step sampling", *times, goal="1.03")
 
 
 def loader(trainer: Trainer) -> tuple[str, ...]:

@@ -68,7 +68,8 @@ def test_own_photographs_end_to_end(tmp_path):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(8):
             w, h = (120, 120) if i % 2 else (160, 100)
-            Image.fromarray(photo[20 * i : 20 * i + h, 30 * i : 30 * i + w]).save(tmp_path / "photos" / name / f"{i}.jpg")
+            crop = photo[20 * i : 20 * i + h, 30 * i : 30 * i + w]
+            Image.fromarray(crop).save(tmp_path / "photos" / name / f"{i}.jpg")
     base = RECIPES["image"]()
     recipe = replace(
         base, data=Folder(root=str(tmp_path / "photos"), resolution=32), evaluate=Evaluation(samples=16),
