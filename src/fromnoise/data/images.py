@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -79,7 +80,8 @@ def _gate(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise Refused(_too_large("it")) from None
     except Image.UnidentifiedImageError:
-        raise Refused("it is empty" if path.stat().st_size == 0 else "it is not a picture") from None
+        empty = path.stat().st_size == 0
+        raise Refused("it is empty" if empty else "it is not a picture, or its beginning is damaged") from None
     except MemoryError:
         raise Refused("it does not fit into memory") from None
     except Exception:  # decoders raise many kinds of error on damaged data; each means the same here
@@ -169,4 +171,5 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # without it, Pillow's errors go to the terminal
 _ONE_AT_A_TIME = threading.Lock()

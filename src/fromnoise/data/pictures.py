@@ -121,7 +121,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Scan:
-    """The usable pictures of a folder, each decoded once; ``pixels`` is None for those not kept in memory."""
+    """The usable pictures of a folder, each decoded once.
+
+    pixels: uint8 ``[3, h, w]`` at the size of the bucket, None for those that memory had no room for.
+    """
 
     root: Path
     files: list[Path]
@@ -133,7 +136,7 @@ class Scan:
     skipped: list[tuple[str, str]]
 
     def pictures(self, members: Sequence[int]) -> np.ndarray:
-        """uint8 ``[n, h, w, 3]`` at the size of the bucket, which all must share."""
+        """uint8 ``[n, 3, h, w]`` at the size of the bucket, which all must share."""
         rows = [self.pixels[m] for m in members]
         if any(row is None for row in rows):
             rows = list(_pool().map(self._again, members))
@@ -187,11 +190,11 @@ def scan_folder(spec: Folder) -> Scan:
 
 
 def decode(path: Path, size: Size) -> np.ndarray:
-    """uint8 ``[h, w, 3]`` of a file, covering (width, height) = ``size``.  Raises Refused.
+    """uint8 ``[3, h, w]`` of a file, covering (width, height) = ``size``.  Raises Refused.
 
     A JPEG is decoded at no less than twice the size, so that Lanczos still does the last halving.
     """
-    return cover(open_picture(path, enough=2 * max(size)), *size)
+    return np.ascontiguousarray(cover(open_picture(path, enough=2 * max(size)), *size).transpose(2, 0, 1))
 
 
 def _try(function: Callable) -> Callable:
@@ -249,7 +252,7 @@ class PictureSource:
         UserError where a picture that is decoded on demand has gone since training started.
         """
         members = [self.members[i] for i in indices]
-        media = from_uint8(self.scan.pictures(members))[:, None].contiguous()
+        media = from_uint8(np.moveaxis(self.scan.pictures(members), 1, -1))[:, None]
         draws = uniforms(keys, 2)
         if self.spec.flip:
             mirrored = torch.from_numpy(draws[:, 0] < 0.5).view(-1, 1, 1, 1, 1)
