@@ -82,7 +82,7 @@ def _nothing_in(found: Found, files: Sequence[Path]) -> str:
         return f"is empty{more}: {wanted}"
     common = ", ".join(f"{n} {printable(kind) or 'without suffix'}" for kind, n in
                        Counter(f.suffix.lower() for f in files).most_common(3))
-    return f"holds {len(files)} file{'s' * (len(files) > 1)} ({common}), but none is a picture: {wanted}"
+    return f"holds {len(files)} file{'s' * (len(files) > 1)} ({common}), but no picture that can be read: {wanted}"
 
 
 def _captions_of(found: Found, file: Path, texts: dict[str, Path], described: dict[Path, list[str]],
