@@ -3,7 +3,8 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("COLUMNS", "200")
+os.environ.setdefault("COLUMNS", "200")  # of tables printed
+os.environ.setdefault("FROMNOISE_DEBUG", "1")  # a bug met through the command line is raised, not reported
 
 import pytest
 import torch

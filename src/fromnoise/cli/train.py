@@ -41,15 +41,7 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0
-    if not argv or argv[0].startswith("-"):
-        raise UserError("Name a recipe first: fromnoise train digits (`fromnoise recipes` lists them).")
-    named = find_recipe(argv[0])
-    values = {**to_dict(named), "out": default_out(argv[0], named)}
-    about = f"{first_line(argv[0])}\n\nThe same command again goes on where a run was stopped."
-    chosen = to_dict(parse(Arguments, argv[1:], f"fromnoise train {argv[0]}", values, about))
-    out = Path(chosen.pop("out"))
-    recipe = from_dict(Recipe, chosen)
-
+    recipe, named, out = resolve(argv)
     console = Console(stderr=True)
     console.print(describe(recipe, named, out))
     from fromnoise.workflow import train_run
@@ -59,6 +51,18 @@ def main(argv: list[str]) -> int:
         console.print(showcase.report.table())
     print(out / "index.html")
     return 0
+
+
+def resolve(argv: list[str]) -> tuple[Recipe, Recipe, Path]:
+    """(the recipe to train, the recipe as named, the run folder) that the arguments ask for."""
+    if not argv or argv[0].startswith("-"):
+        raise UserError("Name a recipe first: fromnoise train digits (`fromnoise recipes` lists them).")
+    named = find_recipe(argv[0])
+    values = {**to_dict(named), "out": default_out(argv[0], named)}
+    about = f"{first_line(argv[0])}\n\nThe same command again goes on where a run was stopped."
+    chosen = to_dict(parse(Arguments, argv[1:], f"fromnoise train {argv[0]}", values, about))
+    out = Path(chosen.pop("out"))
+    return from_dict(Recipe, chosen), named, out
 
 
 def find_recipe(name: str) -> Recipe:
