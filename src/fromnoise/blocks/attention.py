@@ -81,6 +81,9 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 class RelativeBias(nn.Module):
     """A learned bias for every offset between two tokens, one table a head (Shaw et al. 2018; Raffel et al. 2020).
 
+    The table holds a tenth of the bias: Adam moves every entry by about the learning rate, and a bias has
+    to reach several units within a short training to make attention local.
+
     Offsets further than ``reach`` share the outermost entry, so that a sequence may be longer than any
     seen in training.  ``axes`` is 1 for text and 3 (frame, row, column) for media.
     """
@@ -98,4 +101,4 @@ class RelativeBias(nn.Module):
         for i, r in zip(index[1:], self.reach[1:], strict=True):
             flat = flat * (2 * r + 1) + i
         # index_select has a cheap deterministic gradient on the CPU, advanced indexing does not.
-        return self.table.flatten(1).index_select(1, flat.flatten()).view(-1, *flat.shape)
+        return 10 * self.table.flatten(1).index_select(1, flat.flatten()).view(-1, *flat.shape)

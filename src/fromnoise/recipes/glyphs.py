@@ -13,7 +13,7 @@ def glyphs() -> Recipe:
         name="glyphs",
         data=Glyphs(),
         text=Trained(width=96, depth=1, max_length=32),
-        objective=Objective(prediction="x0", loss="x0", times=LogNormal()),
+        objective=Objective(prediction="x0", loss="velocity", max_weight=6.0, times=LogNormal()),
         net=Transformer(patch=4, width=96, depth=4),
         train=Training(steps=2400, batch=32, checkpoint_every=200, preview_every=400),
         sample=Sampling(guidance=2.0, steps=20, shift=2.0),
