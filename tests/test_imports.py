@@ -19,52 +19,75 @@ FLOORS = {
 # On these floors rooms are stacked: a later one may use an earlier one.
 STACKED = ["types", "config", "random", "files", "media", "weights", "recipe", "system",
            "recipes", "studio", "workflow", "demo", "cli", "__main__"]
+FILES = sorted(ROOT.rglob("*.py"))
 
 
-def imports(path: Path) -> set[str]:
-    """Rooms of fromnoise that a file imports, at the top or inside functions."""
+def imports(code: str) -> set[str]:
+    """Rooms of fromnoise that a module imports, at the top or inside functions."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-        found |= {name.split(".")[1] for name in names if name.startswith("fromnoise.")}
-    return found
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "rooms are imported by their full name"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    rooms = {name.split(".")[1] for name in found if name.startswith("fromnoise.")}
+    return rooms & FLOORS.keys()
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def allowed(room: str, other: str) -> bool:
+    """Whether ``room`` may import ``other``."""
+    stacked = room in STACKED and other in STACKED and STACKED.index(other) < STACKED.index(room)
+    return room == other or FLOORS[other] < FLOORS[room] or stacked
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_rooms_import_only_from_lower_floors(path):
-    relative = path.relative_to(ROOT)
-    room = relative.parts[0].removesuffix(".py")
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
     if room == "__init__":
         return
     assert room in FLOORS, f"{room} has no floor: give it one"
-    for other in imports(path) - {room}:
-        lower = FLOORS[other] < FLOORS[room]
-        stacked = room in STACKED and other in STACKED and STACKED.index(other) < STACKED.index(room)
-        assert lower or stacked, f"{relative} (floor {FLOORS[room]}) imports {other} (floor {FLOORS[other]})"
+    high = [other for other in imports(path.read_text(encoding="utf-8")) if not allowed(room, other)]
+    assert not high, f"{room} (floor {FLOORS[room]}) imports {', '.join(high)}"
+
+
+@pytest.mark.parametrize(("room", "code"), [
+    ("process", "from fromnoise.nets import UNet"),
+    ("nets", "import fromnoise.data.digits"),
+    ("train", "def f():\n    from fromnoise import generate"),
+    ("recipe", "from fromnoise.system import System"),
+    ("types", "from fromnoise.config import spec"),
+])
+def test_an_import_from_above_or_beside_is_seen(room, code):
+    assert not all(allowed(room, other) for other in imports(code))
+
+
+def test_every_floor_has_its_room():
+    there = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
+    assert there - {"__init__"} == FLOORS.keys()
 
 
 def loaded_by(code: str) -> set[str]:
-    out = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], check=True,
-                         capture_output=True, text=True).stdout
+    """Top-level modules that a fresh interpreter holds after running ``code``."""
+    command = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return {name.split(".")[0] for name in out.split()}
 
 
 def test_import_fromnoise_is_light():
-    heavy = {"torch", "numpy", "pydantic", "matplotlib", "sklearn", "scipy", "tokenizers", "jinja2", "rich", "PIL"}
+    heavy = {"torch", "numpy", "pydantic", "matplotlib", "sklearn", "scipy", "tokenizers", "jinja2", "rich", "PIL",
+             "tyro"}
     assert not loaded_by("import fromnoise") & heavy
 
 
-def test_loading_a_model_needs_no_plotting_learning_or_web_libraries():
-    heavy = {"matplotlib", "sklearn", "jinja2", "fastapi", "gradio", "tensorboard", "diffusers", "transformers"}
-    assert not loaded_by("import fromnoise; fromnoise.load") & heavy
+def test_loading_and_training_import_no_plotting_learning_or_web_libraries():
+    heavy = {"matplotlib", "sklearn", "scipy", "tokenizers", "jinja2", "fastapi", "gradio", "tensorboard", "diffusers",
+             "transformers", "tyro"}
+    assert not loaded_by("import fromnoise, fromnoise.recipes, fromnoise.workflow; fromnoise.load") & heavy
 
 
-def test_help_needs_no_torch():
-    assert "torch" not in loaded_by("from fromnoise.cli import main; main(['--help'])")
+def test_help_needs_neither_torch_nor_tyro():
+    assert not loaded_by("from fromnoise.cli import main; main(['--help'])") & {"torch", "tyro", "pydantic", "rich"}
 
 
 def test_public_names_exist():
