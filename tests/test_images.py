@@ -232,11 +232,12 @@ def test_warnings_are_kept_back_and_the_filters_put_back(tmp_path):
     assert list(warnings.filters) == before
 
 
-def test_a_large_jpeg_decoded_small_looks_the_same(tmp_path, photo):
-    """Decoding at a fraction of the size is a short cut, not another picture."""
+@pytest.mark.parametrize("name", ["a.jpg", "a.bmp"])
+def test_a_large_picture_brought_down_early_looks_the_same(tmp_path, photo, name):
+    """Decoding or averaging to a fraction of the size is a short cut, not another picture."""
     large = photo.resize((2400, 1600), Image.Resampling.LANCZOS)
-    large.save(tmp_path / "a.jpg", quality=95)
-    quick = open_picture(tmp_path / "a.jpg", enough=128)
+    large.save(tmp_path / name, quality=95)
+    quick = open_picture(tmp_path / name, enough=128)
     assert 128 <= min(quick.size) < 256
     want = ImageOps.fit(large, (64, 64), Image.Resampling.LANCZOS)
     assert difference(Image.fromarray(cover(quick, 64, 64)), want) < 1.5

@@ -49,15 +49,17 @@ def picture_size(path: Path) -> Size:
 def open_picture(path: Path, enough: int | None = None) -> Image.Image:
     """The first frame of a picture, upright, in RGB; transparency on white, 16 bits scaled to 8.
 
-    ``enough`` pixels on the short side satisfy the caller: a large JPEG is then decoded at 1/2, 1/4 or 1/8
-    of its size, not below that, which is several times faster.
+    ``enough`` pixels on the short side satisfy the caller: a larger picture is brought down by a whole factor,
+    not below that.  A large JPEG is already decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster.
     Raises Refused; the reason never holds the library's own message, which may hold memory addresses.
     """
     with _gate(path) as image:
         if enough is not None:
             image.draft(None, (enough, enough))
         with _room_for(image):
-            return to_rgb(_upright(image))
+            rgb = to_rgb(_upright(image))
+            factor = min(rgb.size) // enough if enough else 1
+            return rgb.reduce(factor) if factor > 1 else rgb
 
 
 @contextmanager
@@ -108,10 +110,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
     try:
         if image.has_transparency_data:
-            clear = image.convert("RGBA")
+            clear = image if image.mode == "RGBA" else image.convert("RGBA")
             image = Image.new("RGB", image.size, "white")
             image.paste(clear, mask=clear.getchannel("A"))
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except ValueError:
         raise Refused(f"its colours ({image.mode}) cannot be converted to RGB") from None
 
@@ -138,7 +140,7 @@ def cover(image: Image.Image, width: int, height: int) -> np.ndarray:
     w, h = width / scale, height / scale
     left, top = (image.width - w) / 2, (image.height - h) / 2
     box = (max(0.0, left), max(0.0, top), min(image.width, left + w), min(image.height, top + h))
-    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box, reducing_gap=3.0))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box))
 
 
 def _room_for(image: Image.Image):
