@@ -175,6 +175,23 @@ def test_names_that_differ_only_in_suffix_lie_on_one_side(folder, photo):
     assert set(Counter(source.scan.files[m].stem for m in source.members).values()) == {2}
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.99])
+def test_two_forms_of_one_picture_are_never_parted(folder, photo, share):
+    """Pairs, of which an odd number of pictures to hold out would cut one."""
+    for i in range(12):
+        photo.resize((40, 40)).save(folder / f"crop{i:02}.png")
+    for count in (24, 23):
+        if count == 23:
+            (folder / "crop05.png").unlink()
+        scan_folder.cache_clear()
+        sides = [Folder(root=str(folder), resolution=32, held_out=share).open(s) for s in ("train", "test")]
+        train, test = ({s.scan.files[m].stem for m in s.members} for s in sides)
+        assert not train & test
+        assert train
+        assert test
+        assert len(sides[0]) + len(sides[1]) == count
+
+
 # ---- captions --------------------------------------------------------------------------------------
 
 
@@ -244,16 +261,17 @@ def test_rows_that_cannot_be_used_are_named(folder, photo):
             '{"file_name": "gone.jpg", "text": "no"}', '{"text": "no"}', "{half", "[" * 100_000, '"text"',
             '{"file_name": "crop01.jpg", "text": null}', '{"file_name": "a\\u0000b", "text": "no"}',
             '{"file_name": "", "text": "no"}', '{"file_name": "C:\\\\x.png", "text": "no"}',
-            '{"file_name": "crop02.jpg", "text": "yes"}']
+            '{"file_name": "x/..\\\\crop01.jpg", "text": "no"}', '{"file_name": "crop02.jpg", "text": "yes"}']
     (folder / "metadata.jsonl").write_text("\n".join(rows))
     found = reasons(folder)
     assert captions_by_file(folder)["crop02.jpg"] == ("yes",)
     assert {k.removeprefix("metadata.jsonl row "): v for k, v in found.items()} == {
-        "1": "../outside.png lies outside the folder", "2": f"{folder}/crop00.jpg is an absolute path",
+        "1": "../outside.png leads upwards, which is not followed", "2": f"{folder}/crop00.jpg is an absolute path",
         "3": "gone.jpg is missing or not a picture", "4": "it needs file_name and text", "5": "it is damaged",
         "6": "it is damaged", "7": "it is damaged", "8": "it needs file_name and text",
         "9": "a\\x00b is missing or not a picture", "10": "it needs file_name and text",
         "11": "C:\\x.png is an absolute path",
+        "12": "x/..\\crop01.jpg leads upwards, which is not followed",
     }
 
 
@@ -408,7 +426,7 @@ def test_summary_tells_sizes_and_buckets(folder):
     assert summary.enlarged == 0
     text = "\n".join(summary.lines())
     assert "120 to 200 wide" in text
-    assert "184x112: 4" in text
+    assert "    184x112       4" in summary.lines()
     assert Folder(root=str(folder), resolution=192).summary().enlarged == 12
 
 
