@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from fromnoise.data.images import AVIF, FORMATS, MAX_PIXELS, Refused, cover, open_picture, picture_size
 
@@ -137,6 +137,35 @@ def test_exif_orientation(tmp_path, small, suffix, orientation):
     opened = open_picture(path)
     assert picture_size(path) == opened.size == want.size
     assert difference(opened, want) < 8
+
+
+@pytest.mark.parametrize("place", ["exif", "late exif", "xmp", "late xmp"])
+def test_png_orientation_wherever_it_is_kept(tmp_path, small, place):
+    """Before the pixels or after them: the header pass must give the size that decoding gives."""
+    exif, info, path = Image.Exif(), PngImagePlugin.PngInfo(), tmp_path / "a.png"
+    exif[274] = 6
+    if "xmp" in place:
+        info.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>')
+    small.save(path, pnginfo=info, exif=exif if "exif" in place else b"")
+    if "late" in place:
+        data, name = path.read_bytes(), b"eXIf" if "exif" in place else b"iTXt"
+        start = data.index(name) - 4
+        end = start + 12 + struct.unpack(">I", data[start : start + 4])[0]
+        without = data[:start] + data[end:]
+        path.write_bytes(without[:-12] + data[start:end] + without[-12:])
+    assert picture_size(path) == open_picture(path).size == (64, 96)
+
+
+def test_a_clear_level_of_sixteen_bit_grey_is_white(tmp_path):
+    ramp = np.arange(0, 64 * 257, 257).reshape(8, 8)
+    lines = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in ramp)
+    data = png(8, 8, 16, 0, lines)
+    body = b"tRNS" + struct.pack(">H", 5 * 257)
+    clear = struct.pack(">I", 2) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "a.png").write_bytes(data[:33] + clear + data[33:])
+    want = np.arange(64)
+    want[5] = 255
+    assert np.asarray(open_picture(tmp_path / "a.png"))[..., 0].ravel().tolist() == want.tolist()
 
 
 def test_damaged_exif_does_not_lose_the_picture(tmp_path, small):

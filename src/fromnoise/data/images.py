@@ -24,6 +24,7 @@ UNREAD = {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".dng", ".cr2", ".cr
           ".rw2"} | (set() if AVIF else {".avif"})
 MAX_PIXELS = 100_000_000  # more than this, by the file's own header, is taken for a decompression bomb
 MIN_SIDE = 4
+TAIL = 2**18  # bytes at the end of a PNG that are searched for metadata
 HEAVY = 16_000_000  # pixels above which pictures are decoded one at a time, to bound the memory of many threads
 
 
@@ -32,12 +33,16 @@ class Refused(Exception):
 
 
 def picture_size(path: Path) -> Size:
-    """Upright (width, height), by the header: only TIFF has to be decoded to know.  Raises Refused."""
+    """Upright (width, height), by the header: only TIFF, and PNG that may be turned, is decoded to know.
+
+    Raises Refused.
+    """
     with _gate(path) as image:
-        if image.format == "TIFF":  # some versions of Pillow turn TIFF while loading, and some do not
+        # Some versions of Pillow turn TIFF while loading, and some do not.
+        if image.format == "TIFF" or (image.format == "PNG" and _may_be_turned(path, image)):
             with _room_for(image):
                 return _upright(image).size
-        if image.format == "PNG" and "exif" not in image.info:  # asking for its EXIF would decode it
+        if image.format == "PNG":  # asking for its EXIF would decode it
             return image.size
         try:
             turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
@@ -90,6 +95,16 @@ def _gate(path: Path) -> Iterator[Image.Image]:
         raise Refused("it is damaged or truncated") from None
 
 
+def _may_be_turned(path: Path, image: Image.Image) -> bool:
+    """Whether a PNG has metadata that can hold an orientation, be it before its pixels or after them."""
+    if {"exif", "XML:com.adobe.xmp", "Raw profile type exif"} & set(image.info):
+        return True
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        tail = file.read(TAIL)
+    return any(mark in tail for mark in (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif"))
+
+
 def _too_large(what: str) -> str:
     return f"{what} claims more than the {MAX_PIXELS // 10**6} million pixels allowed"
 
@@ -107,7 +122,11 @@ def _upright(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode to RGB.  Raises Refused for colours that cannot be converted."""
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
+        values, key = np.asarray(image), image.info.get("transparency")
+        grey = _eight_bits(values, image.mode)
+        if isinstance(key, int):  # the one grey level that is clear
+            grey[values == key] = 255
+        image = Image.fromarray(grey)
     try:
         if image.has_transparency_data:
             clear = image if image.mode == "RGBA" else image.convert("RGBA")
