@@ -59,12 +59,14 @@ def open_picture(path: Path, enough: int | None = None) -> Image.Image:
     Raises Refused; the reason never holds the library's own message, which may hold memory addresses.
     """
     with _gate(path) as image:
-        if enough is not None:
-            image.draft(None, (enough, enough))
+        drafted = image.draft(None, (enough, enough)) if enough else None
         with _room_for(image):
+            image.load()
+            if drafted is not None:  # its last row and column may stand for a part of a pixel: leave them out
+                _, (_, _, width, height) = drafted
+                image = image.crop((0, 0, int(width), int(height)))
             rgb = to_rgb(_upright(image))
-            factor = min(rgb.size) // enough if enough else 1
-            return rgb.reduce(factor) if factor > 1 else rgb
+            return _reduced(rgb, min(rgb.size) // enough) if enough else rgb
 
 
 @contextmanager
@@ -117,6 +119,15 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # damaged EXIF: take the picture as it is
         return image
     return image
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Averages of ``factor`` x ``factor`` pixels; what does not divide is left out, evenly on both sides."""
+    if factor < 2:
+        return image
+    (width, left), (height, top) = divmod(image.width, factor), divmod(image.height, factor)
+    left, top = left // 2, top // 2
+    return image.reduce(factor, (left, top, left + width * factor, top + height * factor))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
