@@ -163,7 +163,7 @@ def test_denoiser_broadcasts_times_and_guidance_batches_both_passes():
             assert t.shape == x.shape[:2]
             return x * t[..., None, None, None] + condition.text.mean((1, 2)).view(-1, 1, 1, 1, 1)
 
-    x, t, condition = inputs()
+    x, _, condition = inputs()
     denoise = Denoiser(Net(), Flow(), "x0")
     scalar = denoise(x, torch.tensor(0.5), condition)
     torch.testing.assert_close(scalar, denoise(x, torch.full((3,), 0.5), condition))

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 import fromnoise
-from fromnoise.denoise import classifier_free
+from fromnoise.denoise import Denoise, classifier_free
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid, to_pil, to_uint8
 from fromnoise.random import sample_noise
@@ -151,8 +151,10 @@ class Model:
         if noise is None:
             noise = self._noise(settings)
         condition = self.encode(settings.prompts)
-        null = self.encode([settings.negative] * len(settings.prompts))
-        guided = classifier_free(self.system.denoiser, null, settings.guidance)
+        guided: Denoise = self.system.denoiser
+        if settings.guidance != 1:
+            null = self.encode([settings.negative] * len(settings.prompts))
+            guided = classifier_free(guided, null, settings.guidance)
         with autocast(device, self.recipe.train.precision):
             return solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
                          solver=settings.solver, steps=settings.steps, shift=self.recipe.sample.shift,

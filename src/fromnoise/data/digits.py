@@ -42,9 +42,17 @@ class Digits:
         """The class that a caption of this data names, one index for each entry of ``classes``."""
         return (_LABELS[caption],)
 
-    def open(self, split: Literal["train", "test", "judge"]) -> DigitSource:
-        """Two thirds of the scans to train on, or the third that is never trained on and that judges."""
-        return DigitSource("test" if split == "judge" else split)
+    def readings(self, caption: str) -> tuple[tuple[int, ...], ...]:
+        """Every label that a right picture of the caption may be given: here the one it names."""
+        return (self.label(caption),)
+
+    def open(self, split: Literal["train", "test", "judge", "reference"]) -> DigitSource:
+        """Two thirds of the scans to train on, or the third that is never trained on and that judges.
+
+        reference: real pictures that the judge was not fitted on, the yardstick for generated ones: the scans
+        to train on.
+        """
+        return DigitSource({"judge": "test", "reference": "train"}.get(split, split))
 
 
 class DigitSource:

@@ -1,12 +1,13 @@
 """Letters and digits in the typefaces that come with matplotlib: crisp at 32 px, captioned by style.
 
 Every character exists in every style; one combination of character and style in ten is never trained on.
+At 32 px some characters are the same drawing in sans and in mono: ``readings`` says which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,11 +27,12 @@ FILES = {
     "serif": ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
     "mono": ("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
 }
-PHRASES = ("a {style}{family} {what} {character}", "{style}{family} {character}",
+PHRASES = ("{article} {style}{family} {what} {character}", "{style}{family} {character}",
            "the {what} {character} in {style}{family}")
 HELD_OUT = 10
-VARIANTS = {"train": 8, "test": 4, "judge": 8}  # drawings of each combination, shifted and scaled a little
+VARIANTS = {"train": 8, "test": 16, "judge": 8, "reference": 16}  # drawings of a combination, each moved and scaled
 SUPERSAMPLING = 4
+ALIKE = 0.1  # difference of aspect ratios below which sans and mono are one drawing at this size
 
 
 @spec
@@ -61,8 +63,20 @@ class Glyphs:
         """(character, family, style) that a caption of this data names."""
         return _LABELS[caption]
 
-    def open(self, split: Literal["train", "test", "judge"]) -> GlyphSource:
-        """Combinations to train on; those held out; or all of them, drawn anew, for a judge to learn from."""
+    def readings(self, caption: str) -> tuple[tuple[int, ...], ...]:
+        """Every label that a right picture of the caption may be given; two where sans and mono look alike."""
+        character, family, style = label = self.label(caption)
+        sans, mono = FAMILIES.index("sans"), FAMILIES.index("mono")
+        if family not in (sans, mono) or not look_alike(character, style):
+            return (label,)
+        return (label, (character, mono if family == sans else sans, style))
+
+    def open(self, split: Literal["train", "test", "judge", "reference"]) -> GlyphSource:
+        """Combinations to train on; those held out; or all of them, drawn anew, for a judge to learn from.
+
+        reference: the held-out ones drawn once more, which neither model nor judge has seen: the yardstick for
+        generated pictures.
+        """
         return GlyphSource(self.size, split)
 
 
@@ -103,7 +117,7 @@ Combination = tuple[int, int, int]  # character, family, style
 def combinations(split: str) -> list[Combination]:
     """The combinations of a split; "judge" has all of them."""
     every = [(c, f, s) for c in range(len(CHARACTERS)) for f in range(len(FAMILIES)) for s in range(len(STYLES))]
-    return every if split == "judge" else [c for c in every if is_held_out(c) == (split == "test")]
+    return every if split == "judge" else [c for c in every if is_held_out(c) == (split != "train")]
 
 
 def is_held_out(combination: Combination) -> bool:
@@ -114,31 +128,46 @@ def caption(combination: Combination, phrase: int) -> str:
     """Words for a combination: "a bold italic serif letter Q"."""
     character, family, style = combination
     name = CHARACTERS[character]
-    return PHRASES[phrase].format(style="" if style == 0 else STYLES[style] + " ", family=FAMILIES[family],
-                                  what="digit" if name.isdigit() else "letter", character=name)
+    article = "an" if STYLES[style].startswith("i") else "a"
+    return PHRASES[phrase].format(article=article, style="" if style == 0 else STYLES[style] + " ",
+                                  family=FAMILIES[family], what="digit" if name.isdigit() else "letter", character=name)
 
 
 _LABELS = {caption(c, phrase): c for c in combinations("judge") for phrase in range(len(PHRASES))}
 
 
-@lru_cache(maxsize=6)
-def _drawings(size: int, split: str) -> np.ndarray:
-    """uint8 ``[combinations * V, size, size]``, dark on white."""
+@cache
+def look_alike(character: int, style: int) -> bool:
+    """Whether a character alone cannot tell sans from mono: DejaVu draws both with nearly one
+    outline, and what is left to see is its width over its height."""
+
+    def aspect(family: str) -> float:
+        left, top, right, bottom = _font(family, style, 800).getbbox(CHARACTERS[character])
+        return (right - left) / (bottom - top)
+
+    return abs(aspect("mono") / aspect("sans") - 1) < ALIKE
+
+
+@lru_cache(maxsize=256)
+def _font(family: str, style: int, points: int):
     import matplotlib
     from PIL import ImageFont
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(str(folder / f"{FILES[family][style]}.ttf"), points)
+
+
+@lru_cache(maxsize=8)
+def _drawings(size: int, split: str) -> np.ndarray:
+    """uint8 ``[combinations * V, size, size]``, dark on white."""
     variants, wide = VARIANTS[split], size * SUPERSAMPLING
     jitter = uniforms([int(fold(11, list(VARIANTS).index(split)))], len(combinations(split)) * variants * 3)
     jitter = jitter.reshape(-1, 3) * 2 - 1
-    fonts: dict[tuple[int, int, int], ImageFont.FreeTypeFont] = {}
     drawings = []
     for i, (character, family, style) in enumerate(np.repeat(combinations(split), variants, axis=0).tolist()):
         points = round(wide * 0.78 * (1 + 0.05 * jitter[i, 2]))
-        key = (family, style, points)
-        if key not in fonts:
-            fonts[key] = ImageFont.truetype(str(folder / f"{FILES[FAMILIES[family]][style]}.ttf"), points)
-        drawings.append(_draw(CHARACTERS[character], fonts[key], wide, jitter[i, :2] * 0.04 * wide))
+        font = _font(FAMILIES[family], style, points)
+        drawings.append(_draw(CHARACTERS[character], font, wide, jitter[i, :2] * 0.04 * wide))
     return np.stack(drawings)
 
 

@@ -16,12 +16,15 @@ class Classifier(nn.Module):
 
     def __init__(self, channels: int, height: int, width: int, classes: Sequence[int]):
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(channels, 24, 3, padding=1), nn.ReLU()]
-        current = 24
+        large = min(height, width) > 16  # seen at half the size from the first layer on: a tenth of the work
+        first = nn.Conv2d(channels, 16, 5, 2, 2) if large else nn.Conv2d(channels, 24, 3, padding=1)
+        layers: list[nn.Module] = [first, nn.ReLU()]
+        current = first.out_channels
+        height, width = (-(-height // 2), -(-width // 2)) if large else (height, width)
         while min(height, width) > 4:
-            layers += [nn.Conv2d(current, 2 * current if current < 96 else current, 3, padding=1), nn.ReLU(),
-                       nn.MaxPool2d(2)]
-            current, height, width = 2 * current if current < 96 else current, height // 2, width // 2
+            wide = 2 * current if current < 64 else current
+            layers += [nn.Conv2d(current, wide, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            current, height, width = wide, height // 2, width // 2
         last = nn.Linear(current * height * width, FEATURES)
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.25), last, nn.ReLU())
         self.heads = nn.ModuleList(nn.Linear(FEATURES, n) for n in classes)

@@ -10,13 +10,19 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fromnoise.evaluate.distances import coverage, frechet, memorisation
+from fromnoise.evaluate.distances import coverage, frechet, near_copies, nearest
 from fromnoise.evaluate.features import RandomFeatures, fit_classifier
+from fromnoise.evaluate.real import cover, everything, matched, subsets
 from fromnoise.evaluate.report import Row
-from fromnoise.types import UserError
+
+FEWEST = 20  # pictures on either side below which a distance between the two sets says nothing
+COMPARED = 10_000  # training pictures that are searched for copies
+LOOK = 32  # side in pixels at which pictures of a folder are compared one by one
+
+
+Labelled = tuple[Tensor, Tensor]  # features [n, D] and labels [n, heads]
 
 
 class Judge(Protocol):
@@ -28,6 +34,10 @@ class Judge(Protocol):
 
     def rows(self, media: Tensor, prompts: list[str]) -> list[Row]:
         """Measurements of ``media [n, 1, C, H, W]`` made for ``prompts``."""
+        ...
+
+    def remarks(self, count: int) -> list[str]:
+        """What could not be measured with ``count`` pictures, and why, in sentences."""
         ...
 
 
@@ -49,6 +59,9 @@ class OracleJudge:
     def prompts(self, count: int) -> list[str]:
         return self.source.batch(range(count), range(count)).text
 
+    def remarks(self, count: int) -> list[str]:
+        return []
+
     def rows(self, media: Tensor, prompts: list[str]) -> list[Row]:
         from fromnoise.data.universe import score
 
@@ -63,62 +76,79 @@ class OracleJudge:
 class ClassJudge:
     """A classifier fitted on real pictures that the model was never trained on."""
 
-    note = ("Judged by a classifier fitted on real pictures of a split never trained on. Frechet distances are in its "
-            "features: compare them with the real-versus-real value, not with published FID.")
+    note = ("Judged by a classifier fitted on real pictures that the model was never trained on; the real column is "
+            "measured on real pictures that the classifier was not fitted on. Frechet distances are in the "
+            "classifier's features: compare them with the real-versus-real value, not with published FID.")
 
     def __init__(self, data: Any):
         self.data = data
-        self.train, self.test = data.open("train"), data.open("test")
+        self.train, self.test, self.reference = data.open("train"), data.open("test"), data.open("reference")
 
     @cached_property
     def classifier(self):
-        source = self.data.open("judge")
-        images, text = everything(source, 3000)
-        return fit_classifier(images, self.labels(text), [len(c) for c in self.data.classes.values()])
+        images, text = everything(self.data.open("judge"), COMPARED)
+        classes = [len(c) for c in self.data.classes.values()]
+        return fit_classifier(images, self.labels(text), classes, steps=400 if len(classes) == 1 else 600)
 
     def labels(self, captions: list[str]) -> Tensor:
         return torch.tensor([self.data.label(caption) for caption in captions])
+
+    def right(self, classes: Tensor, captions: list[str]) -> Tensor:
+        """``[n, heads]``: which of the classes seen agree with the caption, by the reading that fits best."""
+        rows = []
+        for seen, caption in zip(classes, captions, strict=True):
+            options = torch.stack([seen == torch.tensor(r) for r in self.data.readings(caption)])
+            rows.append(options[options.sum(1).argmax()])
+        return torch.stack(rows)
 
     def prompts(self, count: int) -> list[str]:
         """Captions of the test split, in its proportions."""
         return everything(self.test, count, 7)[1]
 
+    def remarks(self, count: int) -> list[str]:
+        return [] if count >= FEWEST else [f"{count} pictures are too few for a Frechet distance or for coverage; "
+                                           f"{FEWEST} are the least."]
+
     def rows(self, media: Tensor, prompts: list[str]) -> list[Row]:
-        n = len(prompts)
         images = media[:, 0]
-        real, real_text = everything(self.test, n)
-        train, train_text = everything(self.train, max(n, 2000))
-        subsets = halves(len(train), n)  # as many as were generated, several times over
-        same = subsets[0]
+        real, real_text = everything(self.test, len(prompts))
+        reference, text = everything(self.reference, COMPARED)
+        train, _ = everything(self.train, COMPARED)
         features, classes = self.classifier.look(images)
-        real_features, _ = self.classifier.look(real)
-        train_features, train_classes = self.classifier.look(train)
-        wanted, train_wanted, real_wanted = self.labels(prompts), self.labels(train_text), self.labels(real_text)
-        right, train_right = classes == wanted, train_classes == train_wanted
-        rows = [Row("caption accuracy", share(right.all(1)), share(train_right.all(1)), ".1%",
+        reference_features, reference_classes = self.classifier.look(reference)
+        right, reference_right = self.right(classes, prompts), self.right(reference_classes, text)
+        rows = [Row("caption accuracy", share(right.all(1)), share(reference_right.all(1)), ".1%",
                     note="classifier against caption")]
         if right.shape[1] > 1:
-            rows += [Row(f"{name} accuracy", share(right[:, i]), share(train_right[:, i]), ".1%")
+            rows += [Row(f"{name} accuracy", share(right[:, i]), share(reference_right[:, i]), ".1%")
                      for i, name in enumerate(self.data.classes)]
+        if len(prompts) >= FEWEST:
+            real_features, _ = self.classifier.look(real)
+            rows += self.distances((features, self.labels(prompts)), (real_features, self.labels(real_text)),
+                                   (reference_features, self.labels(text)))
+        return [*rows, *novelty(nearest(images, train), nearest(real, train), f"{len(train)} training pictures")]
+
+    def distances(self, made: Labelled, real: Labelled, reference: Labelled) -> list[Row]:
+        """Frechet distance and coverage of generated pictures, and of as many real ones of the same classes."""
+        (features, labels), (real_features, real_labels), (pool, pool_labels) = made, real, reference
+        picks = matched(labels, pool_labels)
         distance = frechet(features, real_features)
-        floor = float(np.mean([frechet(train_features[subset], real_features) for subset in subsets]))
-        cover = self.cover(features, wanted, real_features, real_wanted)
-        real_cover = self.cover(train_features[same], train_wanted[same], real_features, real_wanted)
+        floor = float(np.mean([frechet(pool[pick], real_features) for pick in picks]))
+        found = self.cover(features, labels, real_features, real_labels)
+        covers = [self.cover(pool[pick], pool_labels[pick], real_features, real_labels) for pick in picks]
         return [
-            *rows,
-            Row("Frechet distance", distance, floor, ".2f", "lower", f"to {len(real)} held-out pictures"),
+            Row("Frechet distance", distance, floor, ".2f", "lower",
+                f"{len(features)} against {len(real_features)} held-out pictures"),
             Row("Frechet, times the real floor", distance / max(floor, 1e-9), 1.0, ".2f", "lower"),
-            Row("coverage, mean of classes", float(np.mean(cover)), float(np.mean(real_cover)), ".1%"),
-            Row("coverage, worst class", float(np.min(cover)), float(np.min(real_cover)), ".1%"),
-            Row("nearest training picture", memorisation(images, train, real), 1.0, ".2f", "near",
-                "distance relative to held-out pictures: 0 is copying"),
+            Row("coverage, mean of classes", float(np.mean(found)), float(np.mean(covers)), ".1%"),
+            Row("coverage, worst class", min(found), float(np.mean([min(c) for c in covers])), ".1%"),
         ]
 
     def cover(self, features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> list[float]:
-        """Coverage of each class of the first kind that has enough real pictures."""
+        """Coverage of each class of the first kind that has enough real pictures; 0 where none was generated."""
         first, real_first = labels[:, 0], real_labels[:, 0]
-        found = [coverage(features[first == c], real[real_first == c]) for c in real_first.unique().tolist()
-                 if int((real_first == c).sum()) > 2]
+        classes, counts = real_first.unique(return_counts=True)
+        found = [coverage(features[first == c], real[real_first == c]) for c in classes[counts > 2].tolist()]
         return [0.0 if np.isnan(f) else f for f in found] or [float("nan")]
 
 
@@ -127,59 +157,68 @@ class PictureJudge:
 
     note = ("Frechet distances are in the features of a fixed random network: compare them with the real-versus-real "
             "value, not with published FID.")
-    FEWEST = 20  # held-out and training pictures below which distances say nothing
 
     def __init__(self, data: Any):
         self.data = data
         self.train, self.test = data.open("train"), data.open("test")
+        self.apart = getattr(self.test, "held_out", True)
 
     def prompts(self, count: int) -> list[str]:
         """Captions of real pictures, over and over where there are too few."""
         text = everything(self.train, count, size=(self.data.height, self.data.width))[1]
         return [text[i % len(text)] for i in range(count)]
 
+    def remarks(self, count: int) -> list[str]:
+        if not self.apart:
+            return ["No pictures are held out, so a Frechet distance or copying cannot be measured: give more "
+                    "pictures, or a larger held_out."]
+        fewest = min(count, len(self.train), len(self.test))
+        return [] if fewest >= FEWEST else [
+            f"Too few pictures for a Frechet distance or for copying ({count} generated, {len(self.train)} to "
+            f"train on, {len(self.test)} held out; {FEWEST} of each are the least)."]
+
     def rows(self, media: Tensor, prompts: list[str]) -> list[Row]:
-        size = (media.shape[-2], media.shape[-1])
-        train, test = everything(self.train, 1000, size=size)[0], everything(self.test, 1000, size=size)[0]
-        images = media[:, 0]
+        size, images = (media.shape[-2], media.shape[-1]), media[:, 0]
+        train = everything(self.train, COMPARED if not self.remarks(len(images)) else 1000, size=size)[0]
         rows = []
-        if len(test) >= self.FEWEST and len(train) >= self.FEWEST:
-            look = RandomFeatures(images.shape[1]).look
-            n = min(len(test), len(train), len(images))
-            real = look(test[:n])
-            rows += [Row("Frechet distance", frechet(look(images[:n]), real), frechet(look(train[:n]), real), ".4f",
-                         "lower", f"{n} against {n} pictures")]
-            rows += [Row("nearest training picture", memorisation(images, train, test), 1.0, ".2f", "near",
-                         "distance relative to held-out pictures: 0 is copying")]
-        spread, real_spread = diversity(images), diversity(train)
+        if not self.remarks(len(images)):
+            test = everything(self.test, 1000, size=size)[0]
+            rows = [*self.distances(images, train, test), *self.copying(images, train, test)]
         note = "mean distance between two pictures, per pixel"
-        return [*rows, Row("diversity", spread, real_spread, ".3f", "near", note)]
+        return [*rows, Row("diversity", diversity(images), diversity(train), ".3f", "near", note)]
+
+    def distances(self, images: Tensor, train: Tensor, test: Tensor) -> list[Row]:
+        n = min(len(test), len(train), len(images))
+        look = RandomFeatures(images.shape[1]).look
+        made, real, known = look(images), look(test), look(train)
+
+        def mean(features: Tensor) -> float:
+            """Over choices of n from either side: the first n would be one bucket, not the folder."""
+            pairs = zip(subsets(len(features), n), subsets(len(real), n), strict=True)
+            return float(np.mean([frechet(features[a], real[b]) for a, b in pairs]))
+
+        distance, floor = mean(made), mean(known)
+        return [Row("Frechet distance", distance, floor, ".4f", "lower", f"{n} against {n} pictures"),
+                Row("Frechet, times the real floor", distance / max(floor, 1e-9), 1.0, ".2f", "lower")]
+
+    def copying(self, images: Tensor, train: Tensor, test: Tensor) -> list[Row]:
+        """Pictures are compared small, and mirrored too where training mirrored them."""
+        side = min(LOOK, *images.shape[-2:])
+        small, known, held_out = (cover(x, (side, side)) for x in (images, train, test))
+        if getattr(self.data, "flip", False):
+            known = torch.cat([known, known.flip(-1)])
+        return novelty(nearest(small, known), nearest(held_out, known), f"{len(train)} training pictures")
 
 
-def everything(source: Any, count: int, key: int = 0, size: tuple[int, int] | None = None) -> tuple[Tensor, list[str]]:
-    """At most ``count`` pictures ``[n, C, H, W]`` of a source, spread over it, and their captions.
-
-    Pictures of several sizes are brought to ``size``.
-    """
-    if not len(source):
-        raise UserError("There are no real pictures to compare with.")
-    images, text = [], []
-    for group in source.groups:
-        take = max(1, min(len(group), round(count * len(group) / len(source))))
-        chosen = [group[int(i)] for i in np.linspace(0, len(group) - 1, take)]
-        batch = source.batch(chosen, [key] * len(chosen))
-        part = batch.media[:, 0]
-        if size is not None and tuple(part.shape[-2:]) != size:
-            part = F.interpolate(part, size, mode="bilinear", antialias=True)
-        images.append(part)
-        text += batch.text
-    return torch.cat(images)[:count], text[:count]
-
-
-def halves(total: int, count: int, times: int = 8) -> list[np.ndarray]:
-    """``times`` random choices of ``count`` out of ``total``, or of all where there are not enough; always the same."""
-    random = np.random.Generator(np.random.Philox(0))
-    return [random.permutation(total)[:count] for _ in range(times)]
+def novelty(generated: Tensor, real: Tensor, among: str) -> list[Row]:
+    """Rows on copying, from distances ``[n]`` and ``[m]`` to the nearest training picture."""
+    copies, real_copies = near_copies(generated, real)
+    return [
+        Row("nearest training picture", float(generated.median() / real.median().clamp(min=1e-9)), 1.0, ".2f", "near",
+            f"distance relative to held-out pictures, among {among}: 0 is copying"),
+        Row("near copies", copies, real_copies, ".1%", "lower",
+            "nearer to a training picture than 99 in 100 held-out ones are"),
+    ]
 
 
 def share(right: Tensor) -> float:
@@ -187,9 +226,9 @@ def share(right: Tensor) -> float:
 
 
 def diversity(images: Tensor) -> float:
-    """Mean root-mean-square distance between pairs of pictures."""
+    """Mean root-mean-square distance between pairs of pictures, of at most 512 spread over them."""
     if len(images) < 2:
         return 0.0
-    flat = images[:512].flatten(1).float()
+    flat = images[subsets(len(images), 512, 1)[0]].flatten(1).float()
     distances = torch.cdist(flat, flat)
     return float(distances.sum() / (len(flat) * (len(flat) - 1)) / flat.shape[1] ** 0.5)

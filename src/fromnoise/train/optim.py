@@ -54,15 +54,23 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """The nearest semi-orthogonal matrices, about: singular values pushed to [0.7, 1.2] by a quintic iteration.
 
-    matrices: ``[..., m, n]``.  Coefficients of Jordan et al. 2024.
+    Each iteration is x <- q(g) x with g = x x' and q(g) = a + b g + c g^2 (coefficients of Jordan et al.
+    2024).  All q commute with g, so the product of the q is gathered on the small side alone, with
+    g <- q g q, and meets the wide matrix once, which halves the work for convolutions.
+
+    matrices: ``[..., m, n]``.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = (matrices.mT if tall else matrices).float()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    gram = x @ x.mT
+    product = one = torch.eye(x.shape[-2], device=x.device)
+    for step in range(steps):
+        q = a * one + b * gram + c * gram @ gram
+        product = q @ product
+        gram = q @ gram @ q if step < steps - 1 else gram
+    x = product @ x
     return x.mT if tall else x
 
 

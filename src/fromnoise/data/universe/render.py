@@ -22,32 +22,35 @@ PALETTE = torch.tensor([
 
 # Position is the centre of the bounding box; sizes are chosen so that all shapes look equally large.
 SQUARE, TRIANGLE, STAR, STAR_INNER = 0.9, 1.38, 1.3, 0.5
+# How far below its position a shape's centroid lies, in radii.
+CENTROID = (0.0, 0.0, 0.25 * TRIANGLE, STAR * (1 - math.cos(math.pi / 5)) / 2)
 
 
 def render(scenes: Scenes, height: int = 32, width: int = 32) -> Tensor:
     """``[B, 1, 3, height, width]`` in [-1, 1].  The unit of the scene is the shorter side."""
     B, K = scenes.shape.shape
     unit = min(height, width)
-    media = BACKGROUND.view(1, 3, 1, 1).expand(B, 3, height, width).contiguous()
-    position = torch.from_numpy(scenes.position).float()
-    radius = torch.from_numpy(scenes.radius).float()
-    kind = torch.from_numpy(scenes.shape)
+    frame = torch.tensor([width, height])
+    centre = torch.from_numpy(scenes.position).float() * frame  # in pixels
+    radius = torch.from_numpy(scenes.radius).float() * unit
     color = PALETTE[torch.from_numpy(scenes.color)]
-    window = min(2 * math.ceil(EXTENT * float(radius.max()) * unit) + 3, height, width)
-    scale = torch.tensor([width, height]) / unit  # the frame in units
-    for k in range(K):
-        centre = position[:, k] * scale * unit  # in pixels
-        corner = (centre - window / 2).round().long()
-        corner = torch.minimum(corner.clamp(min=0), torch.tensor([width - window, height - window]))
-        xs, ys = corner[:, :1] + torch.arange(window), corner[:, 1:] + torch.arange(window)
-        dx = (xs + 0.5 - centre[:, :1])[:, None, :].expand(B, window, window)
-        dy = (ys + 0.5 - centre[:, 1:])[:, :, None].expand(B, window, window)
-        cover = coverage(dx, dy, radius[:, k] * unit, kind[:, k])[:, None]
-        rows = torch.arange(B).view(B, 1, 1, 1)
-        channels = torch.arange(3).view(1, 3, 1, 1)
-        where = (rows, channels, ys[:, None, :, None], xs[:, None, None, :])
-        media[where] = torch.lerp(media[where], color[:, k, :, None, None], cover)
-    return media[:, None]
+    # Each object is drawn in a window of its own.
+    window = min(2 * math.ceil(EXTENT * float(radius.max())) + 3, height, width) if B else 0
+    corner = (centre - window / 2).round().long()
+    corner = torch.minimum(corner.clamp(min=0), frame - window)
+    xs, ys = corner[..., 0, None] + torch.arange(window), corner[..., 1, None] + torch.arange(window)
+    dx = (xs + 0.5 - centre[..., 0, None])[:, :, None, :].expand(B, K, window, window)
+    dy = (ys + 0.5 - centre[..., 1, None])[:, :, :, None].expand(B, K, window, window)
+    kind = torch.from_numpy(scenes.shape)
+    cover = coverage(dx.flatten(0, 1), dy.flatten(0, 1), radius.flatten(), kind.flatten()).view(B, K, -1, 1)
+    where = (torch.arange(B).view(B, 1, 1, 1) * height + ys[..., None]) * width + xs[..., None, :]
+    where = where.view(B, K, -1)
+    media = BACKGROUND.repeat(B * height * width, 1)
+    for k in range(K):  # later objects lie before earlier ones
+        rows = where[:, k].flatten()
+        below = media.index_select(0, rows).view(B, -1, 3)
+        media.index_copy_(0, rows, below.lerp(color[:, k, None], cover[:, k]).view(-1, 3))
+    return media.view(B, 1, height, width, 3).permute(0, 1, 4, 2, 3).contiguous()
 
 
 def coverage(dx: Tensor, dy: Tensor, radius: Tensor, kind: Tensor) -> Tensor:
@@ -73,27 +76,26 @@ def square(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
 
 def triangle(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
     """Upright and equilateral, of circumradius TRIANGLE r: the largest of three half-planes."""
-    y = y - 0.25 * TRIANGLE * r  # from the centre of the bounding box to the centroid
+    y = y - CENTROID[2] * r  # from the centre of the bounding box to the centroid
     inradius = 0.5 * TRIANGLE * r
     return torch.maximum(y, 0.5 * (math.sqrt(3) * x.abs() - y)) - inradius
 
 
 def star(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
-    """Five points up, by folding the plane onto one edge (after Quilez, "2D distance functions")."""
+    """Five points up, by mirroring the plane onto one edge (after Quilez, "2D distance functions")."""
     outer = STAR * r
-    y = -(y - outer * (1 - math.cos(math.pi / 5)) / 2)
-    angle = torch.atan2(x, y).abs()
-    step = 2 * math.pi / 5
-    folded = torch.remainder(angle + step / 2, step) - step / 2
-    length = torch.hypot(x, y)
-    px, py = length * torch.sin(folded.abs()), length * torch.cos(folded)
-    # One edge: from the tip (0, outer) to the inner corner at angle pi/5.
-    qx, qy = outer * STAR_INNER * math.sin(math.pi / 5), outer * STAR_INNER * math.cos(math.pi / 5)
-    ex, ey = qx, qy - outer
-    along = ((px * ex + (py - outer) * ey) / (ex * ex + ey * ey)).clamp(0, 1)
-    distance = torch.hypot(px - along * ex, py - outer - along * ey)
-    inside = ex * (py - outer) - ey * px < 0
-    return torch.where(inside, -distance, distance)
+    y = CENTROID[3] * r - y
+    x = x.abs()
+    cos, sin = math.cos(math.pi / 5), math.sin(math.pi / 5)
+    for nx in (cos, -cos):  # the mirrors' normals are (nx, -sin)
+        over = 2 * (x * nx - y * sin).clamp(min=0)
+        x, y = x - over * nx, y + over * sin
+    x, y = x.abs(), y - outer
+    # One edge: from the tip (0, 0) to the inner corner at angle pi/5.
+    ex, ey = outer * STAR_INNER * sin, outer * (STAR_INNER * cos - 1)
+    along = ((x * ex + y * ey) / (ex * ex + ey * ey)).clamp(0, 1)
+    distance = torch.hypot(x - along * ex, y - along * ey)
+    return torch.where(ex * y < ey * x, -distance, distance)
 
 
 DISTANCES = (circle, square, triangle, star)
