@@ -206,6 +206,7 @@ def test_train_takes_a_recipe_file_and_a_run_folder(tmp_path):
     ("digits --train.optimizer.betas 0.9", "Missing value for argument '--train.optimizer.betas'"),
     ("digits --train.steps", "Missing value for argument '--train.steps'"),
     ("digits --train.steps 3 4", '"4" is not understood here'),
+    ("digits --out=", "--out should have at least 1 character"),
     ("digits more", '"more" is not understood here'),
     ("digits --seed 3.5 --train.batch -1", "--train.batch should be greater than 0 (got -1); --seed should be"),
     ("digits --train.device tpu --out {tmp}/a", '"tpu" is not a device'),

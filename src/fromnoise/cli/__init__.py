@@ -19,7 +19,7 @@ COMMANDS = {
     "doctor": "what this machine has, and what is missing for what",
 }
 
-OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}  # by the disk or its owner
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,8 +76,8 @@ def run(name: str, args: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as e:
-        if isinstance(e, OSError) and e.errno in OUT_OF_SPACE:
-            return fail(f"Could not write {e.filename or 'a file'}: {e.strerror}.")
+        if isinstance(e, OSError) and e.errno in REFUSED:
+            return fail(f"Could not read or write {e.filename or 'a file'}: {e.strerror}.")
         if is_out_of_memory(e):
             return fail("There is not enough memory for this: try a smaller size, batch or number of samples.")
         if os.environ.get("FROMNOISE_DEBUG"):

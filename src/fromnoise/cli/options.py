@@ -84,11 +84,11 @@ def _leaf(cls: type, name: str, annotation: Any, values: Values) -> tuple[Any, A
 
     text, default = str, _shown(values.get(name, ""))
     if bare(annotation) is bool:
-        text, default = bool, values[name]
+        text, default = bool, values.get(name, False)
     elif typing.get_origin(bare(annotation)) is tuple:
         inner = typing.get_args(bare(annotation))
         text = tuple[(str, ...) if inner[-1] is ... else (str,) * len(inner)]  # type: ignore[misc]
-        default = tuple(_shown(v) for v in values[name])
+        default = tuple(_shown(v) for v in values.get(name, ()))
     if name not in values:
         hint = "(required)"
     else:
@@ -176,7 +176,7 @@ def _fault(error: dict[str, Any], values: Values) -> str:
     name = "--" + ".".join(path).replace("_", "-")
     if error["type"] == "missing":
         return f"{name} must be given"
-    message = error["msg"].replace("Input should be", "should be").split(", unable to parse")[0]
+    message = re.sub(r"^(Input|String) should|, unable to parse.*", lambda m: "should" if m[1] else "", error["msg"])
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return f'{name} cannot be "{error["input"]}": it {message}'
     return f"{name} {message} (got {error['input']})"

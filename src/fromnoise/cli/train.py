@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,7 +35,7 @@ fromnoise train RECIPE --help lists every field of that recipe, with its value a
 class Arguments(Recipe):
     """A recipe and where its run goes."""
 
-    out: str
+    out: Annotated[str, Field(min_length=1)]
     """The run folder."""
 
 
