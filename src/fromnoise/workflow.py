@@ -83,7 +83,7 @@ def summarise(recipe: Recipe, console: Console) -> None:
     summary = getattr(recipe.data, "summary", None)
     if summary is not None:
         for line in summary().lines():
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, markup=False)
 
 
 def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
