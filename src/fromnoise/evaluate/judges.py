@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fromnoise.evaluate.distances import coverage, frechet, near_copies, nearest
+from fromnoise.evaluate.distances import coverage, frechet, memorisation, near_copies, nearest
 from fromnoise.evaluate.features import RandomFeatures, fit_classifier
 from fromnoise.evaluate.real import cover, everything, matched, subsets
 from fromnoise.evaluate.report import Row
@@ -136,20 +136,23 @@ class ClassJudge:
         floor = float(np.mean([frechet(pool[pick], real_features) for pick in picks]))
         found = self.cover(features, labels, real_features, real_labels)
         covers = [self.cover(pool[pick], pool_labels[pick], real_features, real_labels) for pick in picks]
-        return [
+        rows = [
             Row("Frechet distance", distance, floor, ".2f", "lower",
                 f"{len(features)} against {len(real_features)} held-out pictures"),
             Row("Frechet, times the real floor", distance / max(floor, 1e-9), 1.0, ".2f", "lower"),
+        ]
+        return rows if not found else [
+            *rows,
             Row("coverage, mean of classes", float(np.mean(found)), float(np.mean(covers)), ".1%"),
             Row("coverage, worst class", min(found), float(np.mean([min(c) for c in covers])), ".1%"),
         ]
 
     def cover(self, features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> list[float]:
-        """Coverage of each class of the first kind that has enough real pictures; 0 where none was generated."""
+        """Coverage of each class of the first kind that has three real pictures or more; 0 where none was generated."""
         first, real_first = labels[:, 0], real_labels[:, 0]
         classes, counts = real_first.unique(return_counts=True)
         found = [coverage(features[first == c], real[real_first == c]) for c in classes[counts > 2].tolist()]
-        return [0.0 if np.isnan(f) else f for f in found] or [float("nan")]
+        return [0.0 if np.isnan(f) else f for f in found]
 
 
 class PictureJudge:
@@ -214,7 +217,7 @@ def novelty(generated: Tensor, real: Tensor, among: str) -> list[Row]:
     """Rows on copying, from distances ``[n]`` and ``[m]`` to the nearest training picture."""
     copies, real_copies = near_copies(generated, real)
     return [
-        Row("nearest training picture", float(generated.median() / real.median().clamp(min=1e-9)), 1.0, ".2f", "near",
+        Row("nearest training picture", memorisation(generated, real), 1.0, ".2f", "near",
             f"distance relative to held-out pictures, among {among}: 0 is copying"),
         Row("near copies", copies, real_copies, ".1%", "lower",
             "nearer to a training picture than 99 in 100 held-out ones are"),

@@ -46,7 +46,7 @@ class Report:
         """A ``rich`` table for the terminal."""
         from rich.table import Table
 
-        table = Table(caption=self.note, caption_justify="left")
+        table = Table(caption=f"{self.samples} samples. {self.note}", caption_justify="left")
         for name, justify in (("measure", "left"), ("generated", "right"), ("real", "right"), ("better", "left"),
                               ("note", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
