@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fromnoise.blocks import Block, norm
 from fromnoise.config import spec
 from fromnoise.text.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer, cut, tokenize
-from fromnoise.types import Condition
+from fromnoise.types import Condition, UserError
 
 
 @spec
@@ -42,6 +42,9 @@ class Trained:
         return ByteTokenizer() if self.tokenizer == "bytes" else BPETokenizer(json)
 
     def build(self, tokenizer: Tokenizer) -> TextEncoder:
+        """The encoder; UserError where the heads do not divide the width."""
+        if self.width % self.heads:
+            raise UserError(f"text.width {self.width} is not a multiple of text.heads {self.heads}.")
         return TextEncoder(self, tokenizer)
 
 

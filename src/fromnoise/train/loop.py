@@ -77,8 +77,9 @@ def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
     finite and for a disk that refuses; Interrupted after Ctrl-C, when the state has been saved.
     """
     with locked(out):
-        claim(recipe, out)
-        trainer = Trainer(recipe, out, hooks or Hooks())
+        refuse_another(recipe, out)
+        trainer = Trainer(recipe, out, hooks or Hooks())  # refuses what cannot be built, and then nothing is left
+        recipe.save(out / "recipe.json")
         trainer.resume()
         return trainer.run()
 
@@ -88,13 +89,12 @@ OPERATIONAL = {"train": {"device", "threads", "checkpoint_every", "keep", "previ
                "sample": None, "evaluate": None, "name": None}
 
 
-def claim(recipe: Recipe, out: Path) -> None:
-    """Write recipe.json; refuse when the one that is there would train to other weights."""
+def refuse_another(recipe: Recipe, out: Path) -> None:
+    """UserError when the recipe that is in the folder would train to other weights."""
     path = out / "recipe.json"
     if path.exists() and (changed := differences(learned_from(load_recipe(path)), learned_from(recipe))):
         raise UserError(f"{out} was trained with another recipe ({changed}): choose another folder with --out, "
                         f"or delete {out} to start again.")
-    recipe.save(path)
 
 
 def learned_from(recipe: Recipe) -> dict:
