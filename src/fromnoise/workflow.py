@@ -32,6 +32,7 @@ from fromnoise.studio import FilmFrame, Showcase, write_card, write_page
 from fromnoise.system import System
 from fromnoise.train import Hooks, Result, train
 from fromnoise.train.metrics import read_metrics
+from fromnoise.train.threads import available_cores, fastest_threads
 
 PREVIEWS = 8  # pictures of a preview, always of the same prompts and seeds
 COLUMNS = 8  # samples of each prompt on the page
@@ -118,6 +119,7 @@ def evaluate_run(run: Path, samples: int | None = None, guidance: float | None =
     """Judge a trained run anew, and bring its evaluation.json, page and card up to date."""
     console = console or Console(stderr=True)
     model = load(run, device)
+    settle_threads(model)
     timings = Timings()
     with timings.measure("evaluation"):
         report = judge(model, console, samples, guidance, seed)
@@ -139,6 +141,12 @@ def judge(model: Model, console: Console, samples: int | None = None, guidance: 
 
     with console.status("Evaluating"):
         return evaluate(sample, model.recipe.data, count=samples or spec.samples, seed=seed)
+
+
+def settle_threads(model: Model) -> None:
+    """Use as many CPU threads as make this model fastest: on small networks that is often one."""
+    if model.system.device.type == "cpu":
+        torch.set_num_threads(fastest_threads(lambda: model.sample([""] * 32, steps=1, guidance=1.0)))
 
 
 def read_report(run: Path) -> Report | None:
@@ -238,13 +246,7 @@ def peak_memory(device: torch.device) -> int:
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} of {_cores()} cores"
-
-
-def _cores() -> int:
-    from fromnoise.train.threads import available_cores
-
-    return available_cores()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} of {available_cores()} cores"
 
 
 def headline(recipe: Recipe) -> str:
