@@ -17,7 +17,7 @@ def available_cores() -> int:
     return min(cores, int(limit)) if limit.isdigit() and int(limit) else cores
 
 
-def fastest_threads(work: Callable[[], None], repeats: int = 5) -> int:
+def fastest_threads(work: Callable[[], object], repeats: int = 5) -> int:
     """The thread count, of 1, 2, 4, ... up to the cores, with which ``work`` takes least time.
 
     The median of a few repeats counts, so that a busy machine speaks against many threads; doubling stops
@@ -36,7 +36,7 @@ def fastest_threads(work: Callable[[], None], repeats: int = 5) -> int:
     return best
 
 
-def _time(work: Callable[[], None]) -> float:
+def _time(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
