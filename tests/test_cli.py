@@ -18,8 +18,8 @@ from fromnoise.cli.fields import defaults, hints, kinds, meanings
 from fromnoise.cli.options import parse
 from fromnoise.cli.train import describe, resolve
 from fromnoise.config import spec, to_dict
-from fromnoise.recipe import Recipe
-from fromnoise.recipes import RECIPES
+from fromnoise.recipe import Recipe, recipe_dict
+from fromnoise.recipes import RECIPES, digits
 from fromnoise.types import UserError
 
 TINY = ["--train.steps", "4", "--train.batch", "8", "--train.threads", "1", "--train.preview-every", "0",
@@ -198,10 +198,13 @@ def test_train_takes_a_recipe_file_and_a_run_folder(tmp_path):
     ("digits --data shape", 'Did you mean "shapes"?'),
     ("digits --path", "--path needs a value: one of flow, cosine"),
     ("digits --data folder", "--data.root must be given"),
+    ("{tmp}/wrong.json", "wrong.json: net.width: Input should be greater than or equal to 8 (got -8)"),
     ("digits --train.batch 0", "--train.batch should be greater than 0 (got 0)"),
     ("digits --net.width wide", "--net.width should be a valid integer (got wide)"),
     ("digits --net transformer --net.width 3", "--net.width should be greater than or equal to 16 (got 3)"),
-    ("digits --train.optimizer.lr nan", "--train.optimizer.lr should be greater than 0 (got nan)"),
+    ("digits --train.optimizer.lr nan", "--train.optimizer.lr should be a finite number (got nan)"),
+    ("digits --objective.times.mean inf", "--objective.times.mean should be a finite number (got inf)"),
+    ("image", "Which folder are the pictures in? Add --data"),
     ("digits --sample.solver eulr", '--sample.solver cannot be "eulr": it should be \'euler\''),
     ("digits --train.optimizer.betas 0.9", "Missing value for argument '--train.optimizer.betas'"),
     ("digits --train.steps", "Missing value for argument '--train.steps'"),
@@ -214,6 +217,9 @@ def test_train_takes_a_recipe_file_and_a_run_folder(tmp_path):
     ("digits --net transformer --net.width 30 --out {tmp}/c", "net.width 30 is not a multiple of net.heads"),
 ])
 def test_mistakes_are_one_sentence(argv, words, capsys, tmp_path):
+    wrong = recipe_dict(digits())
+    wrong["net"]["width"] = -8
+    (tmp_path / "wrong.json").write_text(json.dumps(wrong))
     assert words in refused(capsys, "train", *argv.format(tmp=tmp_path).split())
 
 

@@ -8,11 +8,13 @@ from fromnoise.blocks import (
     attend,
     attend_math,
     patchify,
+    place_waves,
     rms_norm,
     rotary_table,
     rotate,
     token_shift,
     unpatchify,
+    word_shift,
 )
 from fromnoise.blocks.layers import SquaredReLU
 from fromnoise.denoise import Denoiser, classifier_free
@@ -23,7 +25,7 @@ from fromnoise.text.tokenizers import BPETokenizer, tokenize
 from fromnoise.types import Condition
 
 NETS = [Transformer(width=32, depth=2, heads=2, patch=2), Transformer(width=32, depth=2, positions="rotary", patch=2),
-        Transformer(width=32, depth=1, token_shift=False, pooled_text=False, patch=2),
+        Transformer(width=32, depth=1, token_shift=False, pooled_text=False, places=False, patch=2),
         UNet(width=8, multipliers=(1, 2), heads=2)]
 
 
@@ -68,6 +70,7 @@ def test_rms_norm_and_patches():
 
 def test_relative_bias_depends_on_offset_alone_and_clamps():
     bias = RelativeBias(2, (1, 2, 2))
+    torch.testing.assert_close(10 * bias.table[:, 1, 2], torch.tensor([[-4.0, -2, 0, -2, -4], [0, 0, 0, 0, 0]]))
     with torch.no_grad():
         bias.table.normal_()
     positions = torch.tensor([[0, 0, 0], [0, 1, 2], [0, 2, 4], [0, 0, 9], [1, 0, 0]])
@@ -102,6 +105,28 @@ def test_token_shift_takes_from_the_four_neighbours():
         assert torch.equal(centre[:, feature], at(y, r, c)[:, feature])
     assert torch.equal(centre[:, 4:], at(y, 1, 1)[:, 4:])
     assert (at(s, 0, 0)[:, [0, 2]] == 0).all()
+
+
+def test_word_shift_takes_from_both_sides_and_never_from_padding():
+    y = torch.randn(2, 5, 8)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    s = word_shift(y, mask)
+    for b, L in ((0, 5), (1, 3)):
+        for i in range(L):
+            before = y[b, i - 1, 0:2] if i > 0 else torch.zeros(2)
+            after = y[b, i + 1, 2:4] if i + 1 < L else torch.zeros(2)
+            assert torch.equal(s[b, i], torch.cat([before, after, y[b, i, 4:]]))
+    assert torch.equal(word_shift(y[:1], None), s[:1])
+
+
+def test_places_tell_every_patch_apart_and_left_is_left_at_every_size():
+    waves = place_waves(8, 8, 8)
+    assert torch.cdist(waves, waves).add(torch.eye(64) * 9).min() > 0.5
+    small, large = place_waves(2, 2, 3), place_waves(6, 6, 3)
+    torch.testing.assert_close(large[6 * 1 + 4], small[1])  # centres at y = 1/4, x = 3/4
+    torch.testing.assert_close(small[1, :3], torch.cos(torch.pi * torch.arange(1, 4) * 0.25))
+    torch.testing.assert_close(small[1, 3:], torch.cos(torch.pi * torch.arange(1, 4) * 0.75))
+    assert place_waves(2, 3, 4).shape == (6, 8)
 
 
 @pytest.mark.parametrize("spec", NETS)

@@ -22,7 +22,7 @@ from fromnoise.text import Trained
 from fromnoise.train import Hooks, train
 from fromnoise.train.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from fromnoise.train.ema import Ema, gamma_of
-from fromnoise.train.metrics import read_metrics
+from fromnoise.train.metrics import MetricsLog, read_metrics
 from fromnoise.train.optim import Muon, build_optimizers, orthogonalise, rate
 from fromnoise.train.order import Order
 from fromnoise.types import UserError
@@ -126,6 +126,17 @@ def test_muon_batched_equals_one_at_a_time():
             optimizer.step()
     for p, q in zip(a, b, strict=True):
         torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-4)
+
+
+def test_muon_takes_the_three_matrices_of_attention_apart():
+    stack, grad = torch.randn(3, 6, 6).requires_grad_(), torch.randn(3, 6, 6)
+    apart = [m.clone().requires_grad_() for m in stack.detach()]
+    stack.grad = grad.clone()
+    for p, g in zip(apart, grad, strict=True):
+        p.grad = g.clone()
+    Muon([stack], lr=0.1).step()
+    Muon(apart, lr=0.1).step()
+    torch.testing.assert_close(stack, torch.stack(apart))
 
 
 @pytest.mark.parametrize("net", [Transformer(), UNet()])
@@ -271,6 +282,39 @@ def test_operational_fields_may_change(tmp_path):
     train(tiny(), tmp_path)
     train(tiny(keep=5, checkpoint_every=3), tmp_path)
     assert json.loads((tmp_path / "recipe.json").read_text())["train"]["keep"] == 5
+
+
+def test_data_that_changed_meanwhile_are_said(tmp_path):
+    """A folder of pictures that grew is no reason to stop, but one to know."""
+    from PIL import Image
+
+    from fromnoise.data.pictures import Folder, scan_folder
+
+    def draw(i):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / f"{i}.png")
+
+    for i in range(4):
+        draw(i)
+    recipe = replace(tiny(steps=4), data=Folder(root=str(tmp_path), resolution=16, held_out=0.0))
+    train(recipe, tmp_path / ".run")
+    draw(4)
+    scan_folder.cache_clear()
+    said = []
+    train(recipe, tmp_path / ".run", Hooks(message=said.append))
+    assert any("4 examples then, 5 now" in text for text in said)
+
+
+def test_tensorboard_gets_each_line_once_although_a_run_was_stopped(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = MetricsLog(tmp_path, "tensorboard")
+    for upto, first in ((4, 1), (6, 3)):  # killed after 4, with a checkpoint at 2
+        log.cut(first - 1)
+        for step in range(first, upto + 1):
+            log.write({"step": step, "loss": 1.0 / step, "lr": 0.1})
+        log.close()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [e.step for e in events] == [1, 2, 3, 4, 5, 6]
+    assert [e.value for e in events] == pytest.approx([1 / s for s in range(1, 7)])
 
 
 def test_two_processes_cannot_share_a_folder(tmp_path):

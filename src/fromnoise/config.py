@@ -28,7 +28,7 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def spec(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass that validates types and ranges and refuses unknown fields."""
-    return _dataclass(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))  # type: ignore[return-value]
+    return _dataclass(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))  # type: ignore[return-value]
 
 
 def to_dict(value: Any) -> dict[str, Any]:
@@ -44,18 +44,29 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     try:
         return TypeAdapter(cls).validate_python(data)
     except ValidationError as error:
-        raise UserError(f"{where + ': ' if where else ''}{explain(error)}") from None
+        raise UserError(f"{where + ': ' if where else ''}{explain(error, data)}") from None
 
 
-def explain(error: ValidationError) -> str:
-    """All faults of a validation in one line: ``train.batch: Input should be greater than 0 (got -3)``."""
+def explain(error: ValidationError, data: Any) -> str:
+    """All faults of ``data`` in one line: ``train.batch: Input should be greater than 0 (got -3)``."""
     faults = []
     for e in error.errors(include_url=False):
-        path = ".".join(str(p) for p in e["loc"]) or "recipe"
+        path = ".".join(field_path(e["loc"], data)) or "recipe"
         got = "" if e["type"] in ("missing", "unexpected_keyword_argument") else f" (got {e['input']!r:.60})"
         message = {"unexpected_keyword_argument": "is not a field"}.get(e["type"], e["msg"])
         faults.append(f"{path}: {message}{got}")
     return "; ".join(faults)
+
+
+def field_path(loc: Iterable[str | int], data: Any) -> list[str]:
+    """The names of the fields that lead to a fault; pydantic puts the kind of a part among them, which is none."""
+    path, here = [], data
+    for key in loc:
+        if isinstance(here, dict) and here.get("kind") == key and key not in here:
+            continue
+        path.append(str(key))
+        here = here.get(key) if isinstance(here, dict) else None
+    return path
 
 
 def read_json(path: Path) -> Any:

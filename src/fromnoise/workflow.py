@@ -83,7 +83,9 @@ def summarise(recipe: Recipe, console: Console) -> None:
     """Tell what the data are before training starts, where there is something to tell."""
     summary = getattr(recipe.data, "summary", None)
     if summary is not None:
-        for line in summary().lines():
+        with console.status("Looking through the pictures"):
+            lines = summary().lines()
+        for line in lines:
             console.print(line, highlight=False, markup=False)
 
 
@@ -92,26 +94,30 @@ def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
                TextColumn("loss {task.fields[loss]:.4f}"), TextColumn("{task.fields[speed]:.1f} steps/s"),
                TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(recipe.name, total=recipe.train.steps, loss=float("nan"), speed=0.0)
-        first: list[tuple[int, float]] = []
+    bar = Progress(*columns, console=console)
+    task = bar.add_task(recipe.name, total=recipe.train.steps, loss=float("nan"), speed=0.0)
+    first: list[tuple[int, float]] = []
 
-        def started(system: System, step: int) -> None:
-            parameters = sum(p.numel() for p in system.parameters())
-            threads = f", {torch.get_num_threads()} threads" if system.device.type == "cpu" else ""
-            bar.console.print(f"{parameters:,} parameters on {system.device}{threads}", highlight=False)
-            first.append((step, time.perf_counter()))
-            bar.update(task, completed=step)
+    def started(system: System, step: int) -> None:
+        parameters = sum(p.numel() for p in system.parameters())
+        threads = f", {torch.get_num_threads()} threads" if system.device.type == "cpu" else ""
+        console.print(f"{parameters:,} parameters on {system.device}{threads}", highlight=False)
+        first.append((step, time.perf_counter()))
+        bar.update(task, completed=step)
+        bar.start()  # not before: what cannot be built is refused without a bar
 
-        def progress(line: dict) -> None:
-            step, start = first[0]
-            speed = (line["step"] - step) / max(1e-9, time.perf_counter() - start)
-            bar.update(task, completed=line["step"], loss=line["loss"], speed=speed)
+    def progress(line: dict) -> None:
+        step, start = first[0]
+        speed = (line["step"] - step) / max(1e-9, time.perf_counter() - start)
+        bar.update(task, completed=line["step"], loss=line["loss"], speed=speed)
 
-        def preview(system: System, step: int) -> None:
-            save_preview(Model(system), out, step)
+    def preview(system: System, step: int) -> None:
+        save_preview(Model(system), out, step)
 
-        return train(recipe, out, Hooks(bar.console.print, started, progress, preview))
+    try:
+        return train(recipe, out, Hooks(console.print, started, progress, preview))
+    finally:
+        bar.stop()
 
 
 def evaluate_run(run: Path, samples: int | None = None, guidance: float | None = None, seed: int = 0,
@@ -139,8 +145,9 @@ def judge(model: Model, console: Console, samples: int | None = None, guidance: 
     def sample(prompts: Sequence[str], seed: int) -> Tensor:
         return model.sample(list(prompts), guidance=chosen, seed=seed).media
 
-    with console.status("Evaluating"):
-        return evaluate(sample, model.recipe.data, count=samples or spec.samples, seed=seed)
+    with console.status("Evaluating") as status:
+        return evaluate(sample, model.recipe.data, count=samples or spec.samples, seed=seed,
+                        progress=lambda doing: status.update(f"Evaluating: {doing}"))
 
 
 def settle_threads(model: Model) -> None:

@@ -9,10 +9,11 @@ from fromnoise.blocks.attention import (
     rotary_table,
     rotate,
 )
-from fromnoise.blocks.layers import Block, FeedForward, TimeEmbedding, mean_text, norm, token_shift
-from fromnoise.blocks.patches import patchify, unpatchify
+from fromnoise.blocks.layers import Block, FeedForward, TimeEmbedding, mean_text, norm, token_shift, word_shift
+from fromnoise.blocks.patches import patchify, place_waves, unpatchify
 
 __all__ = [
     "Attention", "Block", "FeedForward", "RelativeBias", "TimeEmbedding", "attend", "attend_math",
-    "mean_text", "norm", "patchify", "rms_norm", "rotary_table", "rotate", "token_shift", "unpatchify",
+    "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate", "token_shift", "unpatchify",
+    "word_shift",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,14 +22,15 @@ class Attention(nn.Module):
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        # Three matrices in one product; kept apart so that the optimiser may treat each as a matrix.
+        self.qkv = nn.Parameter(torch.empty(3, width, width).uniform_(-(width**-0.5), width**-0.5))
         self.out = nn.Linear(width, width, bias=False)
         self.q_scale = nn.Parameter(torch.ones(width // heads))
         self.k_scale = nn.Parameter(torch.ones(width // heads))
 
     def forward(self, x: Tensor, bias: Tensor | None = None, rotary: Tensor | None = None) -> Tensor:
         B, N, D = x.shape
-        q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = F.linear(x, self.qkv.flatten(0, 1)).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         q, k = rms_norm(q) * self.q_scale, rms_norm(k) * self.k_scale
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
@@ -86,12 +89,25 @@ class RelativeBias(nn.Module):
 
     Offsets further than ``reach`` share the outermost entry, so that a sequence may be longer than any
     seen in training.  ``axes`` is 1 for text and 3 (frame, row, column) for media.
+
+    Heads that differ before training divide the work much sooner than heads that are all alike:
+
+        near    biases start at -slope * distance with slopes 2, 1, 1/2, ..., 0 (as in ALiBi, Press et al. 2022):
+                from heads that see little beyond their neighbours to one that sees everything alike
+        random  biases start normal with standard deviation 2: every head prefers other offsets
     """
 
-    def __init__(self, heads: int, reach: tuple[int, ...]):
+    def __init__(self, heads: int, reach: tuple[int, ...], start: Literal["near", "random"] = "near"):
         super().__init__()
         self.reach = reach
-        self.table = nn.Parameter(torch.zeros(heads, *(2 * r + 1 for r in reach)))
+        shape = [2 * r + 1 for r in reach]
+        if start == "random":
+            bias = 2 * torch.randn(heads, *shape)
+        else:
+            axes = torch.meshgrid(*(torch.arange(-r, r + 1.0) for r in reach), indexing="ij")
+            slopes = torch.tensor([2.0 ** (1 - h) for h in range(heads - 1)] + [0.0])
+            bias = -slopes.view(-1, *(1 for _ in reach)) * torch.stack(axes).square().sum(0).sqrt()
+        self.table = nn.Parameter(bias / 10)
 
     def forward(self, positions: Tensor) -> Tensor:
         """``[heads, N, N]`` for integer ``positions`` ``[N, axes]``."""

@@ -12,16 +12,20 @@ from fromnoise.blocks.attention import Attention
 
 
 class TimeEmbedding(nn.Module):
-    """Noise level to features: sinusoids of 1000 t, then a two-layer network (Ho et al. 2020)."""
+    """Noise level to features: sinusoids of t, then a two-layer network (Ho et al. 2020).
+
+    The waves turn by 1 to 30 radians between clean and noise.  The usual 1,000 make neighbouring times
+    strangers to each other, which a short training cannot mend, and t = 1 worst of all (docs/log.md).
+    """
 
     def __init__(self, width: int, waves: int = 64):
         super().__init__()
-        self.register_buffer("frequencies", torch.exp(-math.log(10_000) * torch.arange(waves) / waves), False)
+        self.register_buffer("frequencies", torch.logspace(0, math.log10(30), waves), False)
         self.inner, self.outer = nn.Linear(2 * waves, width), nn.Linear(width, width)
 
     def forward(self, t: Tensor) -> Tensor:
         """``[...]`` times in [0, 1] to ``[..., D]``."""
-        angles = 1000 * t.float()[..., None] * self.frequencies  # type: ignore[operator]
+        angles = t.float()[..., None] * self.frequencies  # type: ignore[operator]
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.inner.weight.dtype)
         return self.outer(F.silu(self.inner(waves)))
 
@@ -120,6 +124,16 @@ def token_shift(y: Tensor, grid: tuple[int, int, int], start: int = 0) -> Tensor
         a[..., 4 * q :],
     ], dim=-1).reshape(image.shape)
     return torch.cat([text, shifted], dim=1) if start else shifted
+
+
+def word_shift(y: Tensor, mask: Tensor | None) -> Tensor:
+    """A quarter of the features ``[B, L, D]`` taken from the word before, and a quarter from the word after.
+
+    The one-dimensional twin of ``token_shift``; nothing is taken from padding (``mask [B, L]`` False).
+    """
+    q = y.shape[-1] // 4
+    y = y if mask is None else y * mask[..., None]
+    return torch.cat([F.pad(y[:, :-1, :q], (0, 0, 1, 0)), F.pad(y[:, 1:, q : 2 * q], (0, 0, 0, 1)), y[..., 2 * q :]], -1)
 
 
 def mean_text(text: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,7 +1,10 @@
-"""Media to tokens and back."""
+"""Media to tokens and back, and where in the frame a token lies."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 
@@ -17,3 +20,14 @@ def unpatchify(tokens: Tensor, p: int, shape: tuple[int, int, int, int]) -> Tens
     T, C, H, W = shape
     x = tokens.reshape(-1, T, H // p, W // p, C, p, p).permute(0, 1, 4, 2, 5, 3, 6)
     return x.reshape(-1, T, C, H, W)
+
+
+def place_waves(h: int, w: int, waves: int, device: torch.device | None = None) -> Tensor:
+    """Where in the frame each of ``h`` x ``w`` tokens lies, ``[h w, 2 waves]``, as cosines along both sides.
+
+    Column k is cos(pi k y) and column waves + k is cos(pi k x), k = 1, ..., with y and x the centre of the
+    token in [0, 1], so "on the left" reads alike at every size.  On h tokens these are the cosine transform's basis.
+    """
+    k = math.pi * torch.arange(1, waves + 1, device=device)
+    rows, columns = (((torch.arange(n, device=device) + 0.5) / n)[:, None].mul(k).cos() for n in (h, w))
+    return torch.cat([rows[:, None].expand(h, w, -1), columns[None].expand(h, w, -1)], dim=-1).flatten(0, 1)

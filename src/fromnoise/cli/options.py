@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fromnoise.cli.fields import Values, bare, defaults, hints, kinds, meanings, members, options, part
 from fromnoise.cli.kinds import choose_kinds, shorthand
+from fromnoise.config import field_path
 from fromnoise.types import UserError
 
 T = TypeVar("T")
@@ -167,13 +168,7 @@ def _collect(cls: Any, values: Values, answers: Any) -> Values:
 
 def _fault(error: dict[str, Any], values: Values) -> str:
     """One of pydantic's errors: ``--train.batch should be greater than 0 (got 0)``."""
-    path, here = [], values
-    for key in error["loc"]:
-        if isinstance(here, dict) and here.get("kind") == key and key not in here:
-            continue  # pydantic names the kind as well, which is no part of the option
-        path.append(str(key))
-        here = here.get(key) if isinstance(here, dict) else None
-    name = "--" + ".".join(path).replace("_", "-")
+    name = "--" + ".".join(field_path(error["loc"], values)).replace("_", "-")
     if error["type"] == "missing":
         return f"{name} must be given"
     message = re.sub(r"^(Input|String) should|, unable to parse.*", lambda m: "should" if m[1] else "", error["msg"])

@@ -36,7 +36,7 @@ class Folder:
     """A folder of pictures, captioned by text files, metadata or sub-folders, or not at all."""
 
     kind: Literal["folder"] = "folder"
-    root: Annotated[str, Field(min_length=1)]
+    root: str
     """The folder; sub-folders are searched too."""
     resolution: Annotated[int, Field(ge=8, le=4096)] = 64
     """Pictures are brought to about resolution x resolution pixels."""
@@ -160,6 +160,9 @@ def scan_folder(spec: Folder) -> Scan:
 
     Decoded pictures are kept up to IN_MEMORY bytes.  UserError where no picture can be used.
     """
+    if not spec.root:
+        raise UserError("Which folder are the pictures in? Add --data and the folder: "
+                        "fromnoise train image --data ./photos")
     root = Path(os.path.expanduser(spec.root))
     found = discover(root, spec.caption_key, spec.folder_names)
     refused: dict[int, str] = {}

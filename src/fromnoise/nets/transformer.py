@@ -20,12 +20,16 @@ from fromnoise.blocks import (
     mean_text,
     norm,
     patchify,
+    place_waves,
     rotary_table,
     token_shift,
     unpatchify,
 )
 from fromnoise.config import spec
 from fromnoise.types import Condition, UserError
+
+
+PLACE_WAVES = 8  # half-periods of the finest wave that tells patches their place
 
 
 @spec
@@ -47,6 +51,8 @@ class Transformer:
     """Learned relative-position bias, or axial rotary positions."""
     reach: Annotated[int, Field(ge=1)] = 8
     """Furthest offset, in tokens, that a relative bias tells apart."""
+    places: bool = True
+    """Tell every patch where in the frame it lies; without it "left of" can only be learned from the borders."""
     token_shift: bool = True
     """Let each patch see a few features of its four neighbours before every sub-layer."""
     pooled_text: bool = True
@@ -72,6 +78,7 @@ class TransformerNet(nn.Module):
         self.spec = spec
         D, heads = spec.width, spec.heads
         self.patch_in = nn.Linear(channels * spec.patch**2, D)
+        self.place_in = nn.Linear(2 * PLACE_WAVES, D, bias=False) if spec.places else None
         self.text_in = None if text_width is None else nn.Linear(text_width, D)
         self.pooled_in = None if text_width is None or not spec.pooled_text else nn.Linear(text_width, D)
         self.time = TimeEmbedding(D)
@@ -89,8 +96,13 @@ class TransformerNet(nn.Module):
 
         Blocks are opened by their last matrices, which start at zero and which Muon moves at full speed,
         and not by their gates, which start at one: with the gates at zero (adaLN-zero) nothing inside a
-        block learns until AdamW has opened them.
+        block learns until AdamW has opened them.  What a patch is told (its place, the words) starts louder
+        than the noise it sees, or the first thing the trunk would have to learn is to find it in there.
         """
+        with torch.no_grad():
+            for told in (self.place_in, self.text_in):
+                if told is not None:
+                    told.weight.mul_(3)
         for p in (self.modulation.weight, self.modulation.bias, self.patch_out.weight, self.patch_out.bias):
             nn.init.zeros_(p)
         gates = self.modulation.bias.data[: 6 * self.spec.depth * self.spec.width].view(self.spec.depth, 6, -1)
@@ -104,6 +116,8 @@ class TransformerNet(nn.Module):
         p, D, depth = self.spec.patch, self.spec.width, self.spec.depth
         grid = (T, H // p, W // p)
         tokens = self.patch_in(patchify(x, p))
+        if self.place_in is not None:
+            tokens = tokens + self.place_in(place_waves(*grid[1:], PLACE_WAVES, x.device).to(x.dtype)).repeat(T, 1)
         L = 0
         if self.text_in is not None and condition.text is not None:
             L = condition.text.shape[1]

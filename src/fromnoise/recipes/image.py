@@ -11,7 +11,7 @@ def image() -> Recipe:
     """Your own folder of pictures, with or without captions: fromnoise train image --data ./photos."""
     return Recipe(
         name="image",
-        data=Folder(root="."),
+        data=Folder(root=""),  # --data says which
         text=Trained(width=128, depth=1, max_length=64),
         objective=Objective(prediction="x0", loss="velocity", times=LogNormal(), max_weight=25.0),
         net=Transformer(patch=4, width=192, depth=6, heads=6, positions="rotary"),

@@ -150,12 +150,16 @@ class Trainer:
             self.step, self.threads = found.step, found.state["threads"]
             self.seconds, self.core_seconds = found.state["seconds"], found.state["core_seconds"]
             self.hooks.message(f"Going on from step {self.step} of {self.recipe.train.steps} in {self.out}.")
+            if (before := found.state.get("examples", len(self.source))) != len(self.source):
+                self.hooks.message(f"The data have changed since this run began: {before} examples then, "
+                                   f"{len(self.source)} now. What follows is learned from those of now.")
         self.metrics.cut(self.step)
 
     def save(self) -> None:
         """A checkpoint to go on from, and the averaged weights to use."""
         names = [name for name, _ in self.system.named_parameters()]
-        state = {"threads": self.threads, "seconds": self.elapsed(), "core_seconds": self.cpu_elapsed()}
+        state = {"threads": self.threads, "seconds": self.elapsed(), "core_seconds": self.cpu_elapsed(),
+                 "examples": len(self.source)}
         average = dict(zip(names, self.ema.tensors, strict=True))
         tensors = {"weights": dict(self.system.state_dict()), "ema": average,
                    "optimizer": optimizer_tensors(self.optimizers)}

@@ -14,13 +14,16 @@ class MetricsLog:
 
     def __init__(self, run: Path, tracker: str = "none"):
         self.path = run / "metrics.jsonl"
-        self.writer = _tensorboard(run) if tracker == "tensorboard" else None
+        self.run, self.writer = run, None
+        self.summary_writer = _tensorboard() if tracker == "tensorboard" else None
 
     def cut(self, step: int) -> None:
-        """Forget lines beyond ``step``, which a killed run wrote after its last checkpoint."""
+        """Forget what lies beyond ``step``, which a killed run wrote after its last checkpoint, and open the tracker."""
         if self.path.exists():
             lines = read_metrics(self.path)
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+        if self.summary_writer is not None:
+            self.writer = self.summary_writer(str(self.run / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: dict) -> None:
         with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
@@ -45,9 +48,9 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
-def _tensorboard(run: Path):
+def _tensorboard():
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError("The tensorboard tracker needs an extra: pip install 'fromnoise[track]'.") from None
-    return SummaryWriter(str(run / "tensorboard"))
+    return SummaryWriter

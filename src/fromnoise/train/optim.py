@@ -37,8 +37,10 @@ class Muon(torch.optim.Optimizer):
                 grads = [p.grad for p in params if p.grad is not None]
                 torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])  # type: ignore[call-overload]
                 nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])  # type: ignore[call-overload]
-                matrices = torch.stack(nesterov).flatten(2)  # a convolution is a matrix [out, in * k * k]
-                updates = orthogonalise(matrices) * max(1, matrices.shape[1] / matrices.shape[2]) ** 0.5
+                matrices = torch.stack(nesterov)
+                if matrices.ndim == 5:  # a convolution is a matrix [out, in * k * k]; [n, out, in] is n matrices
+                    matrices = matrices.flatten(2)
+                updates = orthogonalise(matrices) * max(1, matrices.shape[-2] / matrices.shape[-1]) ** 0.5
                 if group["weight_decay"]:
                     torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 updates = updates.to(params[0].dtype).view(len(params), *params[0].shape)
@@ -79,7 +81,7 @@ def build_optimizers(module: nn.Module, spec: Optimizer) -> list[torch.optim.Opt
     matrices, rest = [], []
     for name, p in module.named_parameters():
         if p.requires_grad:
-            muon = spec.matrices == "muon" and p.ndim in (2, 4) and not any(part in name for part in OUTER)
+            muon = spec.matrices == "muon" and p.ndim in (2, 3, 4) and not any(part in name for part in OUTER)
             (matrices if muon else rest).append(p)
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(
         rest, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True)]
