@@ -201,6 +201,22 @@ def test_a_disk_that_refuses_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
 
 
+def test_a_disk_that_takes_no_more_is_a_sentence_and_the_run_goes_on(tmp_path):
+    """A real refusal from the system, which safetensors reports in its own way."""
+    import resource
+
+    train(tiny(), tmp_path / "whole")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match="the file would be larger than allowed here"):
+            train(tiny(), tmp_path / "stopped")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    train(tiny(), tmp_path / "stopped")
+    assert weights_of(tmp_path / "whole") == weights_of(tmp_path / "stopped")
+
+
 # ---- runs ----------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,14 +54,25 @@ def sync(path: Path) -> None:
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """A full disk, a missing permission and their kin as one sentence."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except OSError as e:
+    except (OSError, SafetensorError) as e:
+        number = e.errno if isinstance(e, OSError) else _os_error(str(e))
+        if number is None:
+            raise
         reason = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
                   errno.EFBIG: "the file would be larger than allowed here",
                   errno.EACCES: "permission is denied", errno.EROFS: "the file system is read-only"}
-        raise UserError(f"Could not write {path}: {reason.get(e.errno or 0, e.strerror or 'unknown error')}. "
+        raise UserError(f"Could not write {path}: {reason.get(number, os.strerror(number))}. "
                         "What was saved before is intact.") from e
+
+
+def _os_error(message: str) -> int | None:
+    """The number in "... (os error 28)", which is how safetensors tells what the disk said."""
+    found = re.search(r"os error (\d+)", message)
+    return int(found[1]) if found else None
 
 
 def _umask() -> int:
