@@ -102,7 +102,7 @@ class TransformerNet(nn.Module):
         with torch.no_grad():
             for told in (self.place_in, self.text_in):
                 if told is not None:
-                    told.weight.mul_(3)
+                    told.weight.mul_(6)
         for p in (self.modulation.weight, self.modulation.bias, self.patch_out.weight, self.patch_out.bias):
             nn.init.zeros_(p)
         gates = self.modulation.bias.data[: 6 * self.spec.depth * self.spec.width].view(self.spec.depth, 6, -1)
