@@ -173,7 +173,7 @@ def show(model: Model, out: Path, report: Report | None, command: str, result: R
     prompts = list(source.prompts())[:10]
     wide = COLUMNS if model.recipe.data.height <= 16 else 6
     output = model.sample([p for p in prompts for _ in range(wide)], seed=0)
-    output.save(out / "samples" / "grid.png")
+    output.save(out / "samples" / "grid.png", columns=wide)
     group = list(max(source.groups, key=len)[:12])  # pictures of one size
     real = source.batch(group, range(len(group)))
     name, film = film_of(model, prompts[0])

@@ -10,8 +10,8 @@ from fromnoise.text import Trained
 def glyphs() -> Recipe:
     """Letters and digits in real typefaces, crisp at 32 px, with letter-and-style pairs it never saw.
 
-    fromnoise train glyphs --train.threads 1: on held-out pairs 97.2 % of characters, 92.0 % of styles and
-    93.2 % of families right in 413 core-seconds, by an earlier judge that took some sans letters for mono ones.
+    fromnoise train glyphs --train.threads 1: on held-out pairs 98.4 % of characters, 98.4 % of families and 99.4 %
+    of styles right (all three 96.3 %) in 470 core-seconds on a busy machine.
     """
     return Recipe(
         name="glyphs",
