@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fromnoise.nets import Transformer, UNet
+from fromnoise.random import DATA, DROP, NOISE, ORDER, fold
 from fromnoise.recipe import Optimizer, Recipe, Training
 from fromnoise.recipes import digits, shapes
 from fromnoise.text import Trained
@@ -26,6 +27,7 @@ from fromnoise.train.metrics import MetricsLog, read_metrics
 from fromnoise.train.optim import Muon, build_optimizers, orthogonalise, rate
 from fromnoise.train.order import Order
 from fromnoise.types import UserError
+from fromnoise.weights import load_weights
 
 
 def tiny(**training) -> Recipe:
@@ -371,6 +373,116 @@ def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
     finally:
         Trainer.train_step = original
     assert load_checkpoint(tmp_path / "checkpoints").step == 4
+
+
+def test_a_bad_update_at_a_saving_step_is_never_saved(tmp_path, monkeypatch):
+    """The loss of the last step was fine; only the weights after it are not."""
+    from fromnoise.train.loop import Trainer
+
+    original = Trainer.train_step
+
+    def poison(self, batch):
+        loss = original(self, batch)
+        if self.step == 11:
+            with torch.no_grad():
+                self.parameters[0].fill_(float("nan"))
+        return loss
+
+    monkeypatch.setattr(Trainer, "train_step", poison)
+    with pytest.raises(UserError, match=r"weights were not finite at step 12; the last good checkpoint \(step 8\)"):
+        train(tiny(keep=1), tmp_path)
+    assert [s for s, _ in list_checkpoints(tmp_path / "checkpoints")] == [8]
+    monkeypatch.setattr(Trainer, "train_step", original)
+    said = []
+    lower = replace(tiny(keep=1).train, optimizer=Optimizer(lr=1e-4))
+    assert train(replace(tiny(), train=lower), tmp_path, Hooks(message=said.append)).step == 12
+    assert any("train.optimizer.lr 0.002 -> 0.0001" in text for text in said)
+
+
+def test_a_finished_run_may_be_trained_for_longer_and_not_for_less(tmp_path):
+    train(tiny(), tmp_path)
+    said = []
+    assert train(tiny(steps=16), tmp_path, Hooks(message=said.append)).steps_done == 4
+    assert any("train.steps 12 -> 16" in text for text in said)
+    with pytest.raises(UserError, match="trained for 16 steps already"):
+        train(tiny(steps=8), tmp_path)
+
+
+def test_a_finished_run_gets_its_weights_back(tmp_path):
+    train(tiny(), tmp_path)
+    before = {k: t.clone() for k, t in load_weights(tmp_path)[0].items()}  # not the file's own pages
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    train(tiny(), tmp_path)
+    after = load_weights(tmp_path)[0]
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_run_keeps_its_tokenizer_when_captions_change(tmp_path):
+    """Another tokenizer of the same size would make nonsense of all that was learned, without a word."""
+    from PIL import Image
+
+    from fromnoise.data.pictures import Folder, scan_folder
+
+    def caption(words):
+        for i in range(4):
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / f"{i}.png")
+            (tmp_path / f"{i}.txt").write_text(words)
+        scan_folder.cache_clear()
+
+    def run(steps, said):
+        recipe = replace(tiny(steps=steps), data=Folder(root=str(tmp_path), resolution=16, held_out=0.0),
+                         text=Trained(width=16, max_length=8))
+        train(recipe, tmp_path / ".run", Hooks(message=said.append))
+        return load_weights(tmp_path / ".run")[1]
+
+    caption("a small thing that is blue and has a name")
+    first: list[str] = []
+    tokenizer = run(4, first)
+    assert any("1 of 1 captions have more than the 8 tokens" in text for text in first)
+    caption("quite another story altogether")
+    later: list[str] = []
+    assert run(8, later) == tokenizer
+    assert any("4 examples then, 4 now, with other captions" in text for text in later)
+
+
+def test_what_cannot_be_built_leaves_nothing(tmp_path):
+    odd = Transformer(patch=2, width=30, heads=6, positions="rotary")
+    for net, words in ((Transformer(patch=3), "multiples of 3"), (odd, "odd"),
+                       (Transformer(patch=2, mlp_ratio=0.001), "no hidden features")):
+        with pytest.raises(UserError, match=words):
+            train(replace(tiny(), net=net), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_lost_recipe_is_known_from_the_checkpoint(tmp_path):
+    train(tiny(), tmp_path)
+    (tmp_path / "recipe.json").unlink()
+    with pytest.raises(UserError, match="batch 8 -> 4"):
+        train(tiny(batch=4), tmp_path)
+    train(tiny(), tmp_path)
+    assert (tmp_path / "recipe.json").exists()
+
+
+def test_threads_may_be_chosen_anew(tmp_path):
+    train(tiny(), tmp_path)
+    train(tiny(steps=16, threads=2), tmp_path)
+    assert load_checkpoint(tmp_path / "checkpoints").state["threads"] == 2
+    torch.set_num_threads(1)
+
+
+def test_streams_of_training_share_no_key():
+    """Dropping of captions, augmentation, noise and order of one run are independent of each other."""
+    keys = [int(k) for seed in range(3) for step in range(20) for k in (  # the last is the noise of a sample
+        fold(seed, DROP, step), fold(seed, NOISE, step), fold(seed, ORDER, step),
+        *fold(seed, DATA, step, range(8)), fold(seed, step))]
+    assert len(set(keys)) == len(keys)
+
+
+def test_seeds_see_other_scenes():
+    groups = [range(2**31 - 1)]
+    assert Order(groups, 4, seed=0).indices(0) != Order(groups, 4, seed=1).indices(0)
+    first, second = (Order(groups, 4, seed=0).indices(step) for step in (5, 6))
+    assert second[0] == (first[-1] + 1) % (2**31 - 1)
 
 
 def test_a_failing_preview_does_not_end_training(tmp_path):

@@ -133,7 +133,8 @@ def word_shift(y: Tensor, mask: Tensor | None) -> Tensor:
     """
     q = y.shape[-1] // 4
     y = y if mask is None else y * mask[..., None]
-    return torch.cat([F.pad(y[:, :-1, :q], (0, 0, 1, 0)), F.pad(y[:, 1:, q : 2 * q], (0, 0, 0, 1)), y[..., 2 * q :]], -1)
+    before, after = F.pad(y[:, :-1, :q], (0, 0, 1, 0)), F.pad(y[:, 1:, q : 2 * q], (0, 0, 0, 1))
+    return torch.cat([before, after, y[..., 2 * q :]], dim=-1)
 
 
 def mean_text(text: Tensor, mask: Tensor | None) -> Tensor:

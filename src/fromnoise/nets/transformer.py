@@ -28,7 +28,6 @@ from fromnoise.blocks import (
 from fromnoise.config import spec
 from fromnoise.types import Condition, UserError
 
-
 PLACE_WAVES = 8  # half-periods of the finest wave that tells patches their place
 
 
@@ -62,6 +61,11 @@ class Transformer:
         """The network for media of ``channels`` and text features of ``text_width`` (None: no text)."""
         if self.width % self.heads:
             raise UserError(f"net.width {self.width} is not a multiple of net.heads {self.heads}.")
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise UserError(f"Rotary positions turn pairs of features, but net.width {self.width} over net.heads "
+                            f"{self.heads} is {self.width // self.heads}, which is odd: choose another of the two.")
+        if int(self.width * self.mlp_ratio) < 1:
+            raise UserError(f"net.mlp_ratio {self.mlp_ratio} leaves no hidden features at net.width {self.width}.")
         return TransformerNet(self, channels, text_width)
 
     @property

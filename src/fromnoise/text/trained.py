@@ -14,7 +14,6 @@ from fromnoise.config import spec
 from fromnoise.text.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer, cut, tokenize
 from fromnoise.types import Condition, UserError
 
-
 REACH = 8  # words further apart than this share one bias
 
 
@@ -78,6 +77,10 @@ class TextEncoder(nn.Module):
     def cut(self, text: str) -> str | None:
         """How a prompt that is too long is cut, or None."""
         return cut(self.tokenizer, text, self.spec.max_length)
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many of the texts are longer than what is read."""
+        return sum(len(self.tokenizer.encode(text)) >= self.spec.max_length for text in texts)
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Condition:
         x = self.embedding(tokens) + self.position[: tokens.shape[1]]

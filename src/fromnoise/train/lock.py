@@ -20,6 +20,7 @@ except ImportError:  # Windows has no flock; there the folder is not guarded
 def locked(run: Path) -> Iterator[None]:
     """Hold the run folder; UserError when another process has it.  The system frees the lock of a killed process."""
     with disk_errors(run):
+        new = not run.exists()
         run.mkdir(parents=True, exist_ok=True)
         handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -30,5 +31,9 @@ def locked(run: Path) -> Iterator[None]:
                 raise UserError(f"Another process is training into {run}: wait for it, stop it, or choose "
                                 "another folder with --out.") from None
         yield
+        new = False
     finally:
         os.close(handle)
+        if new and os.listdir(run) == [".lock"]:  # refused before anything was made
+            (run / ".lock").unlink()
+            run.rmdir()

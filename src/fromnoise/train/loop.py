@@ -8,6 +8,7 @@ run ends in the same weights, bit for bit on the same machine, as one that was n
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import signal
 import threading
 import time
@@ -16,12 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from fromnoise.config import to_dict
-from fromnoise.random import fold
+from fromnoise.config import from_dict, to_dict
+from fromnoise.random import DATA, fold
 from fromnoise.recipe import Recipe, load_recipe
 from fromnoise.system import System, autocast, resolve_device
 from fromnoise.train.checkpoint import (
@@ -73,60 +75,75 @@ class Interrupted(KeyboardInterrupt):
 def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
     """Train ``recipe`` into the run folder ``out``, going on from its newest whole checkpoint.
 
-    Raises UserError for a folder that belongs to another recipe or is in use, for losses that are not
-    finite and for a disk that refuses; Interrupted after Ctrl-C, when the state has been saved.
+    Raises UserError for a folder that belongs to another recipe or is in use, for a network that does not
+    take the data, for losses or weights that are not finite and for a disk that refuses; Interrupted after
+    Ctrl-C, when the state has been saved.
     """
+    hooks = hooks or Hooks()
     with locked(out):
-        refuse_another(recipe, out)
-        trainer = Trainer(recipe, out, hooks or Hooks())  # refuses what cannot be built, and then nothing is left
+        found = load_checkpoint(out / "checkpoints", hooks.message)
+        if found is not None and "tokenizer" not in found.state:
+            raise UserError(f"The checkpoints in {out} were written by an earlier fromnoise, which this one cannot go "
+                            f"on from: choose another folder with --out, or delete {out} to start again.")
+        changed = compare(recipe, out, found)
+        trainer = Trainer(recipe, out, hooks, found)  # refuses what cannot be built, and then nothing is left
         recipe.save(out / "recipe.json")
-        trainer.resume()
+        trainer.resume(changed)
         return trainer.run()
 
 
 # Fields that do not change what is learned, and so may differ when a run goes on.
-OPERATIONAL = {"train": {"device", "threads", "checkpoint_every", "keep", "preview_every", "tracker"},
-               "sample": None, "evaluate": None, "name": None}
+OPERATIONAL = ("name", "sample.", "evaluate.", "train.device", "train.threads", "train.checkpoint_every", "train.keep",
+               "train.preview_every", "train.tracker")
+# Fields that may be changed on the way: after losses that were not finite, or to train for longer.
+ADJUSTABLE = ("train.steps", "train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip",
+              "train.optimizer.warmup", "train.optimizer.cooldown")
 
 
-def refuse_another(recipe: Recipe, out: Path) -> None:
-    """UserError when the recipe that is in the folder would train to other weights."""
+def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
+    """What is changed on the way against the recipe that the folder was trained with, in words.
+
+    UserError where something else differs that the weights depend on.
+    """
     path = out / "recipe.json"
-    if path.exists() and (changed := differences(learned_from(load_recipe(path)), learned_from(recipe))):
-        raise UserError(f"{out} was trained with another recipe ({changed}): choose another folder with --out, "
+    if path.exists():
+        before = load_recipe(path)
+    elif found is not None:
+        before = from_dict(Recipe, found.state["recipe"], str(out / "checkpoints"))
+    else:
+        return ""
+    old, new = leaves(to_dict(before)), leaves(to_dict(recipe))
+    changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and not k.startswith(OPERATIONAL)]
+    words = ", ".join(f"{k} {old.get(k)} -> {new.get(k)}" for k in changed)
+    if not set(changed) <= set(ADJUSTABLE):
+        raise UserError(f"{out} was trained with another recipe ({words}): choose another folder with --out, "
                         f"or delete {out} to start again.")
+    return words
 
 
-def learned_from(recipe: Recipe) -> dict:
-    """The recipe without its operational fields."""
-    fields = {k: v for k, v in to_dict(recipe).items() if OPERATIONAL.get(k, ()) is not None}
-    fields["train"] = {k: v for k, v in fields["train"].items() if k not in OPERATIONAL["train"]}
-    return fields
-
-
-def differences(a: dict, b: dict, prefix: str = "") -> str:
-    """The fields in which two recipes differ: ``train.batch 64 -> 32, ...``."""
-    found = []
-    for key in sorted(a.keys() | b.keys()):
-        old, new = a.get(key), b.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found.append(differences(old, new, f"{prefix}{key}."))
-        elif old != new:
-            found.append(f"{prefix}{key} {old} -> {new}")
-    return ", ".join(filter(None, found))
+def leaves(values: dict, prefix: str = "") -> dict[str, object]:
+    """A nested recipe as dotted fields: ``{"train.batch": 64, ...}``."""
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 class Trainer:
     """The state of one run while it trains."""
 
-    def __init__(self, recipe: Recipe, out: Path, hooks: Hooks):
-        self.recipe, self.out, self.hooks = recipe, out, hooks
+    def __init__(self, recipe: Recipe, out: Path, hooks: Hooks, found: Checkpoint | None = None):
+        self.recipe, self.out, self.hooks, self.found = recipe, out, hooks, found
         self.device = resolve_device(recipe.train.device)
         self.source: Source = recipe.data.open("train")
         if len(self.source) == 0:
             raise UserError("The training split has no examples.")
-        tokenizer = recipe.text.learn_tokenizer(self.source.captions)
+        self.captions = list(self.source.captions)
+        # A run keeps the tokenizer that it began with: its weights mean nothing with another.
+        tokenizer = (recipe.text.learn_tokenizer(self.captions) if found is None
+                     else recipe.text.load_tokenizer(found.state["tokenizer"]))
         self.system = System(recipe, tokenizer).to(self.device)
+        self.check_sizes()
         self.method = Diffusion(self.system)
         self.parameters = list(self.system.parameters())
         self.ema = Ema(self.parameters, recipe.train.ema)
@@ -135,36 +152,69 @@ class Trainer:
         self.order = Order(self.source.groups, recipe.train.batch, recipe.seed)
         self.metrics = MetricsLog(out, recipe.train.tracker)
         self.step, self.threads = 0, recipe.train.threads
+        self.saved = 0
         self.seconds = self.core_seconds = 0.0  # of earlier calls
 
     # ---- state -------------------------------------------------------------------------------------
 
-    def resume(self) -> None:
-        """Take up the newest whole checkpoint, if there is one."""
-        found = load_checkpoint(self.out / "checkpoints", self.hooks.message)
+    def check_sizes(self) -> None:
+        """UserError where the network cannot take the data."""
+        for group in self.source.groups:
+            self.system.latent_size(*self.source.batch([group[0]], [0]).media.shape[-2:])
+
+    def resume(self, changed: str = "") -> None:
+        """Take up the newest whole checkpoint, if there is one; ``changed``: the fields changed on the way."""
+        found, self.found = self.found, None
+        if cut := self.system.text.count_cut(self.captions):
+            self.hooks.message(f"{cut} of {len(self.captions)} captions have more than the "
+                               f"{self.recipe.text.max_length} tokens of text.max_length: the rest is not read.")
         if found is not None:
+            if found.step > self.recipe.train.steps:
+                raise UserError(f"{self.out} has been trained for {found.step} steps already, which is more than "
+                                f"train.steps {self.recipe.train.steps}: ask for more, or choose another --out.")
             self.system.load_state_dict(found.tensors["weights"])
             names = [name for name, _ in self.system.named_parameters()]
-            self.ema.tensors = [found.tensors["ema"][name].to(self.device) for name in names]
+            self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in names]
             restore_optimizers(self.optimizers, found.tensors["optimizer"])
-            self.step, self.threads = found.step, found.state["threads"]
+            self.step, self.saved = found.step, found.step
+            self.threads = self.recipe.train.threads or found.state["threads"]
             self.seconds, self.core_seconds = found.state["seconds"], found.state["core_seconds"]
             self.hooks.message(f"Going on from step {self.step} of {self.recipe.train.steps} in {self.out}.")
-            if (before := found.state.get("examples", len(self.source))) != len(self.source):
-                self.hooks.message(f"The data have changed since this run began: {before} examples then, "
-                                   f"{len(self.source)} now. What follows is learned from those of now.")
+            if changed:
+                self.hooks.message(f"Changed on the way: {changed}. The run no longer equals one that had this "
+                                   "from the start.")
+            before, now = found.state["data"], self.data_state()
+            if before != now:
+                other = "" if before["examples"] != now["examples"] else ", with other captions"
+                self.hooks.message(f"The data have changed since this run began: {before['examples']} examples then, "
+                                   f"{now['examples']} now{other}. What follows is learned from those of now.")
         self.metrics.cut(self.step)
 
     def save(self) -> None:
         """A checkpoint to go on from, and the averaged weights to use."""
-        names = [name for name, _ in self.system.named_parameters()]
+        if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
+            self.stop_not_finite("The weights were", self.step)
+        tokenizer = self.system.text.tokenizer.to_json()
         state = {"threads": self.threads, "seconds": self.elapsed(), "core_seconds": self.cpu_elapsed(),
-                 "examples": len(self.source)}
-        average = dict(zip(names, self.ema.tensors, strict=True))
-        tensors = {"weights": dict(self.system.state_dict()), "ema": average,
+                 "data": self.data_state(), "tokenizer": tokenizer, "recipe": to_dict(self.recipe)}
+        tensors = {"weights": dict(self.system.state_dict()), "ema": self.average(),
                    "optimizer": optimizer_tensors(self.optimizers)}
         save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, tensors, state), self.recipe.train.keep)
-        save_weights(self.out, average, self.system.text.tokenizer.to_json(), self.step)
+        self.saved = self.step
+        self.save_average()
+
+    def save_average(self) -> None:
+        """model.safetensors."""
+        save_weights(self.out, self.average(), self.system.text.tokenizer.to_json(), self.step)
+
+    def average(self) -> dict[str, Tensor]:
+        names = [name for name, _ in self.system.named_parameters()]
+        return dict(zip(names, self.ema.tensors, strict=True))
+
+    def data_state(self) -> dict:
+        """What tells whether the data are those the run began with."""
+        digest = hashlib.sha256("\0".join(self.captions).encode("utf-8", "surrogatepass")).hexdigest()
+        return {"examples": len(self.source), "captions": digest}
 
     @contextmanager
     def averaged(self) -> Iterator[System]:
@@ -193,6 +243,8 @@ class Trainer:
             self.threads = self.threads or fastest_threads(self._trial_step)
             torch.set_num_threads(self.threads)
         self.hooks.started(self.system, self.step)
+        if self.step == spec.steps:  # a run that was killed after its last checkpoint, or lost this file since
+            self.save_average()
         losses: list[Tensor] = []
         with _stop_requests() as stop, Prefetch(self.fetch, self.step) as batches:
             if self.step == 0 and spec.preview_every:
@@ -237,7 +289,7 @@ class Trainer:
     def fetch(self, step: int) -> Batch:
         """The batch of a step, on the device."""
         indices = self.order.indices(step)
-        keys = fold(self.recipe.seed, step, range(len(indices)))
+        keys = fold(self.recipe.seed, DATA, step, range(len(indices)))
         batch = self.source.batch(indices, keys.tolist())
         media = batch.media
         if self.device.type == "cuda":
@@ -259,18 +311,22 @@ class Trainer:
         values = torch.stack(losses).float().cpu()
         finite = torch.isfinite(values)
         if not bool(finite.all()):
-            step = self.step - len(losses) + int((~finite).nonzero()[0]) + 1
-            self.metrics.close()
-            raise UserError(
-                f"The loss was not finite at step {step}; the last good checkpoint in {self.out / 'checkpoints'} "
-                "is kept. Try a lower --train.optimizer.lr (and --train.optimizer.muon-lr), a smaller "
-                "--train.optimizer.clip, or a longer --train.optimizer.warmup.")
+            self.stop_not_finite("The loss was", self.step - len(losses) + int((~finite).nonzero()[0]) + 1)
         loss = float(values.mean())
         line = {"step": self.step, "loss": loss, "lr": self.optimizers[0].param_groups[0]["lr"],
                 "seconds": round(self.elapsed(), 3), "core_seconds": round(self.cpu_elapsed(), 3)}
         self.metrics.write(line)
         self.hooks.progress(line)
         return loss
+
+    def stop_not_finite(self, what: str, step: int) -> NoReturn:
+        """UserError that says what to do about numbers that are not finite."""
+        self.metrics.close()
+        kept = f"the last good checkpoint (step {self.saved}) is kept and gone on from" if self.saved else (
+            "nothing was saved yet")
+        raise UserError(
+            f"{what} not finite at step {step}; {kept}. Try a lower --train.optimizer.lr (and "
+            "--train.optimizer.muon-lr), a smaller --train.optimizer.clip, or a longer --train.optimizer.warmup.")
 
     def _trial_step(self) -> None:
         """A step's work without its effect, to measure thread counts."""

@@ -18,7 +18,7 @@ class MetricsLog:
         self.summary_writer = _tensorboard() if tracker == "tensorboard" else None
 
     def cut(self, step: int) -> None:
-        """Forget what lies beyond ``step``, which a killed run wrote after its last checkpoint, and open the tracker."""
+        """Forget what lies beyond ``step``, written by a killed run after its last checkpoint; open the tracker."""
         if self.path.exists():
             lines = read_metrics(self.path)
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fromnoise.random import fold
+from fromnoise.random import ORDER, fold
 
-UNBOUNDED = 2**31 - 1  # a source this long is a generator: its examples are taken in order, once
+UNBOUNDED = 2**31 - 1  # a source this long is a generator: its examples are taken in order, from a place of the seed's
 
 
 class Order:
@@ -29,7 +29,8 @@ class Order:
     def indices(self, step: int) -> list[int]:
         """Examples of step 0, 1, 2, ..."""
         if self.unbounded:
-            return [(step * self.batch + i) % self.examples for i in range(self.batch)]
+            start = int(fold(self.seed, ORDER, 0)) + step * self.batch
+            return [(start + i) % self.examples for i in range(self.batch)]
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self._shuffle(epoch)
@@ -39,7 +40,7 @@ class Order:
         return chosen.tolist()
 
     def _shuffle(self, epoch: int) -> list[np.ndarray]:
-        random = np.random.Generator(np.random.Philox(int(fold(self.seed, epoch))))
+        random = np.random.Generator(np.random.Philox(int(fold(self.seed, ORDER, epoch))))
         batches = []
         for group in self.groups:
             shuffled = random.permutation(np.asarray(group))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fromnoise.random import fold, generator, uniforms
+from fromnoise.random import DROP, NOISE, fold, generator, uniforms
 from fromnoise.system import System
 from fromnoise.types import Batch
 
@@ -27,7 +27,7 @@ class Diffusion:
         condition = self.system.text.encode(self.drop(batch.text, seed, step))
         with torch.no_grad():
             x0 = self.system.latents.encode(batch.media)
-        random = generator(seed, step)
+        random = generator(seed, NOISE, step)
         t = recipe.objective.draw_times(len(batch), recipe.path, random)[:, None].to(device, non_blocking=True)
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
         x = recipe.path.add_noise(x0, eps, t)
@@ -37,5 +37,5 @@ class Diffusion:
     def drop(self, texts: list[str], seed: int, step: int) -> list[str]:
         """Some captions replaced by the empty text, so that the unconditional model is learned too."""
         share = self.system.recipe.train.text_dropout
-        dropped = uniforms([int(fold(seed, step, 1))], len(texts))[0] < share
+        dropped = uniforms([int(fold(seed, DROP, step))], len(texts))[0] < share
         return ["" if d else text for d, text in zip(dropped, texts, strict=True)]
