@@ -1,6 +1,7 @@
 """From recipe to page: what the commands do, on a small model."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,11 +9,12 @@ from rich.console import Console
 from test_train import tiny
 
 from fromnoise.data.pictures import Folder
+from fromnoise.evaluate import Report
 from fromnoise.generate import load
 from fromnoise.nets import Transformer
 from fromnoise.recipe import Evaluation
 from fromnoise.recipes import RECIPES
-from fromnoise.workflow import evaluate_run, read_previews, train_run
+from fromnoise.workflow import evaluate_run, read_previews, read_report, train_run
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +57,48 @@ def test_the_same_command_again_does_nothing_twice(run):
 
 def test_evaluating_again_updates_report_and_page(run):
     folder, _, _ = run
-    report = evaluate_run(folder, samples=40, guidance=1.0, seed=3, console=Console(quiet=True))
+    report = evaluate_run(folder, samples=40, guidance=6.0, seed=3, console=Console(quiet=True))
     assert report.samples == 40
-    assert json.loads((folder / "evaluation.json").read_text())["samples"] == 40
+    saved = json.loads((folder / "evaluation.json").read_text())
+    assert saved["samples"] == 40
+    assert saved["settings"] == {"samples": 40, "guidance": 6.0, "solver": "dpmpp_2m", "steps": 20, "shift": 1.0,
+                                 "seed": 3, "trained_steps": 12}
+    assert report.how == "40 samples, dpmpp_2m, 20 steps, guidance 6, seed 3"
+    assert report.how in (folder / "index.html").read_text()
+    assert report.how.replace("_", r"\_") in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda r: replace(r, sample=replace(r.sample, guidance=3.0)), "60 samples, dpmpp_2m, 20 steps, guidance 3"),
+    (lambda r: replace(r, sample=replace(r.sample, solver="euler", steps=4, shift=2.0)),
+     "60 samples, euler, 4 steps, guidance 1.12, shift 2"),
+    (lambda r: replace(r, evaluate=Evaluation(samples=30, guidance=2.0)),
+     "30 samples, dpmpp_2m, 20 steps, guidance 2"),
+])
+def test_a_finished_run_is_judged_again_with_other_settings(run, tmp_path, change, said):
+    folder, recipe, _ = run
+    again = change(recipe)
+    showcase = train_run(again, shutil.copytree(folder, tmp_path / "run"), "fromnoise train", Console(quiet=True))
+    assert showcase.report.how == said
+    assert Report.from_dict(json.loads((tmp_path / "run" / "evaluation.json").read_text())) == showcase.report
+
+
+@pytest.mark.parametrize("damaged", [
+    "", "{", "[" * 100_000, "5", "[]", "{}", '{"rows": 1}', b"\xff\xfe",
+    '{"rows": [{"name": "x", "value": "no"}], "samples": 60, "note": "", "settings": {}}',
+    '{"rows": [{"name": "x"}], "samples": 60, "note": "", "settings": {}}',
+])
+def test_a_damaged_evaluation_is_none(tmp_path, damaged):
+    (tmp_path / "evaluation.json").write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    assert read_report(tmp_path) is None
+
+
+def test_a_run_with_a_damaged_evaluation_is_judged_again(run, tmp_path):
+    folder, recipe, showcase = run
+    path = shutil.copytree(folder, tmp_path / "run") / "evaluation.json"
+    path.write_bytes(path.read_bytes()[:100])
+    again = train_run(recipe, tmp_path / "run", "fromnoise train", Console(quiet=True))
+    assert again.report == showcase.report == read_report(tmp_path / "run")
 
 
 def test_own_photographs_end_to_end(tmp_path):

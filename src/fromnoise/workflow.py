@@ -15,8 +15,9 @@ import platform
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -67,13 +68,13 @@ def train_run(recipe: Recipe, out: Path, command: str = "", console: Console | N
     with timings.measure("training"):
         result = _train_with_progress(recipe, out, console)
     model = Model(result.system, str(out), result.step)
-    report = None
-    if result.steps_done or not (out / "evaluation.json").exists():
+    report = read_report(out)
+    if result.steps_done or report is None or report.settings != evaluation_settings(model):
         with timings.measure("evaluation"):
             report = judge(model, console)
-            write_text(out / "evaluation.json", json.dumps(report.to_dict(), indent=2) + "\n")
+            save_report(report, out)
     with timings.measure("samples and page"):
-        showcase = show(model, out, report or read_report(out), command or repeat_command(recipe, out), result, timings)
+        showcase = show(model, out, report, command or repeat_command(recipe, out), result, timings)
         write_page(out / "index.html", f"fromnoise: {recipe.name}", [showcase])
         write_card(out / "README.md", showcase, run=str(out))
     return showcase
@@ -129,7 +130,7 @@ def evaluate_run(run: Path, samples: int | None = None, guidance: float | None =
     timings = Timings()
     with timings.measure("evaluation"):
         report = judge(model, console, samples, guidance, seed)
-    write_text(run / "evaluation.json", json.dumps(report.to_dict(), indent=2) + "\n")
+    save_report(report, run)
     showcase = show(model, run, report, repeat_command(model.recipe, run), None, timings)
     write_page(run / "index.html", f"fromnoise: {model.recipe.name}", [showcase])
     write_card(run / "README.md", showcase, run=str(run))
@@ -139,15 +140,24 @@ def evaluate_run(run: Path, samples: int | None = None, guidance: float | None =
 def judge(model: Model, console: Console, samples: int | None = None, guidance: float | None = None,
           seed: int = 0) -> Report:
     """Evaluate by the recipe's settings unless others are given."""
-    spec = model.recipe.evaluate
-    chosen = guidance if guidance is not None else spec.guidance
+    settings = evaluation_settings(model, samples, guidance, seed)
 
     def sample(prompts: Sequence[str], seed: int) -> Tensor:
-        return model.sample(list(prompts), guidance=chosen, seed=seed).media
+        return model.sample(list(prompts), guidance=settings["guidance"], seed=seed).media
 
     with console.status("Evaluating") as status:
-        return evaluate(sample, model.recipe.data, count=samples or spec.samples, seed=seed,
-                        progress=lambda doing: status.update(f"Evaluating: {doing}"))
+        report = evaluate(sample, model.recipe.data, count=settings["samples"], seed=seed,
+                          progress=lambda doing: status.update(f"Evaluating: {doing}"))
+    return replace(report, settings=settings)
+
+
+def evaluation_settings(model: Model, samples: int | None = None, guidance: float | None = None,
+                        seed: int = 0) -> dict[str, Any]:
+    """What an evaluation is made with, by the recipe unless given: with others its numbers would be others."""
+    spec, sampling = model.recipe.evaluate, model.recipe.sample
+    chosen = next(g for g in (guidance, spec.guidance, sampling.guidance) if g is not None)
+    return {"samples": samples or spec.samples, "guidance": chosen, "solver": sampling.solver,
+            "steps": sampling.steps, "shift": sampling.shift, "seed": seed, "trained_steps": model.step}
 
 
 def settle_threads(model: Model) -> None:
@@ -156,10 +166,17 @@ def settle_threads(model: Model) -> None:
         torch.set_num_threads(fastest_threads(lambda: model.sample([""] * 32, steps=1, guidance=1.0)))
 
 
+def save_report(report: Report, run: Path) -> None:
+    write_text(run / "evaluation.json", json.dumps(report.to_dict(), indent=2) + "\n")
+
+
 def read_report(run: Path) -> Report | None:
-    """The last evaluation of a run."""
+    """The last evaluation of a run; None where there is none, or a damaged one."""
     path = run / "evaluation.json"
-    return Report.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    try:
+        return Report.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 # ---- what a page shows ----------------------------------------------------------------------------------

@@ -25,7 +25,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of an evaluation, and how they were measured."""
+    """All rows of an evaluation, and how they were measured.
+
+    settings: how the pictures were made (solver, steps, guidance, shift, seed), as far as it is known.
+    """
 
     rows: list[Row]
     samples: int
@@ -35,18 +38,33 @@ class Report:
     def __getitem__(self, name: str) -> float:
         return next(row.value for row in self.rows if row.name == name)
 
+    @property
+    def how(self) -> str:
+        """What was measured, on one line: "512 samples, dpmpp_2m, 20 steps, guidance 6"."""
+        known = self.settings
+        words = [f"{self.samples} samples"]
+        if "solver" in known:
+            words += [known["solver"], f"{known['steps']} steps", f"guidance {known['guidance']:g}"]
+        words += [f"{name} {known[name]:g}" for name, usual in (("shift", 1), ("seed", 0))
+                  if known.get(name, usual) != usual]
+        return ", ".join(words)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Report:
-        return Report([Row(**row) for row in data["rows"]], data["samples"], data["note"], data["settings"])
+        """The report that ``to_dict`` gave.  ValueError, TypeError or KeyError for anything else."""
+        rows = [Row(**row) for row in data["rows"]]
+        for row in rows:
+            format(row.value, row.format), format(row.real or 0.0, row.format)
+        return Report(rows, int(data["samples"]), str(data["note"]), dict(data["settings"]))
 
     def table(self):
         """A ``rich`` table for the terminal."""
         from rich.table import Table
 
-        table = Table(caption=f"{self.samples} samples. {self.note}", caption_justify="left")
+        table = Table(caption=f"{self.how}. {self.note}", caption_justify="left")
         for name, justify in (("measure", "left"), ("generated", "right"), ("real", "right"), ("better", "left"),
                               ("note", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]

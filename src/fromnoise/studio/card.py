@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise.files import write_text
-from fromnoise.studio.page import Showcase, environment, report_rows
+from fromnoise.studio.page import Showcase, environment, report_how, report_rows
 
 DATA_NOTES = {
     "digits": "Optical Recognition of Handwritten Digits (E. Alpaydin and C. Kaynak, UCI Machine Learning "
@@ -75,6 +75,7 @@ def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = 
         shell_evaluate=shlex.join(["fromnoise", "evaluate", run]),
         choices=recipe_in_words(showcase.recipe),
         rows=report_rows(showcase.report),
+        report_how=report_how(showcase.report),
         data=data or DATA_NOTES.get(kind, ""),
         licence=licence,
     )
