@@ -22,6 +22,10 @@ class Row:
     better: str = "higher"
     note: str = ""
 
+    def words(self) -> tuple[str, str]:
+        """``value`` and ``real`` as they are printed."""
+        return format(self.value, self.format), "" if self.real is None else format(self.real, self.format)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -57,7 +61,7 @@ class Report:
         """The report that ``to_dict`` gave.  ValueError, TypeError or KeyError for anything else."""
         rows = [Row(**row) for row in data["rows"]]
         for row in rows:
-            format(row.value, row.format), format(row.real or 0.0, row.format)
+            row.words()
         return Report(rows, int(data["samples"]), str(data["note"]), dict(data["settings"]))
 
     def table(self):
@@ -69,6 +73,5 @@ class Report:
                               ("note", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for row in self.rows:
-            real = "" if row.real is None else format(row.real, row.format)
-            table.add_row(row.name, format(row.value, row.format), real, row.better, row.note)
+            table.add_row(row.name, *row.words(), row.better, row.note)
         return table
