@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_train import tiny
 
 from fromnoise import workflow
@@ -18,6 +20,8 @@ from fromnoise.recipe import Evaluation
 from fromnoise.recipes import RECIPES
 from fromnoise.train import Interrupted
 from fromnoise.train.metrics import read_metrics
+from fromnoise.types import UserError
+from fromnoise.weights import digest
 from fromnoise.workflow import evaluate_run, read_previews, read_report, train_run
 
 
@@ -88,6 +92,25 @@ def test_the_same_command_again_does_nothing_twice(run):
     again = train_run(recipe, folder, "fromnoise train digits", Console(quiet=True))
     assert before == ((folder / "model.safetensors").read_bytes(), (folder / "evaluation.json").read_bytes())
     assert again.report == showcase.report
+
+
+@pytest.mark.parametrize(("header", "sentence"), [
+    ({"tokenizer": "{"}, "checksum does not match"), ({"step": "abc"}, "checksum does not match"),
+    ({"step": "13"}, "checksum does not match"), ({"sha256": ""}, "checksum does not match"),
+    ({"step": None}, "checksum does not match"), ({"more": "x"}, "checksum does not match"),
+    ({"sha256": "old"}, "was written by an older fromnoise"),
+])
+def test_a_damaged_header_of_weights_is_one_sentence(run, tmp_path, header, sentence):
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    path = folder / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        known = file.metadata()
+    tensors = load_file(path)
+    if header.get("sha256") == "old":
+        header = {"sha256": digest(tensors, {})}
+    save_file(tensors, path, metadata={k: v for k, v in {**known, **header}.items() if v is not None})
+    with pytest.raises(UserError, match=sentence):
+        load(folder)
 
 
 def test_evaluating_again_updates_report_and_page(run):
