@@ -239,6 +239,25 @@ def test_text_files_by_any_name(folder):
     assert reasons(folder) == {"crop03.txt": "it is larger than 1 MB"}
 
 
+@pytest.mark.parametrize("binary", [bytes(range(256)), bytes(256), "a roof".encode("utf-16-le")])
+def test_a_text_file_that_is_binary_is_no_caption(folder, binary):
+    (folder / "crop00.txt").write_bytes(binary)
+    (folder / "metadata.jsonl").write_text('{"file_name": "crop00.jpg", "text": "a roof"}')
+    assert captions_by_file(folder)["crop00.jpg"] == ("a roof",)
+    assert reasons(folder) == {"crop00.txt": "it holds NUL bytes, so it is not a text"}
+
+
+@pytest.mark.parametrize("table", [
+    "file_name,text\ncrop00.jpg,a roof; red\n", 'file_name;text\ncrop00.jpg;"a roof; red"\n',
+    'text;file_name\r\n"a roof; red";"crop00.jpg"\r\n', "file_name\ttext\ncrop00.jpg\ta roof; red\n",
+    '\ufeff"file_name";"size, in MB";"text"\ncrop00.jpg;1,5;"a roof; red"\n', "text,file_name\na roof; red,crop00.jpg",
+])
+def test_tables_separated_as_spreadsheets_do(folder, table):
+    (folder / "metadata.csv").write_text(table, encoding="utf-8")
+    assert captions_by_file(folder)["crop00.jpg"] == ("a roof; red",)
+    assert reasons(folder) == {}
+
+
 def test_joined_emoji_and_scripts_survive(folder):
     (folder / "crop00.txt").write_text("👩‍🚀 می‌خواهم")
     assert captions_by_file(folder)["crop00.jpg"] == ("👩‍🚀 می‌خواهم",)

@@ -452,6 +452,16 @@ def test_card(tmp_path):
     compile(code[1], "card", "exec")
 
 
+def test_the_card_of_glyphs_names_the_typefaces_that_are_used():
+    from fromnoise.data.glyphs import FILES
+
+    assert all(name.startswith("DejaVu") for names in FILES.values() for name in names)
+    text = render_card(Showcase("glyphs", recipe={"data": {"kind": "glyphs"}}), run="runs/glyphs")
+    assert "DejaVu typefaces (Sans, Serif and Sans Mono)" in text
+    assert "STIX" not in text
+    assert "Computer Modern" not in text
+
+
 def test_recipe_in_words():
     recipe = {
         "net": {"kind": "unet", "width": 32, "multipliers": [1, 2]},

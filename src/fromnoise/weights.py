@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -19,7 +20,8 @@ NAME = "model.safetensors"
 def save_weights(run: Path, tensors: dict[str, Tensor], tokenizer: str, step: int) -> None:
     """Write the weights atomically."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    header = {"tokenizer": tokenizer, "step": str(step), "sha256": digest(tensors)}
+    header = {"tokenizer": tokenizer, "step": str(step)}
+    header["sha256"] = digest(tensors, header)
     with disk_errors(run / NAME), replacing(run / NAME) as temporary:
         save_file(tensors, temporary, metadata=header)
 
@@ -36,17 +38,21 @@ def load_weights(run: Path) -> tuple[dict[str, Tensor], str, int]:
     except (SafetensorError, OSError) as e:
         raise UserError(f"{path} is damaged ({str(e).splitlines()[0]}): copy it again, or train again to "
                         "write it from the newest checkpoint.") from None
-    if header.get("sha256") != digest(tensors):
+    found = header.pop("sha256", "")
+    if found != digest(tensors, header):
+        if found == digest(tensors, {}):
+            raise UserError(f"{path} was written by an older fromnoise, whose checksum left out the tokenizer: train "
+                            "again into another folder.")
         raise UserError(f"{path} is damaged (its checksum does not match): copy it again, or train again to "
                         "write it from the newest checkpoint.")
     if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise UserError(f"{path} holds weights that are not finite numbers: go back to an earlier checkpoint.")
-    return tensors, header.get("tokenizer", ""), int(header.get("step", 0))
+    return tensors, header["tokenizer"], int(header["step"])
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and bytes, in the order of the names."""
-    sha = hashlib.sha256()
+def digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """SHA-256 over the rest of the header, and names, shapes and bytes of the tensors, in the order of the names."""
+    sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode() if header else b"")
     for name in sorted(tensors):
         t = tensors[name]
         sha.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())

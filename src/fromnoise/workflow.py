@@ -6,19 +6,23 @@ A run is a folder:
     model.safetensors    the averaged weights, to use    evaluation.json   what was measured
     checkpoints/         what a stopped run goes on from samples/          previews and samples
     index.html           the page                        README.md         the model card
+    training.json        how it was trained: command, machine, memory
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -26,14 +30,15 @@ from torch import Tensor
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model, load
-from fromnoise.media import enlargement, ungrid
+from fromnoise.media import enlargement, grid, ungrid
 from fromnoise.recipe import Recipe, recipe_dict
 from fromnoise.studio import FilmFrame, Showcase, write_card, write_page
-from fromnoise.system import System
-from fromnoise.train import Hooks, Result, train
+from fromnoise.system import System, resolve_device
+from fromnoise.train import Hooks, Interrupted, Result, train
 from fromnoise.train.metrics import read_metrics
 from fromnoise.train.threads import available_cores, fastest_threads
 
+TRAINING = "training.json"
 PREVIEWS = 8  # pictures of a preview, always of the same prompts and seeds
 COLUMNS = 8  # samples of each prompt on the page
 
@@ -64,16 +69,22 @@ def train_run(recipe: Recipe, out: Path, command: str = "", console: Console | N
     console = console or Console(stderr=True)
     timings = Timings()
     summarise(recipe, console)
+    command = command or repeat_command(recipe, out)
     with timings.measure("training"):
-        result = _train_with_progress(recipe, out, console)
+        try:
+            result = _train_with_progress(recipe, out, console)
+        except Interrupted:
+            save_training_facts(out, command, resolve_device(recipe.train.device))
+            raise
+    save_training_facts(out, command, result.system.device if result.steps_done else None)
     model = Model(result.system, str(out), result.step)
-    report = None
-    if result.steps_done or not (out / "evaluation.json").exists():
+    report = read_report(out)
+    if result.steps_done or report is None or report.settings != evaluation_settings(model):
         with timings.measure("evaluation"):
             report = judge(model, console)
-            write_text(out / "evaluation.json", json.dumps(report.to_dict(), indent=2) + "\n")
+            save_report(report, out)
     with timings.measure("samples and page"):
-        showcase = show(model, out, report or read_report(out), command or repeat_command(recipe, out), result, timings)
+        showcase = show(model, out, report, timings)
         write_page(out / "index.html", f"fromnoise: {recipe.name}", [showcase])
         write_card(out / "README.md", showcase, run=str(out))
     return showcase
@@ -129,8 +140,8 @@ def evaluate_run(run: Path, samples: int | None = None, guidance: float | None =
     timings = Timings()
     with timings.measure("evaluation"):
         report = judge(model, console, samples, guidance, seed)
-    write_text(run / "evaluation.json", json.dumps(report.to_dict(), indent=2) + "\n")
-    showcase = show(model, run, report, repeat_command(model.recipe, run), None, timings)
+    save_report(report, run)
+    showcase = show(model, run, report, timings)
     write_page(run / "index.html", f"fromnoise: {model.recipe.name}", [showcase])
     write_card(run / "README.md", showcase, run=str(run))
     return report
@@ -139,15 +150,24 @@ def evaluate_run(run: Path, samples: int | None = None, guidance: float | None =
 def judge(model: Model, console: Console, samples: int | None = None, guidance: float | None = None,
           seed: int = 0) -> Report:
     """Evaluate by the recipe's settings unless others are given."""
-    spec = model.recipe.evaluate
-    chosen = guidance if guidance is not None else spec.guidance
+    settings = evaluation_settings(model, samples, guidance, seed)
 
     def sample(prompts: Sequence[str], seed: int) -> Tensor:
-        return model.sample(list(prompts), guidance=chosen, seed=seed).media
+        return model.sample(list(prompts), guidance=settings["guidance"], seed=seed).media
 
     with console.status("Evaluating") as status:
-        return evaluate(sample, model.recipe.data, count=samples or spec.samples, seed=seed,
-                        progress=lambda doing: status.update(f"Evaluating: {doing}"))
+        report = evaluate(sample, model.recipe.data, count=settings["samples"], seed=seed,
+                          progress=lambda doing: status.update(f"Evaluating: {doing}"))
+    return replace(report, settings=settings)
+
+
+def evaluation_settings(model: Model, samples: int | None = None, guidance: float | None = None,
+                        seed: int = 0) -> dict[str, Any]:
+    """What an evaluation is made with, by the recipe unless given: with others its numbers would be others."""
+    spec, sampling = model.recipe.evaluate, model.recipe.sample
+    chosen = next(g for g in (guidance, spec.guidance, sampling.guidance) if g is not None)
+    return {"samples": samples or spec.samples, "guidance": chosen, "solver": sampling.solver,
+            "steps": sampling.steps, "shift": sampling.shift, "seed": seed, "trained_steps": model.step}
 
 
 def settle_threads(model: Model) -> None:
@@ -156,17 +176,23 @@ def settle_threads(model: Model) -> None:
         torch.set_num_threads(fastest_threads(lambda: model.sample([""] * 32, steps=1, guidance=1.0)))
 
 
+def save_report(report: Report, run: Path) -> None:
+    write_text(run / "evaluation.json", json.dumps(report.to_dict(), indent=2) + "\n")
+
+
 def read_report(run: Path) -> Report | None:
-    """The last evaluation of a run."""
+    """The last evaluation of a run; None where there is none, or a damaged one."""
     path = run / "evaluation.json"
-    return Report.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    try:
+        return Report.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 # ---- what a page shows ----------------------------------------------------------------------------------
 
 
-def show(model: Model, out: Path, report: Report | None, command: str, result: Result | None,
-         timings: Timings) -> Showcase:
+def show(model: Model, out: Path, report: Report | None, timings: Timings) -> Showcase:
     """Sample what the page shows, and collect the rest from the run folder."""
     recipe = model.recipe
     source = recipe.data.open("test")
@@ -183,7 +209,8 @@ def show(model: Model, out: Path, report: Report | None, command: str, result: R
         real=real.media, real_captions=list(real.text), film=film, film_prompt=name,
         previews=read_previews(model, out), preview_prompts=preview_prompts(model),
         metrics=read_metrics(out / "metrics.jsonl"), report=report,
-        facts=facts(model, out, timings), recipe=recipe_dict(recipe), command=command)
+        facts=facts(model, out, timings), recipe=recipe_dict(recipe),
+        command=read_training_facts(out).get("command") or repeat_command(recipe, out))
 
 
 def film_of(model: Model, prompt: str) -> tuple[str, list[FilmFrame]]:
@@ -216,29 +243,73 @@ def save_preview(model: Model, out: Path, step: int) -> None:
 
 
 def read_previews(model: Model, out: Path) -> list[tuple[int, Tensor]]:
-    """The previews of a run, from its folder; at most eight, spread over training."""
-    data = model.recipe.data
-    files = sorted((out / "samples").glob("step-*.png"))
+    """The previews of a run, from its folder; at most eight, spread over training.
+
+    Other files are passed over, and so are previews that cannot be read or are not of this model's size.
+    """
+    named = ((re.fullmatch(r"step-([0-9]+)\.png", f.name), f) for f in (out / "samples").glob("step-*.png"))
+    files = sorted((int(match[1]), f) for match, f in named if match)
     if len(files) > 8:
         files = [files[round(i * (len(files) - 1) / 7)] for i in range(8)]
-    size = (data.height, data.width)
-    return [(int(f.stem.split("-")[1]), ungrid(f, size, PREVIEWS, enlargement(data.height))) for f in files]
+    read = [(step, read_preview(model, f)) for step, f in files]
+    return [(step, media) for step, media in read if media is not None]
+
+
+def read_preview(model: Model, path: Path) -> Tensor | None:
+    """The pictures ``[PREVIEWS, 1, C, H, W]`` of a preview; None where the file is damaged or something else."""
+    data = model.recipe.data
+    blank = torch.zeros(PREVIEWS, 1, data.channels, data.height, data.width)
+    enlarge = enlargement(data.height)
+    expected = grid(blank, PREVIEWS, enlarge)
+    try:
+        with Image.open(path) as image:
+            if (image.size, image.mode) != (expected.size, expected.mode):
+                return None
+        return ungrid(path, (data.height, data.width), PREVIEWS, enlarge)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def facts(model: Model, out: Path, timings: Timings) -> dict[str, str]:
-    """Size, time, memory and machine, in words; the four that matter most first."""
+    """Size, time, memory and machine of the training, in words; the four that matter most first."""
     lines = read_metrics(out / "metrics.jsonl")
-    last = lines[-1] if lines else {"seconds": 0.0, "core_seconds": 0.0, "step": model.step}
+    last = {"seconds": 0.0, "core_seconds": 0.0, "step": model.step} | (lines[-1] if lines else {})
+    known = read_training_facts(out)
     found = {
         "Parameters": f"{model.parameters:,}",
         "Training time": f"{last['seconds']:.0f} s",
         "Core-seconds": f"{last['core_seconds']:.0f}",
-        "Peak memory": f"{peak_memory(model.system.device) / 2**20:.0f} MiB",
+        "Peak memory": f"{known['peak_mebibytes']} MiB" if "peak_mebibytes" in known else "",
         "Steps": f"{last['step']:,} of {model.recipe.train.batch} examples",
-        "Machine": machine(model.system.device),
-        "Software": f"torch {torch.__version__}, Python {platform.python_version()}",
+        "Machine": known.get("machine", ""),
+        "Software": known.get("software", ""),
     }
-    return found | {f"Time for {name}": f"{s:.1f} s" for name, s in timings.parts.items() if name != "training"}
+    found |= {f"Time for {name}": f"{s:.1f} s" for name, s in timings.parts.items() if name != "training"}
+    return {name: words for name, words in found.items() if words}
+
+
+def save_training_facts(out: Path, command: str, device: torch.device | None) -> None:
+    """``training.json``, which later looks at the run read back: an evaluation may be made on another machine.
+
+    device: where it was just trained; None where nothing was left to train, and then only the command is new.
+    """
+    known = read_training_facts(out) | {"command": command}
+    if device is not None:
+        peak = round(peak_memory(device) / 2**20)
+        known |= {"machine": machine(device), "peak_mebibytes": max(peak, known.get("peak_mebibytes", 0)),
+                  "software": f"torch {torch.__version__}, Python {platform.python_version()}"}
+    write_text(out / TRAINING, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_training_facts(out: Path) -> dict[str, Any]:
+    """What ``training.json`` holds of command, machine, peak_mebibytes and software; damaged parts are left out."""
+    kinds = {"command": str, "machine": str, "peak_mebibytes": int, "software": str}
+    try:
+        found = json.loads((out / TRAINING).read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    known = found if isinstance(found, dict) else {}
+    return {name: known[name] for name, kind in kinds.items() if isinstance(known.get(name), kind)}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -91,8 +92,10 @@ def _captions_of(found: Found, file: Path, texts: dict[str, Path], described: di
     beside = texts.get(same_name(str(file.with_suffix("")))) or texts.get(same_name(str(file)))
     if beside is not None:
         try:
-            lines = read_text(found.root / beside, CAPTION_BYTES).splitlines()
-            return tuple(filter(None, map(clean, lines))), "text files"
+            text = read_text(found.root / beside, CAPTION_BYTES)
+            if "\0" in text:
+                raise Refused("it holds NUL bytes, so it is not a text")
+            return tuple(filter(None, map(clean, text.splitlines()))), "text files"
         except Refused as reason:
             found.skip(beside, str(reason))
     if file in described:
@@ -192,7 +195,7 @@ def _target(table: Path, name: str, known: dict[str, Path]) -> Path:
 def _rows(text: str, suffix: str) -> Iterator[object]:
     """Rows of a JSON-lines or CSV file; None for one that is damaged."""
     if suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         while True:
             try:
                 yield next(reader)
@@ -205,6 +208,15 @@ def _rows(text: str, suffix: str) -> Iterator[object]:
             yield json.loads(line)
         except (ValueError, RecursionError):
             yield None
+
+
+def _delimiter(text: str) -> str:
+    """What separates the columns of a CSV file: a comma, a semicolon or a tab, whichever sets file_name apart."""
+    for delimiter in ",;\t":
+        with contextlib.suppress(csv.Error):
+            if "file_name" in next(csv.reader(io.StringIO(text[:65536], newline=""), delimiter=delimiter), []):
+                return delimiter
+    return ","
 
 
 def read_text(path: Path, limit: int) -> str:

@@ -22,10 +22,17 @@ class Row:
     better: str = "higher"
     note: str = ""
 
+    def words(self) -> tuple[str, str]:
+        """``value`` and ``real`` as they are printed."""
+        return format(self.value, self.format), "" if self.real is None else format(self.real, self.format)
+
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of an evaluation, and how they were measured."""
+    """All rows of an evaluation, and how they were measured.
+
+    settings: how the pictures were made (solver, steps, guidance, shift, seed), as far as it is known.
+    """
 
     rows: list[Row]
     samples: int
@@ -35,22 +42,36 @@ class Report:
     def __getitem__(self, name: str) -> float:
         return next(row.value for row in self.rows if row.name == name)
 
+    @property
+    def how(self) -> str:
+        """What was measured, on one line: "512 samples, dpmpp_2m, 20 steps, guidance 6"."""
+        known = self.settings
+        words = [f"{self.samples} samples"]
+        if "solver" in known:
+            words += [known["solver"], f"{known['steps']} steps", f"guidance {known['guidance']:g}"]
+        words += [f"{name} {known[name]:g}" for name, usual in (("shift", 1), ("seed", 0))
+                  if known.get(name, usual) != usual]
+        return ", ".join(words)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Report:
-        return Report([Row(**row) for row in data["rows"]], data["samples"], data["note"], data["settings"])
+        """The report that ``to_dict`` gave.  ValueError, TypeError or KeyError for anything else."""
+        rows = [Row(**row) for row in data["rows"]]
+        for row in rows:
+            row.words()
+        return Report(rows, int(data["samples"]), str(data["note"]), dict(data["settings"]))
 
     def table(self):
         """A ``rich`` table for the terminal."""
         from rich.table import Table
 
-        table = Table(caption=f"{self.samples} samples. {self.note}", caption_justify="left")
+        table = Table(caption=f"{self.how}. {self.note}", caption_justify="left")
         for name, justify in (("measure", "left"), ("generated", "right"), ("real", "right"), ("better", "left"),
                               ("note", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for row in self.rows:
-            real = "" if row.real is None else format(row.real, row.format)
-            table.add_row(row.name, format(row.value, row.format), real, row.better, row.note)
+            table.add_row(row.name, *row.words(), row.better, row.note)
         return table

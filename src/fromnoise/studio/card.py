@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise.files import write_text
-from fromnoise.studio.page import Showcase, environment, report_rows
+from fromnoise.studio.page import Showcase, environment, report_how, report_rows
 
 DATA_NOTES = {
     "digits": "Optical Recognition of Handwritten Digits (E. Alpaydin and C. Kaynak, UCI Machine Learning "
     "Repository, CC BY 4.0), 1,797 scans of 8x8 pixels as they come with scikit-learn.",
-    "glyphs": "Letters and digits rendered from the typefaces that come with matplotlib (DejaVu, STIX and "
-    "Computer Modern, under their own free licences).",
+    "glyphs": "Letters and digits rendered from the DejaVu typefaces (Sans, Serif and Sans Mono) that come "
+    "with matplotlib, under their own free licence.",
     "shapes": "Scenes of coloured shapes, rendered by fromnoise itself; no outside data.",
     "folder": "Pictures from a folder on the machine of the person who trained the model. Their licence, and "
     "what it says about models trained on them, is for that person to state here.",
@@ -75,6 +75,7 @@ def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = 
         shell_evaluate=shlex.join(["fromnoise", "evaluate", run]),
         choices=recipe_in_words(showcase.recipe),
         rows=report_rows(showcase.report),
+        report_how=report_how(showcase.report),
         data=data or DATA_NOTES.get(kind, ""),
         licence=licence,
     )

@@ -39,7 +39,8 @@ class Showcase:
     film, film_prompt: one sample from noise (first) to picture (last).
     previews, preview_prompts: (step, ``[n, 1, C, H, W]``), the same n prompts and seeds as training went on.
     metrics: lines of ``metrics.jsonl``; those with a finite ``loss`` make the curve.
-    report: rows of the evaluation, or a report with ``rows`` (name, value, real, format, better, note).
+    report: rows of the evaluation, or a report with ``rows`` (name, value, real, format, better, note) and
+    ``how``, one line on what they were measured.
     facts: time, memory, size, machine, as words; the first four are shown large.
     recipe, command: the resolved recipe as JSON types, and the exact command that repeats the run.
     """
@@ -134,6 +135,11 @@ def report_rows(report: Any) -> list[dict[str, str]]:
     return rows
 
 
+def report_how(report: Any) -> str:
+    """What the rows were measured on, on one line; "" where the report does not say."""
+    return str(getattr(report, "how", ""))
+
+
 def _number(value: Any, form: str) -> str:
     """A number by a format ("{:.1%}" or ".1%"), four significant digits without one; "" for None."""
     if value is None:
@@ -162,6 +168,7 @@ def _view(s: Showcase, ident: str) -> dict[str, Any]:
         "loss": loss_svg(s.metrics, ident),
         "loss_words": _loss_words(s.metrics),
         "report": report_rows(s.report),
+        "report_how": report_how(s.report),
         "highlights": facts[:4],
         "facts": facts[4:],
         "recipe": json.dumps(s.recipe, indent=2, ensure_ascii=False) if s.recipe else "",

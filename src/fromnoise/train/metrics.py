@@ -38,14 +38,24 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a half-written last line is left out."""
+    """The lines of a metrics.jsonl; damaged ones, such as a half-written last line, are left out."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             continue
+        if _whole(line):
+            lines.append(line)
     return lines
+
+
+def _whole(line: object) -> bool:
+    """Whether a line has a step and a loss, and every number in it is one."""
+    if not isinstance(line, dict) or not {"step", "loss"} <= line.keys() or not isinstance(line["step"], int):
+        return False
+    numbers = [line[name] for name in ("loss", "lr", "seconds", "core_seconds") if name in line]
+    return all(isinstance(number, int | float) for number in numbers)
 
 
 def _tensorboard():
