@@ -185,6 +185,13 @@ def test_train_takes_a_recipe_file_and_a_run_folder(tmp_path):
     assert resolve([str(tmp_path)])[2] == tmp_path
 
 
+@pytest.mark.parametrize("name", ["/tmp/x", "../x", "..", ".", "", " ", "a\\b", "a\0b", "x" * 300])
+def test_a_recipe_cannot_send_its_run_out_of_runs(name, capsys, tmp_path):
+    (tmp_path / "evil.json").write_text(json.dumps({**recipe_dict(digits()), "name": name}))
+    assert "evil.json: name: should be a plain name" in refused(capsys, "train", str(tmp_path / "evil.json"))
+    assert "--name should be a plain name" in refused(capsys, "train", "digits", f"--name={name}")
+
+
 @pytest.mark.parametrize(("argv", "words"), [
     ("digts", 'Did you mean "digits"?'),
     ("nowhere.json", "There is no file nowhere.json"),

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 import fromnoise
 from fromnoise.config import from_dict, read_json, spec, to_dict
@@ -25,6 +26,17 @@ from fromnoise.text import Trained
 from fromnoise.types import UserError
 
 FORMAT = 1  # of recipe.json; raised when an older library could no longer read it rightly
+
+
+def _folder_name(name: str) -> str:
+    """A name that can be a folder in runs/ and leads nowhere else."""
+    if name.strip() in ("", ".", "..") or len(name.encode()) > 200 or any(c in "/\\" or ord(c) < 32 for c in name):
+        raise PydanticCustomError("name", "should be a plain name, since it names the run's folder in runs/: not empty, "
+                                          "without / or \\, and not . or ..")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_folder_name)]
 
 
 @spec
@@ -110,7 +122,7 @@ Net = Annotated[Transformer | UNet, Field(discriminator="kind")]
 class Recipe:
     """A model, its data, its training and its use."""
 
-    name: str
+    name: Name
     """What the run is called."""
     data: Data
     text: Trained = Trained()
