@@ -357,6 +357,13 @@ def test_samples_do_not_overwrite_each_other_and_can_be_made_again(run, capsys, 
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_a_picture_from_given_noise_is_not_made_again_as_another(run, capsys, tmp_path):
+    from fromnoise import load
+
+    path = load(run).sample(["3"], steps=1, noise=[[[[[0.0] * 8] * 8]]]).save(tmp_path / "a.png")
+    assert "made from noise that was given" in refused(capsys, "sample", "--like", str(path))
+
+
 def test_a_replay_can_be_varied(run, tmp_path):
     from fromnoise.generate import read_picture
 
@@ -390,6 +397,7 @@ def test_a_cut_prompt_is_said(run, capsys, tmp_path):
     ("{tmp}/nowhere x", "is not a run folder"),
     ("{run} x --n 0", "--n should be greater than or equal to 1 (got 0)"),
     ("{run} x --steps 0", "--steps should be"),
+    ("{run} x --steps 99999999999", "--steps should be less than or equal to 10000"),
     ("{run} x --guidance nan", "--guidance should be"),
     ("{run} x --guidence 2", "Did you mean --guidance?"),
     ("{run} x --solver eulr", 'Did you mean "euler"?'),

@@ -31,8 +31,8 @@ FORMAT = 1  # of recipe.json; raised when an older library could no longer read 
 def _folder_name(name: str) -> str:
     """A name that can be a folder in runs/ and leads nowhere else."""
     if name.strip() in ("", ".", "..") or len(name.encode()) > 200 or any(c in "/\\" or ord(c) < 32 for c in name):
-        raise PydanticCustomError("name", "should be a plain name, since it names the run's folder in runs/: not empty, "
-                                          "without / or \\, and not . or ..")
+        raise PydanticCustomError("name", "should be a plain name, since it names the run's folder in runs/: not "
+                                          "empty, without / or \\, and not . or ..")
     return name
 
 

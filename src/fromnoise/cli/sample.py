@@ -37,7 +37,7 @@ class Arguments:
     """Samples of each prompt; by default 4."""
     out: str | None = None
     """The PNG to write; by default the next free sample-0001.png in the run's samples folder."""
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Solver steps."""
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Classifier-free guidance; 1 is none."""
@@ -60,6 +60,9 @@ def main(argv: list[str]) -> int:
     if args.out is not None and Path(args.out).suffix.lower() != ".png":
         raise UserError(f"--out is a .png file, which keeps samples exact (got {args.out}).")
     picture = read_picture(args.like) if args.like is not None else None
+    if picture and picture["settings"].given_noise:
+        raise UserError(f"{args.like} was made from noise that was given in Python and is not in the file: "
+                        "make it again with Model.sample and the same noise.")
     run = args.run or (picture["run"] if picture else "")
     if not run:
         raise UserError('Name a run folder: fromnoise sample runs/digits "a handwritten seven".')
