@@ -36,6 +36,7 @@ def _folder_name(name: str) -> str:
     return name
 
 
+Average = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, AfterValidator(_folder_name)]
 
 
@@ -51,7 +52,7 @@ class Optimizer:
     """Learning rate of Muon."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay of both."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Average, Average] = (0.9, 0.99)
     """AdamW's averages of gradients and squared gradients."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient; a larger one is scaled down."""
@@ -152,13 +153,19 @@ def recipe_dict(recipe: Recipe) -> dict[str, Any]:
 
 def load_recipe(path: FilePath) -> Recipe:
     """The recipe in a file.  UserError where it is missing, damaged, newer than this library, or wrong."""
-    data = read_json(path)
+    return read_recipe(read_json(path), str(path))
+
+
+def read_recipe(data: Any, where: str) -> Recipe:
+    """A recipe from its JSON form.  UserError as for ``load_recipe``, naming ``where`` it stands."""
     if not isinstance(data, dict):
-        raise UserError(f"{path} is not a recipe: it must be a JSON object.")
-    version = data.pop("fromnoise", "unknown")
-    if (found := data.pop("format", FORMAT)) != FORMAT:
-        raise UserError(f"{path} was written by a newer fromnoise ({version}, recipe format {found}; this is "
+        raise UserError(f"{where} is not a recipe: it must be a JSON object.")
+    version, found = data.get("fromnoise", "unknown"), data.get("format", FORMAT)
+    if type(found) is not int or found < FORMAT:
+        raise UserError(f"{where} has recipe format {found!r:.60}, which is not known here: it must be {FORMAT}.")
+    if found > FORMAT:
+        raise UserError(f"{where} was written by a newer fromnoise ({version}, recipe format {found}; this is "
                         f"{fromnoise.__version__}, format {FORMAT}): update fromnoise to open it.")
-    return from_dict(Recipe, data, where=str(path))
+    return from_dict(Recipe, {k: v for k, v in data.items() if k not in ("format", "fromnoise")}, where)
 
 
