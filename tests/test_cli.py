@@ -89,9 +89,19 @@ def test_doctor_names_what_is_missing():
     assert faults([Requirement("torch<1")])[0].startswith("torch 2")
 
 
+@pytest.mark.parametrize("argv", [["\udcff"], ["sample", "runs/d", "\udcff"], ["train", "digits", "--name", "\udcff"]])
+def test_bytes_that_are_not_text_are_refused(argv, capsys):
+    assert "\\udcff' is not text in UTF-8" in refused(capsys, *argv)
+
+
+def test_a_prompt_in_place_of_a_run_or_a_recipe_is_no_bug(capsys):
+    for command in ("sample", "train"):
+        assert "File name too long" in refused(capsys, command, "a handwritten seven " * 20)
+
+
 def test_a_bug_is_raised_for_developers_and_kept_in_a_file_for_users(monkeypatch, capsys, tmp_path):
     def broken(argv):
-        raise ZeroDivisionError("not the user's fault")
+        raise ZeroDivisionError("not the user's fault \udcff")
 
     monkeypatch.setattr("fromnoise.cli.recipes.main", broken)
     with pytest.raises(ZeroDivisionError):
@@ -101,7 +111,7 @@ def test_a_bug_is_raised_for_developers_and_kept_in_a_file_for_users(monkeypatch
     assert main(["recipes"]) == 1
     assert "bug" in capsys.readouterr().err
     (kept,) = tmp_path.iterdir()
-    assert "ZeroDivisionError: not the user's fault" in kept.read_text()
+    assert "ZeroDivisionError: not the user's fault" in kept.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("error", "code", "words"), [
@@ -185,6 +195,13 @@ def test_train_takes_a_recipe_file_and_a_run_folder(tmp_path):
     assert resolve([str(tmp_path)])[2] == tmp_path
 
 
+@pytest.mark.parametrize("name", ["/tmp/x", "../x", "..", ".", "", " ", "a\\b", "a\0b", "x" * 300])
+def test_a_recipe_cannot_send_its_run_out_of_runs(name, capsys, tmp_path):
+    (tmp_path / "evil.json").write_text(json.dumps({**recipe_dict(digits()), "name": name}))
+    assert "evil.json: name: should be a plain name" in refused(capsys, "train", str(tmp_path / "evil.json"))
+    assert "--name should be a plain name" in refused(capsys, "train", "digits", f"--name={name}")
+
+
 @pytest.mark.parametrize(("argv", "words"), [
     ("digts", 'Did you mean "digits"?'),
     ("nowhere.json", "There is no file nowhere.json"),
@@ -207,6 +224,9 @@ def test_train_takes_a_recipe_file_and_a_run_folder(tmp_path):
     ("image", "Which folder are the pictures in? Add --data"),
     ("digits --sample.solver eulr", '--sample.solver cannot be "eulr": it should be \'euler\''),
     ("digits --train.optimizer.betas 0.9", "Missing value for argument '--train.optimizer.betas'"),
+    ("digits --train.optimizer.betas 0.9 1.5", "--train.optimizer.betas should be less than 1 (got 1.5)"),
+    ("digits --train.optimizer.betas 1.0 0.9", "--train.optimizer.betas should be less than 1 (got 1.0)"),
+    ("digits --train.optimizer.betas -0.1 0.9", "--train.optimizer.betas should be greater than or equal to 0"),
     ("digits --train.steps", "Missing value for argument '--train.steps'"),
     ("digits --train.steps 3 4", '"4" is not understood here'),
     ("digits --out=", "--out should have at least 1 character"),
@@ -221,6 +241,15 @@ def test_mistakes_are_one_sentence(argv, words, capsys, tmp_path):
     wrong["net"]["width"] = -8
     (tmp_path / "wrong.json").write_text(json.dumps(wrong))
     assert words in refused(capsys, "train", *argv.format(tmp=tmp_path).split())
+
+
+@pytest.mark.parametrize(("form", "words"), [
+    (0, "recipe format 0, which is not known here"), ("x", "recipe format 'x', which"), (True, "format True"),
+    (None, "format None"), (99, "was written by a newer fromnoise"),
+])
+def test_recipe_formats_that_are_not_known(form, words, capsys, tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps({**recipe_dict(digits()), "format": form}))
+    assert words in refused(capsys, "train", str(tmp_path / "r.json"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -350,6 +379,13 @@ def test_samples_do_not_overwrite_each_other_and_can_be_made_again(run, capsys, 
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_a_picture_from_given_noise_is_not_made_again_as_another(run, capsys, tmp_path):
+    from fromnoise import load
+
+    path = load(run).sample(["3"], steps=1, noise=[[[[[0.0] * 8] * 8]]]).save(tmp_path / "a.png")
+    assert "made from noise that was given" in refused(capsys, "sample", "--like", str(path))
+
+
 def test_a_replay_can_be_varied(run, tmp_path):
     from fromnoise.generate import read_picture
 
@@ -358,6 +394,36 @@ def test_a_replay_can_be_varied(run, tmp_path):
     assert main(["sample", "--like", str(first), "--seed", "8", "--n", "3", "--out", str(other)]) == 0
     varied = read_picture(other)["settings"]
     assert (varied.prompts, varied.seed, varied.guidance, varied.steps) == (["seven"] * 3, 8, 3.0, 2)
+
+
+def test_a_text_beside_like_is_a_prompt_unless_it_is_a_folder(run, tmp_path, capsys):
+    from fromnoise.generate import read_picture
+
+    first, other = tmp_path / "a.png", tmp_path / "b.png"
+    assert main(["sample", str(run), "seven", "--n", "2", "--steps", "2", "--out", str(first)]) == 0
+    for text in ("another", "another" * 50):
+        assert main(["sample", "--like", str(first), text, "--n", "1", "--out", str(other)]) == 0
+        assert read_picture(other)["settings"].prompts == [text]
+    assert main(["sample", "--like", str(first), str(run), "--out", str(other)]) == 0
+    assert other.read_bytes() == first.read_bytes()
+
+
+@pytest.mark.parametrize(("change", "warned"), [
+    (lambda r: r["evaluate"].update(samples=7), False), (lambda r: r.update(fromnoise="0.0.1"), False),
+    (lambda r: r.update(name="other"), False), (lambda r: r["train"].update(device="cpu", keep=9), False),
+    (lambda r: r["train"].pop("keep"), False), (lambda r: r["sample"].update(steps=7), False),
+    (lambda r: r["sample"].update(shift=2.0), True), (lambda r: r["net"].update(width=16), True),
+    (lambda r: r["train"].update(steps=3), True), (lambda r: r.update(seed=8), True),
+    (lambda r: r["net"].update(kind="later"), True),
+])
+def test_a_replay_warns_where_the_recipe_makes_other_pictures(change, warned, run):
+    from fromnoise.cli.sample import draws_alike
+    from fromnoise.recipe import load_recipe
+
+    recipe = load_recipe(run / "recipe.json")
+    said = recipe_dict(recipe)
+    change(said)
+    assert draws_alike(said, recipe) is not warned
 
 
 def test_prompts_come_from_a_file_as_well(run, tmp_path):
@@ -383,6 +449,7 @@ def test_a_cut_prompt_is_said(run, capsys, tmp_path):
     ("{tmp}/nowhere x", "is not a run folder"),
     ("{run} x --n 0", "--n should be greater than or equal to 1 (got 0)"),
     ("{run} x --steps 0", "--steps should be"),
+    ("{run} x --steps 99999999999", "--steps should be less than or equal to 10000"),
     ("{run} x --guidance nan", "--guidance should be"),
     ("{run} x --guidence 2", "Did you mean --guidance?"),
     ("{run} x --solver eulr", 'Did you mean "euler"?'),

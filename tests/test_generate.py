@@ -4,9 +4,10 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file, save_file
 from test_train import tiny
 
@@ -105,12 +106,78 @@ def test_long_prompts_are_cut_and_said(model):
 
 
 @pytest.mark.parametrize("bad", [
-    {"prompts": []}, {"steps": 0}, {"guidance": -1.0}, {"guidance": float("nan")}, {"solver": "eulr"},
-    {"size": (9, 8)}, {"size": (0, 8)}, {"seed": -1}, {"noise": torch.zeros(1, 1, 1, 4, 4)},
+    {"prompts": []}, {"prompts": [1]}, {"prompts": None}, {"prompts": "\udcff"}, {"prompts": b"one"},
+    {"steps": 0}, {"steps": 2.5}, {"steps": "3"}, {"steps": True}, {"steps": 10_001},
+    {"guidance": -1.0}, {"guidance": float("nan")}, {"guidance": "2"}, {"guidance": 10**400},
+    {"solver": "eulr"}, {"solver": ""}, {"solver": 3}, {"negative": None}, {"negative": "\udcff"},
+    {"size": (9, 8)}, {"size": (0, 8)}, {"size": 8}, {"size": (8, 8, 8)}, {"size": (8.0, 8.0)}, {"size": ()},
+    {"size": "88"}, {"seed": -1}, {"seed": None}, {"seed": 1.5}, {"seed": 2**63}, {"first": -1}, {"first": None},
+    {"batch": 0}, {"batch": -1}, {"batch": None},
+    {"noise": torch.zeros(1, 1, 1, 4, 4)}, {"noise": [[1.0], [1.0, 2.0]]}, {"noise": "loud"}, {"noise": 3},
+    {"noise": torch.full((1, 1, 1, 8, 8), torch.nan)}, {"noise": np.full((1, 1, 1, 8, 8), 1j)},
+    {"noise": torch.zeros(1, 1, 1, 8, 8, dtype=torch.complex64)}, {"noise": np.full((1, 1, 1, 8, 8), 1e300)},
 ])
 def test_bad_requests_are_sentences(model, bad):
-    with pytest.raises(UserError):
-        model.sample(**({"prompts": ["one"]} | bad))
+    with pytest.raises(UserError, match=r"^[^\n]+\.$|Did you mean|Choose one of"):
+        model.sample(**({"prompts": ["one"], "steps": 1} | bad))
+
+
+@pytest.mark.parametrize("bad", [{"enlarge": -1}, {"enlarge": 0}, {"enlarge": 1.5}, {"columns": -1}, {"columns": 0}])
+def test_a_sheet_that_cannot_be_is_a_sentence(model, tmp_path, bad):
+    with pytest.raises(UserError, match="must be a whole number"):
+        model.sample("one", steps=1).save(tmp_path / "a.png", **bad)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_and_noise_come_in_any_form(model, tmp_path):
+    noise = torch.randn(2, 1, 1, 8, 8)
+    want = model.sample(["one", "two"], noise=noise, steps=2, guidance=1.5).media
+    backwards = noise.numpy()[::-1].copy()[::-1]  # of negative stride, which torch cannot hold
+    for given in (noise.double(), noise.numpy(), noise.double().numpy(), noise.tolist(), backwards):
+        found = model.sample(["one", "two"], noise=given, steps=np.int64(2), guidance=np.float32(1.5))
+        assert torch.equal(found.media, want)
+    half = model.sample(["one", "two"], noise=noise.half(), steps=2, guidance=1.5).media
+    assert torch.equal(half, model.sample(["one", "two"], noise=noise.half().float(), steps=2, guidance=1.5).media)
+    assert read_picture(found.save(tmp_path / "a.png"))["settings"] == found.settings
+    assert torch.equal(model.starting_noise("one"), model.starting_noise(["one"]))
+
+
+def rewritten(path, change):
+    """The PNG with what it says of itself changed."""
+    with Image.open(path) as image:
+        said = json.loads(image.text["fromnoise"])
+        change(said)
+        header = PngImagePlugin.PngInfo()
+        header.add_itxt("fromnoise", json.dumps(said))
+        image.save(path, pnginfo=header)
+    return path
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    (lambda d: d["settings"].update(steps="x"), "steps must be a whole number"),
+    (lambda d: d["settings"].update(size=[8]), "size must be two whole numbers"),
+    (lambda d: d["settings"].update(prompts="abc"), "prompts must be a list"),
+    (lambda d: d["settings"].update(prompts=[3]), "prompts must be a list"),
+    (lambda d: d["settings"].update(given_noise=1), "given_noise must be true or false"),
+    (lambda d: d["settings"].update(churn=0.5), "it comes from a newer fromnoise"),
+    (lambda d: d["settings"].pop("steps"), "does not say how it was made"),
+    (lambda d: d.update(settings=[]), "does not say how it was made"),
+    (lambda d: d.update(run=5), "run must be a text"),
+    (lambda d: d.update(recipe=5), "recipe must be an object"),
+    (lambda d: d.pop("run"), "does not say how it was made"),
+    (lambda d: d.pop("recipe"), "does not say how it was made"),
+])
+def test_pictures_with_odd_words_are_sentences(model, tmp_path, change, sentence):
+    path = rewritten(model.sample("one", steps=1).save(tmp_path / "a.png"), change)
+    with pytest.raises(UserError, match=sentence):
+        read_picture(path)
+
+
+def test_a_picture_from_given_noise_says_so_and_older_ones_are_read(model, tmp_path):
+    path = model.sample("one", steps=1, noise=torch.zeros(1, 1, 1, 8, 8)).save(tmp_path / "a.png")
+    assert read_picture(path)["settings"].given_noise
+    rewritten(path, lambda d: d["settings"].pop("given_noise"))
+    assert not read_picture(path)["settings"].given_noise
 
 
 def broken(run, tmp_path, change):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
@@ -26,6 +28,8 @@ from fromnoise.weights import load_weights
 
 PNG_KEY = "fromnoise"
 
+Noise = Tensor | np.ndarray | Sequence[Any]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -39,6 +43,113 @@ class Settings:
     size: tuple[int, int]
     negative: str = ""
     first: int = 0
+    given_noise: bool = False  # the noise was the caller's: these settings alone do not make the picture again
+
+
+# ---- what a setting may be ------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()  # a lone surrogate, which is a ValueError
+    return str(value)
+
+
+def _texts(value: Any) -> list[str]:
+    found = None if isinstance(value, str | bytes) else [_text(text) for text in value]
+    if not found:
+        raise ValueError
+    return found
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        number = operator.index(value)
+        if isinstance(value, bool) or not low <= number <= high:
+            raise ValueError
+        return number
+
+    return convert
+
+
+def _guidance(value: Any) -> float:
+    if isinstance(value, str | bytes | bool) or not math.isfinite(number := float(value)) or number < 0:
+        raise ValueError
+    return number
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = map(_whole(-(2**31), 2**31), value)  # the model says which of them it can take
+    return height, width
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "prompts": (_texts, "a list of at least one text (an empty text is allowed)"),
+    "steps": (_whole(1, 10_000), "a whole number from 1 to 10,000"),
+    "guidance": (_guidance, "a number that is 0 or more"),
+    "solver": (_text, "the name of a solver"),
+    "seed": (_whole(0, 2**63 - 1), "a whole number from 0 to 2^63 - 1"),
+    "size": (_size, "two whole numbers of pixels, (height, width)"),
+    "negative": (_text, "a text"),
+    "first": (_whole(0, 2**62), "a whole number from 0 to 2^62"),
+    "given_noise": (_flag, "true or false"),
+    "run": (_text, "a text"),
+    "recipe": (_fields, "an object of fields"),
+    "batch": (_whole(1, 2**31), "a whole number that is 1 or more"),
+    "enlarge": (_whole(1, 1000), "a whole number from 1 to 1,000"),
+    "columns": (_whole(1, 2**31), "a whole number that is 1 or more"),
+}
+
+
+def checked(name: str, value: Any) -> Any:
+    """The value of a setting, in its plain type.  UserError where it cannot be."""
+    convert, meaning = RULES[name]
+    try:
+        return convert(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise UserError(f"{name} must be {meaning} (got {shown(value)}).") from None
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence: on one line, and short."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def as_noise(noise: Noise, shape: tuple[int, ...]) -> Tensor:
+    """The caller's starting noise in float32.  UserError where it has another shape or is not of finite numbers."""
+    try:
+        given = noise if isinstance(noise, Tensor) else torch.from_numpy(_real(np.asarray(noise)))
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"noise must be an array of numbers (got {shown(noise)}).") from None
+    if tuple(given.shape) != shape:
+        raise UserError(f"The noise has shape {tuple(given.shape)}, but {shape} is needed.")
+    if given.is_complex() or not bool(given.float().isfinite().all()):
+        raise UserError("The noise must be of finite real numbers: it has others, such as NaN.")
+    return given.detach().float()
+
+
+def _real(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        raise TypeError
+    with np.errstate(over="ignore"):  # what overflows is refused with what is infinite
+        return array.astype(np.float32)
+
+
+# ---- samples --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -64,13 +175,13 @@ class Output:
         """One PNG: a single sample, or a grid of them, enlarged by whole pixels to be seen well.
 
         The file carries prompts, seed, settings and recipe, from which ``fromnoise sample --like`` makes
-        it again.
+        it again, unless they were made from noise that the caller gave.
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise UserError(f"Samples are saved as .png, which keeps them exact (got {path.name}).")
-        factor = enlarge or enlargement(self.media.shape[-2])
-        sheet = grid(self.media, columns, factor)
+        factor = enlargement(self.media.shape[-2]) if enlarge is None else checked("enlarge", enlarge)
+        sheet = grid(self.media, None if columns is None else checked("columns", columns), factor)
         header = PngImagePlugin.PngInfo()
         header.add_itxt(PNG_KEY, json.dumps({
             "fromnoise": fromnoise.__version__, "run": self.run, "settings": asdict(self.settings),
@@ -94,52 +205,43 @@ class Model:
     @torch.no_grad()
     def sample(self, prompts: str | Sequence[str], *, steps: int | None = None, guidance: float | None = None,
                solver: str | None = None, size: tuple[int, int] | None = None, seed: int = 0,
-               negative: str = "", noise: Tensor | None = None, first: int = 0,
+               negative: str = "", noise: Noise | None = None, first: int = 0,
                callback: Callback | None = None, batch: int = 256) -> Output:
         """A sample for every prompt.
 
         steps, guidance, solver, size (height, width): as in the recipe unless given;  negative: what to
         steer away from, with guidance other than 1;  noise: the starting noise ``[B, T, C, h, w]``, instead
-        of seed;  first: the index of the first sample, which with the seed fixes its noise;  callback: called
-        after each solver step with a ``Progress`` (of each batch of at most ``batch``).
+        of seed, as any array of numbers;  first: the index of the first sample, which with the seed fixes its
+        noise;  callback: called after each solver step with a ``Progress`` (of each batch of at most ``batch``).
 
-        Sample i depends on (seed, first + i), its prompt and the settings alone: a batch of 16 and sixteen
-        batches of one agree to float32 rounding.  Raises UserError for settings that cannot be.
+        Sample i depends on (seed, first + i), its prompt and the settings alone: 16 samples of one call and 16
+        calls for one sample with first=0, 1, ... agree to float32 rounding.  Raises UserError for settings that
+        cannot be.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        settings = self.settings(prompts, steps, guidance, solver, size, seed, negative, first)
-        noise = self.check_noise(noise, settings)
+        batch = checked("batch", batch)
+        settings = self.settings(prompts, steps=steps, guidance=guidance, solver=solver, size=size, seed=seed,
+                                 negative=negative, first=first, given_noise=noise is not None)
+        start = None if noise is None else as_noise(noise, self.noise_shape(settings))
         parts, info = [], None
-        for i in range(0, len(prompts), batch):
-            part = replace(settings, prompts=prompts[i : i + batch], first=first + i)
-            latents, info = self._solve(part, None if noise is None else noise[i : i + batch], callback)
+        for i in range(0, len(settings.prompts), batch):
+            part = replace(settings, prompts=settings.prompts[i : i + batch], first=settings.first + i)
+            latents, info = self._solve(part, None if start is None else start[i : i + batch], callback)
             parts.append(self.system.latents.decode(latents).float().clamp(-1, 1).cpu())
         assert info is not None
-        texts = dict.fromkeys([*prompts, negative])
+        texts = dict.fromkeys([*settings.prompts, settings.negative])
         notes = tuple(note for text in texts if (note := self.system.text.cut(text)))
         return Output(torch.cat(parts), settings, info, self.recipe, self.run, notes)
 
-    def settings(self, prompts: list[str], steps: int | None, guidance: float | None, solver: str | None,
-                 size: tuple[int, int] | None, seed: int, negative: str, first: int) -> Settings:
+    def settings(self, prompts: str | Sequence[str], **given: Any) -> Settings:
         """The recipe's settings with the caller's in their place, checked."""
-        default = self.recipe.sample
-        if not prompts:
-            raise UserError("There is nothing to sample: give at least one prompt (an empty one is allowed).")
-        guidance = default.guidance if guidance is None else guidance
-        if not math.isfinite(guidance) or guidance < 0:
-            raise UserError(f"Guidance must be 0 or more (got {guidance}).")
-        if not 0 <= seed < 2**63:
-            raise UserError(f"The seed must be a whole number from 0 to 2^63 - 1 (got {seed}).")
-        height, width = size or (self.recipe.data.height, self.recipe.data.width)
-        self.system.latent_size(height, width)
-        return Settings(prompts, default.steps if steps is None else steps, guidance, solver or default.solver,
-                        seed, (height, width), negative, first)
-
-    def check_noise(self, noise: Tensor | None, settings: Settings) -> Tensor | None:
-        """The caller's starting noise, if it has the right shape."""
-        if noise is not None and tuple(noise.shape) != (want := self.noise_shape(settings)):
-            raise UserError(f"The noise has shape {tuple(noise.shape)}, but {want} is needed.")
-        return noise
+        default, data = self.recipe.sample, self.recipe.data
+        usual = {"steps": default.steps, "guidance": default.guidance, "solver": default.solver,
+                 "size": (data.height, data.width)}
+        chosen = {name: usual.get(name) if value is None else value for name, value in (usual | given).items()}
+        chosen["prompts"] = [prompts] if isinstance(prompts, str) else prompts
+        settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
+        self.system.latent_size(*settings.size)
+        return settings
 
     def noise_shape(self, settings: Settings) -> tuple[int, ...]:
         h, w = self.system.latent_size(*settings.size)
@@ -163,9 +265,10 @@ class Model:
     def _noise(self, settings: Settings) -> Tensor:
         return sample_noise(self.noise_shape(settings), settings.seed, settings.first)
 
-    def starting_noise(self, prompts: Sequence[str], seed: int = 0, size: tuple[int, int] | None = None) -> Tensor:
+    def starting_noise(self, prompts: str | Sequence[str], seed: int = 0,
+                       size: tuple[int, int] | None = None) -> Tensor:
         """The noise ``[B, T, C, h, w]`` that ``sample`` starts from for these prompts and this seed."""
-        return self._noise(self.settings(list(prompts), None, None, None, size, seed, "", 0))
+        return self._noise(self.settings(prompts, seed=seed, size=size))
 
     def encode(self, prompts: list[str]) -> Condition:
         return self.system.text.encode(prompts)
@@ -210,8 +313,18 @@ def read_picture(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a PNG that can be read.") from None
     try:
         found = json.loads(text or "")
-        settings = Settings(**found["settings"])
-        return {**found, "settings": replace(settings, size=tuple(settings.size))}
-    except (ValueError, KeyError, TypeError):
+        return {**found, "run": checked("run", found["run"]), "recipe": checked("recipe", found["recipe"]),
+                "settings": _read_settings(found["settings"], found.get("fromnoise", "unknown"))}
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} does not say how it was made: it was not saved by fromnoise, or its "
                         "metadata was removed.") from None
+    except UserError as e:
+        raise UserError(f"{path} cannot be made again: {e}") from None
+
+
+def _read_settings(found: dict[str, Any], version: str) -> Settings:
+    """Settings as they stand in a picture."""
+    if unknown := found.keys() - {f.name for f in fields(Settings)}:
+        raise UserError(f"it comes from a newer fromnoise ({version}), and this one, {fromnoise.__version__}, does not "
+                        f"know its setting {min(unknown)}; update fromnoise.")
+    return Settings(**{name: checked(name, value) for name, value in found.items()})

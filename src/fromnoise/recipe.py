@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 import fromnoise
 from fromnoise.config import from_dict, read_json, spec, to_dict
@@ -27,6 +28,18 @@ from fromnoise.types import UserError
 FORMAT = 1  # of recipe.json; raised when an older library could no longer read it rightly
 
 
+def _folder_name(name: str) -> str:
+    """A name that can be a folder in runs/ and leads nowhere else."""
+    if name.strip() in ("", ".", "..") or len(name.encode()) > 200 or any(c in "/\\" or ord(c) < 32 for c in name):
+        raise PydanticCustomError("name", "should be a plain name, since it names the run's folder in runs/: not "
+                                          "empty, without / or \\, and not . or ..")
+    return name
+
+
+Average = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, AfterValidator(_folder_name)]
+
+
 @spec
 class Optimizer:
     """How weights move: AdamW everywhere, or Muon on matrices and AdamW on the rest."""
@@ -39,7 +52,7 @@ class Optimizer:
     """Learning rate of Muon."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay of both."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Average, Average] = (0.9, 0.99)
     """AdamW's averages of gradients and squared gradients."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient; a larger one is scaled down."""
@@ -110,7 +123,7 @@ Net = Annotated[Transformer | UNet, Field(discriminator="kind")]
 class Recipe:
     """A model, its data, its training and its use."""
 
-    name: str
+    name: Name
     """What the run is called."""
     data: Data
     text: Trained = Trained()
@@ -140,13 +153,19 @@ def recipe_dict(recipe: Recipe) -> dict[str, Any]:
 
 def load_recipe(path: FilePath) -> Recipe:
     """The recipe in a file.  UserError where it is missing, damaged, newer than this library, or wrong."""
-    data = read_json(path)
+    return read_recipe(read_json(path), str(path))
+
+
+def read_recipe(data: Any, where: str) -> Recipe:
+    """A recipe from its JSON form.  UserError as for ``load_recipe``, naming ``where`` it stands."""
     if not isinstance(data, dict):
-        raise UserError(f"{path} is not a recipe: it must be a JSON object.")
-    version = data.pop("fromnoise", "unknown")
-    if (found := data.pop("format", FORMAT)) != FORMAT:
-        raise UserError(f"{path} was written by a newer fromnoise ({version}, recipe format {found}; this is "
+        raise UserError(f"{where} is not a recipe: it must be a JSON object.")
+    version, found = data.get("fromnoise", "unknown"), data.get("format", FORMAT)
+    if type(found) is not int or found < FORMAT:
+        raise UserError(f"{where} has recipe format {found!r:.60}, which is not known here: it must be {FORMAT}.")
+    if found > FORMAT:
+        raise UserError(f"{where} was written by a newer fromnoise ({version}, recipe format {found}; this is "
                         f"{fromnoise.__version__}, format {FORMAT}): update fromnoise to open it.")
-    return from_dict(Recipe, data, where=str(path))
+    return from_dict(Recipe, {k: v for k, v in data.items() if k not in ("format", "fromnoise")}, where)
 
 

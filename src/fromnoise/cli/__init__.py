@@ -19,7 +19,8 @@ COMMANDS = {
     "doctor": "what this machine has, and what is missing for what",
 }
 
-REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}  # by the disk or its owner
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS,
+           errno.ENAMETOOLONG}  # by the disk or its owner
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def answer(argv: list[str]) -> int:
     """What can be answered without loading anything; the rest goes to the command."""
+    if (odd := next((a for a in argv if not is_text(a)), None)) is not None:
+        return fail(f"The argument {odd!r} is not text in UTF-8: write it so, and rename a file that is called this.")
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help", "help"):
         print(usage())
@@ -85,6 +88,15 @@ def run(name: str, args: list[str]) -> int:
         return report_bug(e, [name, *args])
 
 
+def is_text(argument: str) -> bool:
+    """Whether an argument was UTF-8; bytes that are not come from the shell as lone surrogates."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def fail(sentence: str) -> int:
     """The exit code of a mistake, after saying what it was."""
     print(f"fromnoise: {sentence}", file=sys.stderr)
@@ -105,10 +117,11 @@ def report_bug(error: Exception, argv: list[str]) -> int:
 
     from fromnoise import __version__
 
-    with tempfile.NamedTemporaryFile("w", prefix="fromnoise-bug-", suffix=".txt", delete=False) as file:
+    with tempfile.NamedTemporaryFile("w", prefix="fromnoise-bug-", suffix=".txt", delete=False, encoding="utf-8",
+                                     errors="backslashreplace") as file:
         file.write(f"fromnoise {__version__}, Python {sys.version}\nfromnoise {shlex.join(argv)}\n\n")
         file.write("".join(traceback.format_exception(error)))
-    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    what = f"{type(error).__name__}: {error}".splitlines()[0].encode(errors="backslashreplace").decode()
     print(f"fromnoise: This is a bug of fromnoise, not your mistake ({what}). Please report it with {file.name} "
           "(FROMNOISE_DEBUG=1 shows the traceback at once).", file=sys.stderr)
     return 1

@@ -168,7 +168,8 @@ def _collect(cls: Any, values: Values, answers: Any) -> Values:
 
 def _fault(error: dict[str, Any], values: Values) -> str:
     """One of pydantic's errors: ``--train.batch should be greater than 0 (got 0)``."""
-    name = "--" + ".".join(field_path(error["loc"], values)).replace("_", "-")
+    path = [key for key in field_path(error["loc"], values) if not key.isdigit()]  # no place within a tuple
+    name = "--" + ".".join(path).replace("_", "-")
     if error["type"] == "missing":
         return f"{name} must be given"
     message = re.sub(r"^(Input|String) should|, unable to parse.*", lambda m: "should" if m[1] else "", error["msg"])

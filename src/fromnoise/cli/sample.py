@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +15,17 @@ from pydantic import Field
 from fromnoise.cli.options import parse
 from fromnoise.config import spec
 from fromnoise.generate import Settings, load, read_picture
-from fromnoise.recipe import recipe_dict
+from fromnoise.recipe import Recipe, read_recipe
+from fromnoise.train.loop import learned_from
 from fromnoise.types import UserError
 
 ABOUT = """Pictures from a trained run.
 
 fromnoise sample runs/digits "a handwritten seven" "the digit 3" --n 8
 
-fromnoise sample --like picture.png"""
+fromnoise sample --like picture.png
+
+fromnoise sample --like picture.png "another prompt" --n 2"""
 
 
 @spec
@@ -28,7 +33,7 @@ class Arguments:
     """What to sample, and how.  What is not said is as in the recipe, or as in the picture of --like."""
 
     run: tyro.conf.Positional[str] = ""
-    """The run folder; not needed with --like."""
+    """The run folder; not needed with --like, where a text that is no folder is a prompt."""
     prompts: tyro.conf.Positional[tuple[str, ...]] = ()
     """What to show; without any, pictures of nothing in particular."""
     prompts_file: str | None = None
@@ -37,7 +42,7 @@ class Arguments:
     """Samples of each prompt; by default 4."""
     out: str | None = None
     """The PNG to write; by default the next free sample-0001.png in the run's samples folder."""
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Solver steps."""
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Classifier-free guidance; 1 is none."""
@@ -59,19 +64,33 @@ def main(argv: list[str]) -> int:
     args = parse(Arguments, argv, "fromnoise sample", about=ABOUT)
     if args.out is not None and Path(args.out).suffix.lower() != ".png":
         raise UserError(f"--out is a .png file, which keeps samples exact (got {args.out}).")
+    if args.like is not None and not args.prompts and not os.path.isdir(args.run):
+        args = replace(args, run="", prompts=(args.run,) if args.run else ())
     picture = read_picture(args.like) if args.like is not None else None
+    if picture and picture["settings"].given_noise:
+        raise UserError(f"{args.like} was made from noise that was given in Python and is not in the file: "
+                        "make it again with Model.sample and the same noise.")
     run = args.run or (picture["run"] if picture else "")
     if not run:
         raise UserError('Name a run folder: fromnoise sample runs/digits "a handwritten seven".')
     prompts, settings = wanted(args, picture["settings"] if picture else None)
     model = load(run, args.device)
-    if picture and picture["recipe"] != recipe_dict(model.recipe):
+    if picture and not draws_alike(picture["recipe"], model.recipe):
         say(f"{run} is of another recipe than the picture, which will not come out the same.")
     output = model.sample(prompts, **settings)
     for note in output.notes:
         say(note)
     print(output.save(args.out or next_free(Path(run) / "samples")))
     return 0
+
+
+def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether the recipe that a picture names makes the same pictures; its name, judging and such may differ."""
+    try:
+        other = read_recipe(said, "the picture")
+    except UserError:
+        return False
+    return learned_from(other) == learned_from(recipe) and other.sample.shift == recipe.sample.shift
 
 
 def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str, Any]]:
