@@ -71,7 +71,9 @@ def test_guidance_is_what_it_says(model):
     conditional, unconditional = sample(["seven"] * 2, guidance=1.0), sample([""] * 2, guidance=1.0)
     torch.testing.assert_close(sample(["seven"] * 2, guidance=0.0), unconditional, atol=1e-5, rtol=1e-4)
     half = sample(["seven"] * 2, guidance=0.5)
-    torch.testing.assert_close(half, (conditional + unconditional) / 2, atol=1e-5, rtol=1e-4)
+    within = (conditional.abs() < 1) & (unconditional.abs() < 1)  # beyond, samples are clipped
+    assert float(within.float().mean()) > 0.5
+    torch.testing.assert_close(half[within], ((conditional + unconditional) / 2)[within], atol=1e-5, rtol=1e-4)
     negative = sample(["seven"] * 2, guidance=0.0, negative="three")
     torch.testing.assert_close(negative, sample(["three"] * 2, guidance=1.0), atol=1e-5, rtol=1e-4)
 

@@ -169,3 +169,21 @@ def read_recipe(data: Any, where: str) -> Recipe:
     return from_dict(Recipe, {k: v for k, v in data.items() if k not in ("format", "fromnoise")}, where)
 
 
+# Fields that do not change what is learned.
+OPERATIONAL = ("name", "sample.", "evaluate.", "train.device", "train.threads", "train.checkpoint_every", "train.keep",
+               "train.preview_every", "train.tracker")
+
+
+def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
+    """The fields, dotted, in which two recipes learn something else: ``{"train.batch": (64, 32)}``."""
+    old, new = _leaves(to_dict(a)), _leaves(to_dict(b))
+    return {field: (old.get(field), new.get(field)) for field in sorted(old.keys() | new.keys())
+            if old.get(field) != new.get(field) and not field.startswith(OPERATIONAL)}
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """A nested recipe as dotted fields: ``{"train.batch": 64, ...}``."""
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -15,8 +15,7 @@ from pydantic import Field
 from fromnoise.cli.options import parse
 from fromnoise.config import spec
 from fromnoise.generate import Settings, load, read_picture
-from fromnoise.recipe import Recipe, read_recipe
-from fromnoise.train.loop import learned_from
+from fromnoise.recipe import Recipe, differences, read_recipe
 from fromnoise.types import UserError
 
 ABOUT = """Pictures from a trained run.
@@ -90,7 +89,7 @@ def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
         other = read_recipe(said, "the picture")
     except UserError:
         return False
-    return learned_from(other) == learned_from(recipe) and other.sample.shift == recipe.sample.shift
+    return not differences(other, recipe) and other.sample.shift == recipe.sample.shift
 
 
 def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str, Any]]:

@@ -17,10 +17,10 @@ def shapes() -> Recipe:
         name="shapes",
         data=Shapes(objects=2),
         text=Trained(width=96, depth=1, max_length=32),
-        objective=Objective(prediction="x0", loss="velocity", max_weight=6.0, times=LogNormal(mean=0.2, std=1.4)),
+        objective=Objective(prediction="x0", loss="velocity", max_weight=6.0, times=LogNormal(mean=0.5, std=1.4)),
         net=Transformer(patch=4, width=96, depth=4),
-        train=Training(steps=2000, batch=32, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
+        train=Training(steps=2400, batch=32, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
                        checkpoint_every=200, preview_every=400),
-        sample=Sampling(guidance=2.0, steps=20, shift=2.0),
+        sample=Sampling(guidance=1.5, steps=20, shift=2.0),
         evaluate=Evaluation(samples=512),
     )

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fromnoise.config import from_dict, to_dict
 from fromnoise.random import DATA, fold
-from fromnoise.recipe import Recipe, load_recipe
+from fromnoise.recipe import Recipe, differences, load_recipe
 from fromnoise.system import System, autocast, resolve_device
 from fromnoise.train.checkpoint import (
     Checkpoint,
@@ -92,9 +92,6 @@ def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
         return trainer.run()
 
 
-# Fields that do not change what is learned, and so may differ when a run goes on.
-OPERATIONAL = ("name", "sample.", "evaluate.", "train.device", "train.threads", "train.checkpoint_every", "train.keep",
-               "train.preview_every", "train.tracker")
 # Fields that may be changed on the way: after losses that were not finite, or to train for longer.
 ADJUSTABLE = ("train.steps", "train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip",
               "train.optimizer.warmup", "train.optimizer.cooldown")
@@ -112,21 +109,12 @@ def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
         before = from_dict(Recipe, found.state["recipe"], str(out / "checkpoints"))
     else:
         return ""
-    old, new = leaves(to_dict(before)), leaves(to_dict(recipe))
-    changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and not k.startswith(OPERATIONAL)]
-    words = ", ".join(f"{k} {old.get(k)} -> {new.get(k)}" for k in changed)
-    if not set(changed) <= set(ADJUSTABLE):
+    changed = differences(before, recipe)
+    words = ", ".join(f"{field} {old} -> {new}" for field, (old, new) in changed.items())
+    if not changed.keys() <= set(ADJUSTABLE):
         raise UserError(f"{out} was trained with another recipe ({words}): choose another folder with --out, "
                         f"or delete {out} to start again.")
     return words
-
-
-def leaves(values: dict, prefix: str = "") -> dict[str, object]:
-    """A nested recipe as dotted fields: ``{"train.batch": 64, ...}``."""
-    found: dict[str, object] = {}
-    for key, value in values.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 class Trainer:
