@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import is_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from fromnoise import workflow
 from fromnoise.cli import COMMANDS, main
 from fromnoise.cli.fields import defaults, hints, kinds, meanings
 from fromnoise.cli.options import parse
@@ -92,6 +94,19 @@ def test_doctor_names_what_is_missing():
 @pytest.mark.parametrize("argv", [["\udcff"], ["sample", "runs/d", "\udcff"], ["train", "digits", "--name", "\udcff"]])
 def test_bytes_that_are_not_text_are_refused(argv, capsys):
     assert "\\udcff' is not text in UTF-8" in refused(capsys, *argv)
+
+
+@pytest.mark.parametrize(("field", "choice"), [
+    (["--objective.max-weight", "9"], []), (["--text.vocabulary", "300"], ["--text.tokenizer", "bytes"]),
+    (["--net.reach", "3"], ["--net", "transformer", "--net.positions", "rotary"]),
+    (["--train.optimizer.muon-lr", "0.1"], ["--train.optimizer.matrices", "adamw"]),
+])
+def test_a_field_without_effect_is_said(field, choice, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "train_run", lambda *_: SimpleNamespace(report=None))
+    assert main(["train", "digits", "--out", str(tmp_path), *choice, *field]) == 0
+    assert f"{field[0]} has no effect here: " in capsys.readouterr().err
+    assert main(["train", "digits", "--out", str(tmp_path), "--train.steps", "3"]) == 0
+    assert "no effect" not in capsys.readouterr().err
 
 
 def test_a_prompt_in_place_of_a_run_or_a_recipe_is_no_bug(capsys):

@@ -1,5 +1,6 @@
 """From recipe to page: what the commands do, on a small model."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -83,6 +84,16 @@ def test_damaged_lines_of_metrics_are_left_out(run, tmp_path):
     assert train_run(recipe, folder, "fromnoise train", Console(quiet=True)).metrics == showcase.metrics
     path.write_text('{"step": 12, "loss": 1.0}\n')
     assert train_run(recipe, folder, "fromnoise train", Console(quiet=True)).facts["Training time"] == "0 s"
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "SAY_EVERY", 0)
+    said = io.StringIO()
+    recipe = tiny(steps=4)
+    workflow._train_with_progress(recipe, tmp_path / "run", Console(file=said, width=200))
+    assert f"{recipe.name}: 4/4 steps, loss " in said.getvalue()
+    assert "0:00:00 left" in said.getvalue()
+    assert "\x1b" not in said.getvalue()
 
 
 def test_the_same_command_again_does_nothing_twice(run):

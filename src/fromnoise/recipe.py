@@ -181,6 +181,18 @@ def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
             if old.get(field) != new.get(field) and not field.startswith(OPERATIONAL)}
 
 
+def without_effect(recipe: Recipe) -> dict[str, str]:
+    """The fields, dotted, that the other choices leave without effect, and why."""
+    objective, optimizer, net = recipe.objective, recipe.train.optimizer, recipe.net
+    idle = {
+        "objective.max_weight": objective.prediction == objective.loss and "prediction and loss are the same",
+        "text.vocabulary": recipe.text.tokenizer == "bytes" and "the tokenizer is bytes",
+        "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
+        "train.optimizer.muon_lr": optimizer.matrices == "adamw" and "matrices use AdamW, whose rate is lr",
+    }
+    return {field: why for field, why in idle.items() if isinstance(why, str)}
+
+
 def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
     """A nested recipe as dotted fields: ``{"train.batch": 64, ...}``."""
     found: dict[str, object] = {}

@@ -18,6 +18,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from fromnoise.train.threads import available_cores, fastest_threads
 TRAINING = "training.json"
 PREVIEWS = 8  # pictures of a preview, always of the same prompts and seeds
 COLUMNS = 8  # samples of each prompt on the page
+SAY_EVERY = 30  # seconds between lines of progress where there is no terminal
 
 
 @dataclass
@@ -101,13 +103,14 @@ def summarise(recipe: Recipe, console: Console) -> None:
 
 
 def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
-    """``train`` with a live line: step, loss, speed, time left."""
+    """``train`` with a live line (step, loss, speed, time left), or with a line now and then in a log file."""
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
                TextColumn("loss {task.fields[loss]:.4f}"), TextColumn("{task.fields[speed]:.1f} steps/s"),
                TimeRemainingColumn(elapsed_when_finished=True))
-    bar = Progress(*columns, console=console)
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
     task = bar.add_task(recipe.name, total=recipe.train.steps, loss=float("nan"), speed=0.0)
     first: list[tuple[int, float]] = []
+    said = [time.perf_counter()]
 
     def started(system: System, step: int) -> None:
         parameters = sum(p.numel() for p in system.parameters())
@@ -121,6 +124,12 @@ def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
         step, start = first[0]
         speed = (line["step"] - step) / max(1e-9, time.perf_counter() - start)
         bar.update(task, completed=line["step"], loss=line["loss"], speed=speed)
+        now = time.perf_counter()
+        if not console.is_terminal and (now - said[-1] >= SAY_EVERY or line["step"] == recipe.train.steps):
+            said.append(now)
+            left = timedelta(seconds=round((recipe.train.steps - line["step"]) / max(1e-9, speed)))
+            console.print(f"{recipe.name}: {line['step']}/{recipe.train.steps} steps, loss {line['loss']:.4f}, "
+                          f"{speed:.1f} steps/s, {left} left", highlight=False)
 
     def preview(system: System, step: int) -> None:
         save_preview(Model(system), out, step)

@@ -76,6 +76,8 @@ def options(cls: Any, values: Values, prefix: str = "") -> Iterator[str]:
         inner = part(annotation, values.get(name))
         if inner is None and name != "kind":
             yield prefix + name
+            if bare(annotation) is bool:
+                yield f"{prefix}no_{name}"
         if kinds(annotation):
             yield prefix + name
         if inner is not None:

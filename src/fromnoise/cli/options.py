@@ -186,8 +186,10 @@ def _unknown(unknown: list[str], cls: Any, values: Values, prog: str) -> str:
         return f'"{token}" is not understood here: an option looks like --name value. {more}'
     name = token[2:].split("=")[0].replace("-", "_")
     if other := _of_another_kind(name.split("."), cls, values):
-        return f"{token} goes with {other}: add that to choose it. {more}"
+        return f"{token} goes with {other}. {more}"
     names = list(options(cls, values))
+    if name in names:  # it is there, but as a positional one
+        return f"There is no option {token}: write what it holds alone, without a name. {more}"
     same = [n for n in names if n.split(".")[-1] == name.split(".")[-1]]
     close = same or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"Did you mean {' or '.join('--' + n.replace('_', '-') for n in close[:3])}? " if close else ""
@@ -200,8 +202,8 @@ def _of_another_kind(path: list[str], cls: Any, values: Values) -> str:
         annotation = hints(cls).get(name)
         if annotation is None or (inner := part(annotation, values.get(name))) is None:
             return ""
-        for kind, spec in kinds(annotation).items():
-            if spec is not inner and path[depth + 1] in hints(spec):
-                return f"--{'.'.join(path[:depth + 1])} {kind}"
+        found = [kind for kind, spec in kinds(annotation).items() if path[depth + 1] in hints(spec)]
+        if found and path[depth + 1] not in hints(inner):
+            return f"--{'.'.join(path[:depth + 1])} {' or '.join(found)}, and this is {values[name]['kind']}"
         cls, values = inner, values[name]
     return ""

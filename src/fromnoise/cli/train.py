@@ -14,7 +14,7 @@ from rich.text import Text
 from fromnoise.cli.fields import Values
 from fromnoise.cli.options import parse
 from fromnoise.config import from_dict, nearest, spec, to_dict
-from fromnoise.recipe import Recipe, load_recipe
+from fromnoise.recipe import Recipe, differences, load_recipe, without_effect
 from fromnoise.recipes import RECIPES
 from fromnoise.types import UserError
 
@@ -46,6 +46,8 @@ def main(argv: list[str]) -> int:
     recipe, named, out = resolve(argv)
     console = Console(stderr=True)
     console.print(describe(recipe, named, out))
+    for field in differences(named, recipe).keys() & (idle := without_effect(recipe)).keys():
+        console.print(f"--{field.replace('_', '-')} has no effect here: {idle[field]}.", highlight=False, markup=False)
     from fromnoise.workflow import train_run
 
     showcase = train_run(recipe, out, shlex.join(["fromnoise", "train", *argv]), console)
