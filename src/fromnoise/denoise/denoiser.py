@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from fromnoise.process import Cosine, Flow, Prediction, to_x0
+from fromnoise.process import GaussianPath, Prediction, expand, to_x0
 from fromnoise.types import Condition
 
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
@@ -18,18 +18,19 @@ class Denoiser(nn.Module):
     x: ``[B, T, C, h, w]``;  t: anything that broadcasts against ``[B, T]``;  result: as x.
     """
 
-    def __init__(self, net: nn.Module, path: Flow | Cosine, prediction: Prediction):
+    def __init__(self, net: nn.Module, path: GaussianPath, prediction: Prediction):
         super().__init__()
         self.net, self.path = net, path
         self.prediction: Prediction = prediction
 
     def output(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The network's own prediction, which training compares with its target."""
-        return self.net(x, self.clock(x, t), condition)
+        t = self.clock(x, t)
+        scale = self.path.input_scale(t)
+        return self.net(x if scale is None else expand(scale, x) * x, t, condition)
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        t = self.clock(x, t)
-        return to_x0(self.prediction, self.path, self.net(x, t, condition), x, t)
+        return to_x0(self.prediction, self.path, self.output(x, t, condition), x, self.clock(x, t))
 
     @staticmethod
     def clock(x: Tensor, t: Tensor) -> Tensor:

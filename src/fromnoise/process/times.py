@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fromnoise.config import spec
-from fromnoise.process.paths import Cosine, Flow
+from fromnoise.process.gaussian import GaussianPath
 
 
 @spec
@@ -21,7 +21,7 @@ class Uniform:
 
     kind: Literal["uniform"] = "uniform"
 
-    def times(self, u: Tensor, path: Flow | Cosine) -> Tensor:
+    def times(self, u: Tensor, path: GaussianPath) -> Tensor:
         return u
 
 
@@ -35,7 +35,7 @@ class LogNormal:
     std: Annotated[float, Field(gt=0)] = 1.0
     """Its standard deviation."""
 
-    def times(self, u: Tensor, path: Flow | Cosine) -> Tensor:
+    def times(self, u: Tensor, path: GaussianPath) -> Tensor:
         # ndtri is infinite at 0 and 1; half a float32 step inside is the most extreme draw.
         z = torch.special.ndtri(u.double().clamp(2**-25, 1 - 2**-25))
         return path.time(-2 * (self.mean + self.std * z)).to(u.dtype)

@@ -3,7 +3,7 @@
 from fromnoise.data.digits import Digits
 from fromnoise.nets import UNet
 from fromnoise.process import LogNormal, Objective
-from fromnoise.recipe import Evaluation, Recipe, Sampling, Training
+from fromnoise.recipe import Evaluation, Optimizer, Recipe, Sampling, Training
 from fromnoise.text import Trained
 
 
@@ -19,7 +19,8 @@ def digits() -> Recipe:
         text=Trained(width=96, depth=1, max_length=32),
         objective=Objective(prediction="velocity", loss="velocity", times=LogNormal()),
         net=UNet(width=32, multipliers=(1, 2, 2)),
-        train=Training(steps=800, batch=64, text_dropout=0.05, checkpoint_every=200, preview_every=100),
-        sample=Sampling(guidance=1.12),
+        train=Training(steps=800, batch=64, text_dropout=0.05, optimizer=Optimizer(muon_lr=0.01), checkpoint_every=200,
+                       preview_every=100),
+        sample=Sampling(guidance=1.15),
         evaluate=Evaluation(samples=600),
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import nearest
-from fromnoise.process import Cosine, Flow
+from fromnoise.process import GaussianPath
 from fromnoise.sample.solvers import SOLVERS, Predict
 from fromnoise.types import UserError
 
@@ -39,7 +39,7 @@ class SolveInfo:
     nfe: int
 
 
-def time_grid(steps: int, path: Flow | Cosine, shift: float = 1.0) -> Tensor:
+def time_grid(steps: int, path: GaussianPath, shift: float = 1.0) -> Tensor:
     """``[steps + 1]`` float64 times from 1 to 0, even in t and then shifted towards noise."""
     if steps < 1:
         raise UserError(f"At least 1 step is needed (got {steps}).")
@@ -49,7 +49,7 @@ def time_grid(steps: int, path: Flow | Cosine, shift: float = 1.0) -> Tensor:
 
 
 @torch.no_grad()
-def solve(denoise: Predict, noise: Tensor, *, path: Flow | Cosine, solver: str = "dpmpp_2m", steps: int = 20,
+def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str = "dpmpp_2m", steps: int = 20,
           shift: float = 1.0, grid: Sequence[float] | Tensor | None = None, callback: Callback | None = None,
           return_info: bool = False) -> Any:
     """x0 from standard normal ``noise`` ``[B, ...]`` along the probability-flow ODE.

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from fromnoise.process import Cosine, Flow
+from fromnoise.process import GaussianPath
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> x0
-Step = Callable[[Predict, Flow | Cosine, Tensor, Tensor, Tensor, Any], tuple[Tensor, Tensor, Any]]
+Step = Callable[[Predict, GaussianPath, Tensor, Tensor, Tensor, Any], tuple[Tensor, Tensor, Any]]
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class Solver:
         return self.evaluations * (steps - 1) + self.last
 
 
-def ddim(path: Flow | Cosine, x: Tensor, x0: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+def ddim(path: GaussianPath, x: Tensor, x0: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
     """x' = (sigma'/sigma) x + (alpha' - alpha sigma'/sigma) x0, exact for constant x0 (Song et al. 2021, eq. 12)."""
     ratio = float(path.sigma(t_next) / path.sigma(t))
     return ratio * x + float(path.alpha(t_next) - path.alpha(t) * ratio) * x0
 
 
-def euler(denoise: Predict, path: Flow | Cosine, x: Tensor, t: Tensor, t_next: Tensor, history: Any):
+def euler(denoise: Predict, path: GaussianPath, x: Tensor, t: Tensor, t_next: Tensor, history: Any):
     """First order: DDIM, which on the flow path is Euler's rule."""
     x0 = denoise(x, t)
     return ddim(path, x, x0, t, t_next), x0, None
 
 
-def heun(denoise: Predict, path: Flow | Cosine, x: Tensor, t: Tensor, t_next: Tensor, history: Any):
+def heun(denoise: Predict, path: GaussianPath, x: Tensor, t: Tensor, t_next: Tensor, history: Any):
     """Second order: the trapezoidal rule on dx/dt, corrected from an Euler step (Karras et al. 2022, alg. 1)."""
     x0 = denoise(x, t)
     if float(t_next) == 0:  # dx/dt is not defined by x0 at t = 0; the Euler step there is exact in x0
@@ -55,13 +55,13 @@ def heun(denoise: Predict, path: Flow | Cosine, x: Tensor, t: Tensor, t_next: Te
     return x + (h / 2) * (v + v_next), x0, None
 
 
-def velocity(path: Flow | Cosine, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+def velocity(path: GaussianPath, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
     """dx/dt = alpha' x0 + sigma' (x - alpha x0) / sigma of the probability-flow ODE."""
     slope = float(path.sigma_dot(t) / path.sigma(t))
     return slope * x + float(path.alpha_dot(t) - slope * path.alpha(t)) * x0
 
 
-def dpmpp_2m(denoise: Predict, path: Flow | Cosine, x: Tensor, t: Tensor, t_next: Tensor, history: Any):
+def dpmpp_2m(denoise: Predict, path: GaussianPath, x: Tensor, t: Tensor, t_next: Tensor, history: Any):
     """Second-order multistep DPM-Solver++(2M) (Lu et al. 2022, alg. 2); one evaluation a step.
 
     The target is extrapolated from the last two x0 in half the log-SNR.  Where that is infinite (from

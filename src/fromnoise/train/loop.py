@@ -35,6 +35,7 @@ from fromnoise.train.checkpoint import (
 )
 from fromnoise.train.ema import Ema
 from fromnoise.train.lock import locked
+from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.methods import Diffusion
 from fromnoise.train.metrics import MetricsLog
 from fromnoise.train.optim import build_optimizers, rate
@@ -228,6 +229,7 @@ class Trainer:
         spec = self.recipe.train
         first, loss = self.step, float("nan")
         if self.device.type == "cpu" and self.step < spec.steps:
+            keep_freed_memory()
             self.threads = self.threads or fastest_threads(self._trial_step)
             torch.set_num_threads(self.threads)
         self.hooks.started(self.system, self.step)
