@@ -131,7 +131,7 @@ class GaussianMixture:
     # ---- the mixture at time t --------------------------------------------------------------------
 
     def _at(self, x: Tensor, t: Tensor, path: GaussianPath) -> tuple[Tensor, ...]:
-        """(alpha, sigma ``[B or 1, 1]``; in the axes of each component ``[B, K, D]``: x - alpha mu, the diagonal of S)."""
+        """(alpha, sigma ``[B or 1, 1]``; ``[B, K, D]`` in the axes of each component: x - alpha mu, and diag S)."""
         t = t.double().reshape(-1, 1)
         alpha, sigma = path.alpha(t), path.sigma(t)
         values, vectors = self._eigen
