@@ -10,8 +10,9 @@ from fromnoise.text import Trained
 def digits() -> Recipe:
     """Handwritten digits from words: 1,797 real scans, the quickest model there is.
 
-    fromnoise train digits --train.threads 1, one run of 62 core-seconds: 98.0 % caption accuracy (real scans
-    98.8 %) and a Frechet distance of 1.46 times the real floor; with guidance 1.25 99.2 % and 1.98 times.
+    fromnoise train digits --train.threads 1, 53 core-seconds: 98.7 % caption accuracy (real scans 98.8 %) and a
+    Frechet distance of 1.94, where real scans give 1.48, and 1.04 when there are as many of each class; with
+    --seed 1 98.8 % and 1.88.
     """
     return Recipe(
         name="digits",
