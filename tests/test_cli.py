@@ -18,6 +18,7 @@ from fromnoise import workflow
 from fromnoise.cli import COMMANDS, main
 from fromnoise.cli.fields import defaults, hints, kinds, meanings
 from fromnoise.cli.options import parse
+from fromnoise.cli.sample import columns_of
 from fromnoise.cli.train import describe, resolve
 from fromnoise.config import spec, to_dict
 from fromnoise.recipe import Recipe, recipe_dict
@@ -107,6 +108,13 @@ def test_a_field_without_effect_is_said(field, choice, capsys, tmp_path, monkeyp
     assert f"{field[0]} has no effect here: " in capsys.readouterr().err
     assert main(["train", "digits", "--out", str(tmp_path), "--train.steps", "3"]) == 0
     assert "no effect" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("prompts", "columns"), [
+    (["a", "a", "a", "b", "b", "b"], 3), (["a", "a", "b"], None), (["a", "b"], None), (["a"] * 4, None),
+])
+def test_each_prompt_has_its_rows(prompts, columns):
+    assert columns_of(prompts) == columns
 
 
 def test_a_prompt_in_place_of_a_run_or_a_recipe_is_no_bug(capsys):
@@ -228,7 +236,7 @@ def test_a_recipe_cannot_send_its_run_out_of_runs(name, capsys, tmp_path):
     ("digits --objective.times uniform --objective.times.std 3", "goes with --objective.times lognormal"),
     ("digits --net transfomer", 'Did you mean "transformer"?'),
     ("digits --data shape", 'Did you mean "shapes"?'),
-    ("digits --path", "--path needs a value: one of flow, cosine"),
+    ("digits --path", "--path needs a value: one of flow, trigonometric, cosine"),
     ("digits --data folder", "--data.root must be given"),
     ("{tmp}/wrong.json", "wrong.json: net.width: Input should be greater than or equal to 8 (got -8)"),
     ("digits --train.batch 0", "--train.batch should be greater than 0 (got 0)"),

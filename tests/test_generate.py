@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from test_train import tiny
 
 import fromnoise as fn
-from fromnoise.generate import read_picture
+from fromnoise.generate import Model, read_picture
 from fromnoise.nets import Transformer
 from fromnoise.train import train
 from fromnoise.types import UserError
@@ -105,6 +105,18 @@ def test_long_prompts_are_cut_and_said(model):
     assert len(out.notes) == 1
     assert "cut" in out.notes[0]
     assert not model.sample(["seven"], steps=1).notes
+
+
+def test_words_that_were_never_in_a_caption_are_named(model):
+    known = replace_words(model, ["a", "handwritten", "seven"])
+    assert not known.sample(["a handwritten seven", ""], steps=1).notes
+    (note,) = known.sample(["a seven-legged spider", "a spider"], steps=1, negative="blue").notes
+    assert note == 'No caption of the training had "legged", "spider", "blue": what comes of them is chance.'
+    assert not replace_words(model, []).sample(["a spider"], steps=1).notes
+
+
+def replace_words(model, words):
+    return Model(model.system, model.run, model.step, words)
 
 
 @pytest.mark.parametrize("bad", [
@@ -210,7 +222,7 @@ def another(folder):
 def poisoned(folder):
     from fromnoise.weights import load_weights, save_weights
 
-    tensors, tokenizer, step = load_weights(folder)
+    tensors, tokenizer, step, _ = load_weights(folder)
     next(iter(tensors.values())).view(-1)[0] = float("nan")
     save_weights(folder, tensors, tokenizer, step)
 

@@ -183,7 +183,7 @@ def test_a_stopped_run_keeps_the_facts_of_its_training(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("change", "said"), [
     (lambda r: replace(r, sample=replace(r.sample, guidance=3.0)), "60 samples, dpmpp_2m, 20 steps, guidance 3"),
     (lambda r: replace(r, sample=replace(r.sample, solver="euler", steps=4, shift=2.0)),
-     "60 samples, euler, 4 steps, guidance 1.12, shift 2"),
+     "60 samples, euler, 4 steps, guidance 1.15, shift 2"),
     (lambda r: replace(r, evaluate=Evaluation(samples=30, guidance=2.0)),
      "30 samples, dpmpp_2m, 20 steps, guidance 2"),
 ])

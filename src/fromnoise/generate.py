@@ -23,6 +23,7 @@ from fromnoise.random import sample_noise
 from fromnoise.recipe import Recipe, load_recipe, recipe_dict
 from fromnoise.sample import Callback, SolveInfo, solve
 from fromnoise.system import System, autocast, resolve_device
+from fromnoise.text import unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import load_weights
 
@@ -194,8 +195,8 @@ class Output:
 class Model:
     """A system ready to sample."""
 
-    def __init__(self, system: System, run: str = "", step: int = 0):
-        self.system, self.run, self.step = system.eval(), run, step
+    def __init__(self, system: System, run: str = "", step: int = 0, words: Sequence[str] = ()):
+        self.system, self.run, self.step, self.words = system.eval(), run, step, frozenset(words)
         self.recipe = system.recipe
 
     @property
@@ -229,8 +230,8 @@ class Model:
             parts.append(self.system.latents.decode(latents).float().clamp(-1, 1).cpu())
         assert info is not None
         texts = dict.fromkeys([*settings.prompts, settings.negative])
-        notes = tuple(note for text in texts if (note := self.system.text.cut(text)))
-        return Output(torch.cat(parts), settings, info, self.recipe, self.run, notes)
+        notes = [self.system.text.cut(text) for text in texts] + [unseen(texts, self.words)]
+        return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)))
 
     def settings(self, prompts: str | Sequence[str], **given: Any) -> Settings:
         """The recipe's settings with the caller's in their place, checked."""
@@ -284,12 +285,12 @@ def load(run: str | Path, device: str = "auto") -> Model:
         raise UserError(f"{run} is not a run folder (it has no recipe.json): give the folder that "
                         "`fromnoise train` wrote.")
     recipe = load_recipe(run / "recipe.json")
-    tensors, tokenizer, step = load_weights(run)
+    tensors, tokenizer, step, words = load_weights(run)
     system = System(recipe, recipe.text.load_tokenizer(tokenizer))
     if wrong := mismatch({k: v.shape for k, v in system.state_dict().items()}, tensors):
         raise UserError(f"The weights in {run} do not belong to its recipe: {wrong}.")
     system.load_state_dict(tensors)
-    return Model(system.to(resolve_device(device)), str(run), step)
+    return Model(system.to(resolve_device(device)), str(run), step, words)
 
 
 def mismatch(expected: dict[str, torch.Size], tensors: dict[str, Tensor]) -> str:

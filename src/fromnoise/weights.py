@@ -1,9 +1,10 @@
-"""model.safetensors: the averaged weights to use, with the tokenizer and a checksum in its header."""
+"""model.safetensors: the averaged weights to use; in its header the tokenizer, the words learned and a checksum."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,18 @@ NAME = "model.safetensors"
 KEY = "fromnoise"
 
 
-def save_weights(run: Path, tensors: dict[str, Tensor], tokenizer: str, step: int) -> None:
-    """Write the weights atomically."""
+def save_weights(run: Path, tensors: dict[str, Tensor], tokenizer: str, step: int, words: Sequence[str] = ()) -> None:
+    """Write the weights atomically.  words: those of the captions, where they are few enough to be kept."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    header = {"tokenizer": tokenizer, "step": step}
+    header = {"tokenizer": tokenizer, "step": step, "words": list(words)}
     header["sha256"] = digest(tensors, header)
     # One entry: safetensors writes several in any order, and the same run is to give the same file.
     with disk_errors(run / NAME), replacing(run / NAME) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
 
 
-def load_weights(run: Path) -> tuple[dict[str, Tensor], str, int]:
-    """(tensors, tokenizer, step).  UserError where the file is missing, damaged or not finite."""
+def load_weights(run: Path) -> tuple[dict[str, Tensor], str, int, tuple[str, ...]]:
+    """(tensors, tokenizer, step, words of the captions).  UserError where they are missing, damaged or not finite."""
     path = run / NAME
     if not path.is_file():
         raise UserError(f"{run} has no weights ({NAME}): train it first, or choose another run folder.")
@@ -48,11 +49,12 @@ def load_weights(run: Path) -> tuple[dict[str, Tensor], str, int]:
         if header.pop("sha256") != digest(tensors, header):
             raise ValueError
         tokenizer, step = str(header["tokenizer"]), int(header["step"])
+        words = tuple(map(str, header["words"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged (its checksum does not match): {again}") from None
     if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise UserError(f"{path} holds weights that are not finite numbers: go back to an earlier checkpoint.")
-    return tensors, tokenizer, step
+    return tensors, tokenizer, step, words
 
 
 def digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:

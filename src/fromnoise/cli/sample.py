@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,7 +80,7 @@ def main(argv: list[str]) -> int:
     output = model.sample(prompts, **settings)
     for note in output.notes:
         say(note)
-    print(output.save(args.out or next_free(Path(run) / "samples")))
+    print(output.save(args.out or next_free(Path(run) / "samples"), columns=columns_of(prompts)))
     return 0
 
 
@@ -105,6 +106,13 @@ def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str,
         prompts = prompts or list(dict.fromkeys(like.prompts))
     repeated = [prompt for prompt in prompts or [""] for _ in range(args.n or 4)]
     return repeated, base | {k: v for k, v in said.items() if v is not None}
+
+
+def columns_of(prompts: list[str]) -> int | None:
+    """The samples of a prompt, where there are several prompts with as many each, so that each has its rows."""
+    counts = set(Counter(prompts).values())
+    n = counts.pop()
+    return n if not counts and 1 < n <= 12 and n < len(prompts) else None
 
 
 def read_prompts(path: str) -> list[str]:

@@ -26,6 +26,7 @@ from fromnoise.config import from_dict, to_dict
 from fromnoise.random import DATA, fold
 from fromnoise.recipe import Recipe, differences, load_recipe
 from fromnoise.system import System, autocast, resolve_device
+from fromnoise.text import words_of
 from fromnoise.train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -128,6 +129,7 @@ class Trainer:
         if len(self.source) == 0:
             raise UserError("The training split has no examples.")
         self.captions = list(self.source.captions)
+        self.words = words_of(self.captions)
         # A run keeps the tokenizer that it began with: its weights mean nothing with another.
         tokenizer = (recipe.text.learn_tokenizer(self.captions) if found is None
                      else recipe.text.load_tokenizer(found.state["tokenizer"]))
@@ -194,7 +196,7 @@ class Trainer:
 
     def save_average(self) -> None:
         """model.safetensors."""
-        save_weights(self.out, self.average(), self.system.text.tokenizer.to_json(), self.step)
+        save_weights(self.out, self.average(), self.system.text.tokenizer.to_json(), self.step, self.words)
 
     def average(self) -> dict[str, Tensor]:
         names = [name for name, _ in self.system.named_parameters()]
