@@ -49,7 +49,7 @@ def load_weights(run: Path) -> tuple[dict[str, Tensor], str, int, tuple[str, ...
         if header.pop("sha256") != digest(tensors, header):
             raise ValueError
         tokenizer, step = str(header["tokenizer"]), int(header["step"])
-        words = tuple(map(str, header["words"]))
+        words = tuple(map(str, header.get("words", ())))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged (its checksum does not match): {again}") from None
     if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
