@@ -60,6 +60,8 @@ def test_paths_are_right_at_both_ends(path, dtype):
     assert path.sigma(ends)[0] == 0
     assert path.logsnr(ends)[0] == math.inf
     assert path.time(path.logsnr(ends)).tolist() == pytest.approx([0, 1], abs=1e-6)
+    beyond = torch.tensor([math.inf, 1e4, -1e4, -math.inf], dtype=dtype)
+    assert path.time(beyond).tolist() == pytest.approx([0, 0, 1, 1], abs=1e-9)
     for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot, path.logsnr_dot, path.diffusion_squared):
         assert bool(torch.isfinite(f(ends)).all()), f
     if path.kind in ("flow", "trigonometric", "cosine", "zero_terminal") or path == Shifted():

@@ -53,5 +53,12 @@ def sample_noise(shape: Sequence[int], seed: int, first: int = 0, dtype: torch.d
 
     One generator a sample: a batched ``randn`` may give a sample other numbers in another batch.
     """
-    rows = [torch.randn(tuple(shape[1:]), generator=generator(seed, first + i), dtype=dtype) for i in range(shape[0])]
-    return torch.stack(rows) if rows else torch.empty(tuple(shape), dtype=dtype)
+    return normal(fold(seed, range(first, first + shape[0])), shape[1:], dtype)
+
+
+def normal(keys: Sequence[int] | np.ndarray, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal ``[len(keys), *shape]``, row i a function of ``keys[i]`` alone."""
+    noise, source = torch.empty((len(keys), *shape), dtype=dtype), torch.Generator()
+    for row, key in zip(noise, np.asarray(keys).tolist(), strict=True):
+        row.normal_(generator=source.manual_seed(key))
+    return noise

@@ -119,7 +119,7 @@ class _LinearBeta(GaussianPath):
 
     def time_of_integral(self, B: Tensor) -> Tensor:
         """t with B(t) = B, by the form of the quadratic's root that has no cancellation."""
-        slope = self.beta_max - self.beta_min
+        slope, B = self.beta_max - self.beta_min, B.clamp(max=1e6)  # far beyond t = 1, where infinity is no number
         return 2 * B / (self.beta_min + (self.beta_min**2 + 2 * B * slope).clamp(min=0).sqrt())
 
 

@@ -1,6 +1,15 @@
-"""Solvers as pure functions of a denoiser."""
+"""Solvers as pure functions of a denoiser, and the grids they run on."""
 
-from fromnoise.sample.solve import Callback, Progress, SolveInfo, solve, time_grid
+from fromnoise.sample.grids import GRIDS, time_grid
+from fromnoise.sample.multistep import Multistep
+from fromnoise.sample.plan import Plan, Stage
+from fromnoise.sample.runge_kutta import Exponential, RungeKutta, Tableau
+from fromnoise.sample.solve import Callback, Progress, SolveInfo, solve
 from fromnoise.sample.solvers import SOLVERS, Solver
+from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, PredictorCorrector, Restart
 
-__all__ = ["SOLVERS", "Callback", "Progress", "SolveInfo", "Solver", "solve", "time_grid"]
+__all__ = [
+    "GRIDS", "SOLVERS", "Ancestral", "Callback", "Churn", "EulerMaruyama", "Exponential", "Multistep", "Plan",
+    "PredictorCorrector", "Progress", "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "solve",
+    "time_grid",
+]

@@ -1,9 +1,10 @@
-"""From noise to a sample: one loop for every solver, path and guidance."""
+"""From noise to a sample: one call for every solver, path and guidance."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,13 +12,16 @@ from torch import Tensor
 
 from fromnoise.config import nearest
 from fromnoise.process import GaussianPath
-from fromnoise.sample.solvers import SOLVERS, Predict
+from fromnoise.random import fold, normal
+from fromnoise.sample.grids import time_grid
+from fromnoise.sample.plan import Plan, Predict, Stage, run
+from fromnoise.sample.solvers import SOLVERS, Solver
 from fromnoise.types import UserError
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback sees after each step: x at ``t_next`` and the x0 that was predicted at ``t``."""
+    """What a callback sees after each step: x at ``t_next`` and the x0 that was last predicted on the way there."""
 
     step: int
     steps: int
@@ -39,44 +43,75 @@ class SolveInfo:
     nfe: int
 
 
-def time_grid(steps: int, path: GaussianPath, shift: float = 1.0) -> Tensor:
-    """``[steps + 1]`` float64 times from 1 to 0, even in t and then shifted towards noise."""
-    if steps < 1:
-        raise UserError(f"At least 1 step is needed (got {steps}).")
-    if shift <= 0:
-        raise UserError(f"The grid's shift must be greater than 0 (got {shift}).")
-    return path.shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift)
-
-
 @torch.no_grad()
-def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str = "dpmpp_2m", steps: int = 20,
-          shift: float = 1.0, grid: Sequence[float] | Tensor | None = None, callback: Callback | None = None,
+def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | Solver = "dpmpp_2m",
+          nfe: int | None = None, steps: int | None = None, grid: str | Sequence[float] | Tensor = "uniform",
+          shift: float = 1.0, seed: int = 0, first: int = 0, callback: Callback | None = None,
           return_info: bool = False) -> Any:
-    """x0 from standard normal ``noise`` ``[B, ...]`` along the probability-flow ODE.
+    """x0 from standard normal ``noise`` ``[B, ...]``.
 
-    denoise: ``(x, t) -> x0`` with t a scalar tensor;  grid: times from noise to clean, instead of
-    ``steps`` and ``shift``;  callback: called after every step with a ``Progress``.
-    Returns x0 as ``noise``, or ``(x0, SolveInfo)``.
+    denoise: ``(x, t) -> x0`` with t a scalar tensor;  nfe: evaluations of it, spent exactly, or steps: steps (by
+    default 20);  grid: the name of a grid, or times from noise to clean;  shift: of a named grid, towards noise;
+    seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  callback:
+    called after every step with a ``Progress``.
+    Returns x0 as ``noise``, or ``(x0, SolveInfo)``.  UserError for what a solver cannot do.
     """
-    if solver not in SOLVERS:
-        raise UserError(f'There is no solver "{solver}". {nearest(solver, SOLVERS)}')
-    times = time_grid(steps, path, shift) if grid is None else checked_grid(grid)
-    chosen = SOLVERS[solver]
-    x, history = float(path.sigma(times[0])) * noise, None
-    count = len(times) - 1
-    for i, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
-        x, x0, history = chosen.step(denoise, path, x, t, t_next, history)
-        if callback is not None:
-            callback(Progress(i + 1, count, float(t), float(t_next), x, x0))
-    info = SolveInfo(solver, tuple(times.tolist()), chosen.nfe(count))
+    name, chosen = named(solver)
+    times = time_grid(step_count(name, chosen, nfe, steps), path, grid, shift)
+    table = plan(chosen, path, tuple(times.tolist()))
+    fresh = fresh_noise(seed, first) if table.stochastic else None
+    x = run(table, denoise, table.start_std * noise, fresh, watcher(table, callback))
+    info = SolveInfo(name, table.grid, table.nfe)
     return (x, info) if return_info else x
 
 
-def checked_grid(grid: Sequence[float] | Tensor) -> Tensor:
-    """A user's grid as float64; it must fall strictly and stay inside [0, 1]."""
-    times = torch.as_tensor(grid, dtype=torch.float64)
-    if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
-        raise UserError("A grid is a list of at least two times that fall strictly, such as [1, 0.5, 0].")
-    if float(times[0]) > 1 or float(times[-1]) < 0:
-        raise UserError("The times of a grid must lie between 1 (noise) and 0 (clean).")
-    return times
+def named(solver: str | Solver) -> tuple[str, Solver]:
+    """(name, solver)."""
+    if not isinstance(solver, str):
+        return type(solver).__name__, solver
+    if solver not in SOLVERS:
+        raise UserError(f'There is no solver "{solver}". {nearest(solver, SOLVERS)}')
+    return solver, SOLVERS[solver]
+
+
+def step_count(name: str, solver: Solver, nfe: int | None, steps: int | None) -> int:
+    """The steps to take, from the evaluations to spend or the steps asked for."""
+    if nfe is None:
+        return 20 if steps is None else steps
+    if steps is not None:
+        raise UserError("Give the number of steps or of evaluations (nfe), not both.")
+    found = solver.steps(nfe) if nfe >= 1 else None
+    if found is None:
+        near = [n for n in range(max(1, nfe - 40), nfe + 41) if solver.steps(n)]
+        close = sorted(near, key=lambda n: (abs(n - nfe), n))[:2]
+        raise UserError(f"{name} cannot spend exactly {nfe} evaluations"
+                        + (f": it can spend {' or '.join(map(str, sorted(close)))}." if close else "."))
+    return found
+
+
+@lru_cache(maxsize=64)
+def plan(solver: Solver, path: GaussianPath, times: tuple[float, ...]) -> Plan:
+    """The table of a solver on a path and grid; made once."""
+    return solver.plan(path, torch.tensor(times, dtype=torch.float64))
+
+
+def fresh_noise(seed: int, first: int) -> Callable[[int, Tensor], Tensor]:
+    """Standard normal noise for stage ``i``: sample b's is a function of (seed, first + b, i) alone."""
+
+    def noise(stage: int, like: Tensor) -> Tensor:
+        return normal(fold(seed, range(first, first + len(like)), stage), like.shape[1:]).to(like)
+
+    return noise
+
+
+def watcher(table: Plan, callback: Callback | None) -> Callable[[Stage, Tensor, Tensor | None], None] | None:
+    """``callback`` after each stage that completes a step."""
+    if callback is None:
+        return None
+
+    def watch(stage: Stage, x: Tensor, x0: Tensor | None) -> None:
+        if stage.step is not None:
+            callback(Progress(stage.step, len(table.grid) - 1, table.grid[stage.step - 1], table.grid[stage.step], x,
+                              x if x0 is None else x0))
+
+    return watch

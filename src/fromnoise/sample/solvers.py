@@ -1,85 +1,74 @@
-"""Solvers: pure functions from one time to the next.
+"""The solvers by name: settings of a few classes, each with its paper.
 
-A step gets the pair (t, t_next) and the history that earlier steps returned, and gives x at t_next,
-the x0 predicted at t, and the new history.  Nothing is remembered anywhere else.  Times are float64
-scalars on the CPU, so the coefficients are Python floats and no step waits for the device.
+A solver is anything with ``plan(path, times) -> Plan`` and ``steps(nfe)``, the number of steps that spends
+exactly so many evaluations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from torch import Tensor
 
 from fromnoise.process import GaussianPath
-
-Predict = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> x0
-Step = Callable[[Predict, GaussianPath, Tensor, Tensor, Tensor, Any], tuple[Tensor, Tensor, Any]]
-
-
-@dataclass(frozen=True)
-class Solver:
-    """A step and what it costs: ``evaluations`` a step, and in the last step, which may need fewer."""
-
-    step: Step
-    evaluations: int
-    last: int
-
-    def nfe(self, steps: int) -> int:
-        return self.evaluations * (steps - 1) + self.last
+from fromnoise.sample.multistep import Multistep
+from fromnoise.sample.plan import Plan
+from fromnoise.sample.runge_kutta import HEUN, MIDPOINT, RK4, Exponential, RungeKutta
+from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, PredictorCorrector, Restart
 
 
-def ddim(path: GaussianPath, x: Tensor, x0: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
-    """x' = (sigma'/sigma) x + (alpha' - alpha sigma'/sigma) x0, exact for constant x0 (Song et al. 2021, eq. 12)."""
-    ratio = float(path.sigma(t_next) / path.sigma(t))
-    return ratio * x + float(path.alpha(t_next) - path.alpha(t) * ratio) * x0
+class Solver(Protocol):
+    """A rule that turns a path and a grid into a plan."""
 
+    @property
+    def multiple(self) -> int:
+        """Evaluations a step."""
+        ...
 
-def euler(denoise: Predict, path: GaussianPath, x: Tensor, t: Tensor, t_next: Tensor, history: Any):
-    """First order: DDIM, which on the flow path is Euler's rule."""
-    x0 = denoise(x, t)
-    return ddim(path, x, x0, t, t_next), x0, None
+    def steps(self, nfe: int) -> int | None:
+        """The number of steps that spends exactly ``nfe`` evaluations, or None."""
+        ...
 
-
-def heun(denoise: Predict, path: GaussianPath, x: Tensor, t: Tensor, t_next: Tensor, history: Any):
-    """Second order: the trapezoidal rule on dx/dt, corrected from an Euler step (Karras et al. 2022, alg. 1)."""
-    x0 = denoise(x, t)
-    if float(t_next) == 0:  # dx/dt is not defined by x0 at t = 0; the Euler step there is exact in x0
-        return x0, x0, None
-    v = velocity(path, x, x0, t)
-    h = float(t_next - t)
-    guess = x + h * v
-    v_next = velocity(path, guess, denoise(guess, t_next), t_next)
-    return x + (h / 2) * (v + v_next), x0, None
-
-
-def velocity(path: GaussianPath, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
-    """dx/dt = alpha' x0 + sigma' (x - alpha x0) / sigma of the probability-flow ODE."""
-    slope = float(path.sigma_dot(t) / path.sigma(t))
-    return slope * x + float(path.alpha_dot(t) - slope * path.alpha(t)) * x0
-
-
-def dpmpp_2m(denoise: Predict, path: GaussianPath, x: Tensor, t: Tensor, t_next: Tensor, history: Any):
-    """Second-order multistep DPM-Solver++(2M) (Lu et al. 2022, alg. 2); one evaluation a step.
-
-    The target is extrapolated from the last two x0 in half the log-SNR.  Where that is infinite (from
-    t = 1, to t = 0) the step is first order.
-    """
-    x0 = denoise(x, t)
-    target = x0
-    if history is not None and float(t_next) > 0:
-        x0_previous, t_previous = history
-        if float(t_previous) < 1:
-            h = float(path.logsnr(t_next) - path.logsnr(t))
-            h_previous = float(path.logsnr(t) - path.logsnr(t_previous))
-            target = x0 + (h / (2 * h_previous)) * (x0 - x0_previous)
-    return ddim(path, x, target, t, t_next), x0, (x0, t)
+    def plan(self, path: GaussianPath, times: Tensor) -> Plan:
+        """The table for a grid of falling times ``[steps + 1]``."""
+        ...
 
 
 SOLVERS: dict[str, Solver] = {
-    "euler": Solver(euler, evaluations=1, last=1),
-    "heun": Solver(heun, evaluations=2, last=1),
-    "dpmpp_2m": Solver(dpmpp_2m, evaluations=1, last=1),
+    # One evaluation a step: first order, then multistep.
+    "euler": Multistep(order=1),  # in the coordinates of x0: DDIM (Song et al. 2021a)
+    "ddim": Multistep(order=1),
+    "dpmpp_2m": Multistep(order=2, weights="bh2"),  # Lu et al. 2022b
+    "dpmpp_3m": Multistep(order=3),
+    "unipc_1": Multistep(order=1, weights="bh2", corrector=True, lower_final=True),  # Zhao et al. 2023
+    "unipc_2": Multistep(order=2, weights="bh2", corrector=True, lower_final=True),
+    "unipc_3": Multistep(order=3, weights="bh2", corrector=True, lower_final=True),
+    "unipc_2_bh1": Multistep(order=2, weights="bh1", corrector=True, lower_final=True),
+    "unipc_3_bh1": Multistep(order=3, weights="bh1", corrector=True, lower_final=True),
+    "deis_2": Multistep(order=2, target="eps", variable="t"),  # tAB, Zhang and Chen 2022
+    "deis_3": Multistep(order=3, target="eps", variable="t"),
+    "deis_4": Multistep(order=4, target="eps", variable="t"),
+    "ipndm_2": Multistep(order=2, target="eps", weights="even"),  # Liu et al. 2022, Zhang and Chen 2022
+    "ipndm_3": Multistep(order=3, target="eps", weights="even"),
+    "ipndm_4": Multistep(order=4, target="eps", weights="even"),
+    "lms": Multistep(order=4, target="eps", variable="sigma"),
+    "abm_angle": Multistep(order=3, target="v", variable="angle", corrector=True, final="extrapolate"),
+    "abm_flow": Multistep(order=3, target="x0", variable="flow", corrector=True, final="extrapolate"),
+    # Several evaluations a step.
+    "heun": RungeKutta(HEUN, target="eps"),  # Karras et al. 2022
+    "midpoint": RungeKutta(MIDPOINT, target="velocity"),  # RF-Solver, Wang et al. 2024
+    "rk4": RungeKutta(RK4, target="v"),
+    "dpm_2": Exponential("eps", (0.5,), "short"),  # DPM-Solver-2, Lu et al. 2022a
+    "dpm_3": Exponential("eps", (1 / 3, 2 / 3)),
+    "dpmpp_2s": Exponential("x0", (0.5,), "short"),  # Lu et al. 2022b
+    # With fresh noise.
+    "ancestral": Ancestral(),  # Ho et al. 2020
+    "euler_maruyama": EulerMaruyama(),  # Song et al. 2021b
+    "pc": PredictorCorrector(),
+    "dpmpp_2m_sde": Multistep(order=2, weights="bh2", tau=1.0),
+    "sa_solver": Multistep(order=3, corrector=True, tau=1.0),  # Xue et al. 2023
+    "er_sde_2": Multistep(order=2, extended=True, variable="sigma"),  # Cui et al. 2023
+    "er_sde_3": Multistep(order=3, extended=True, variable="sigma"),
+    "churn": Churn(),  # Karras et al. 2022
+    "restart": Restart(),  # Xu et al. 2023
 }

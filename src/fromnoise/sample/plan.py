@@ -1,0 +1,106 @@
+"""A solver as a table: every state is a weighted sum of earlier states, earlier predictions and fresh noise.
+
+    x_i = sum_j  a_ij x_j  +  sum_j  b_ij D_j  +  s_i z_i,          D_j = denoise(x_j, t_j)
+
+Euler, Runge-Kutta, multistep, predictor-corrector and SDE solvers differ in nothing but the numbers, which
+are known before the first evaluation.  So a solver is a function of (path, grid) that returns this table,
+one loop runs all of them, and a step costs as many operations as it has numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> x0
+Noise = Callable[[int, Tensor], Tensor]  # (stage, like) -> standard normal noise
+Weights = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One new state.
+
+    t: its time;  states, predictions: (index, weight) of what it is made of;  noise: standard deviation of the
+    fresh noise in it;  evaluate: whether the denoiser is asked there;  step: which grid point it is the final
+    state of, or None for a state on the way.
+    """
+
+    t: float
+    states: Weights
+    predictions: Weights = ()
+    noise: float = 0.0
+    evaluate: bool = True
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A start and the stages after it; state 0 is ``start_std`` times standard normal noise at ``grid[0]``."""
+
+    grid: tuple[float, ...]
+    start_std: float
+    stages: tuple[Stage, ...]
+    evaluate_start: bool = True
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the denoiser."""
+        return self.evaluate_start + sum(stage.evaluate for stage in self.stages)
+
+    @property
+    def stochastic(self) -> bool:
+        return any(stage.noise for stage in self.stages)
+
+    @cached_property
+    def last_use(self) -> list[list[tuple[str, int]]]:
+        """For each stage, the states and predictions that are not needed after it."""
+        last: dict[tuple[str, int], int] = {}
+        for i, stage in enumerate(self.stages):
+            last |= {("x", j): i for j, _ in stage.states} | {("d", j): i for j, _ in stage.predictions}
+        done: list[list[tuple[str, int]]] = [[] for _ in self.stages]
+        for name, i in last.items():
+            done[i].append(name)
+        return done
+
+
+Watch = Callable[[Stage, Tensor, Tensor | None], None]  # (stage, its x, the newest prediction that led there)
+
+
+def run(plan: Plan, denoise: Predict, x: Tensor, noise: Noise | None = None, watch: Watch | None = None) -> Tensor:
+    """The last state, from ``x`` = state 0.
+
+    A clock is given to the denoiser as a float64 scalar on the CPU, so nothing here waits for a device.
+    """
+    held: dict[tuple[str, int], Tensor] = {("x", 0): x}
+    newest = None
+    if plan.evaluate_start:
+        newest = held["d", 0] = denoise(x, torch.tensor(plan.grid[0], dtype=torch.float64))
+    for i, (stage, done) in enumerate(zip(plan.stages, plan.last_use, strict=True), start=1):
+        x = combine([(held["x", j], w) for j, w in stage.states] + [(held["d", j], w) for j, w in stage.predictions])
+        if stage.noise:
+            if noise is None:
+                raise ValueError("this plan needs noise")
+            x.add_(noise(i, x), alpha=stage.noise)
+        for name in done:
+            held.pop(name, None)
+        held["x", i] = x
+        if watch is not None:
+            watch(stage, x, newest)
+        if stage.evaluate:
+            newest = held["d", i] = denoise(x, torch.tensor(stage.t, dtype=torch.float64))
+    return x
+
+
+def combine(terms: list[tuple[Tensor, float]]) -> Tensor:
+    """sum_k w_k y_k, in as many sample-sized operations as there are terms."""
+    (first, weight), *rest = terms
+    total = first * weight
+    for value, w in rest:
+        total.add_(value, alpha=w)
+    return total
