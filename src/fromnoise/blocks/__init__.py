@@ -15,6 +15,6 @@ from fromnoise.blocks.perturb import UNDISTURBED, Perturbation
 
 __all__ = [
     "UNDISTURBED", "Attention", "Block", "FeedForward", "Perturbation", "RelativeBias", "TimeEmbedding",
-    "attend", "attend_math", "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate", "token_shift", "unpatchify",
-    "word_shift",
+    "attend", "attend_math", "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate",
+    "token_shift", "unpatchify", "word_shift",
 ]

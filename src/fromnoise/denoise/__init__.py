@@ -9,6 +9,7 @@ from fromnoise.denoise.guidance import (
     mixed,
     zero_init,
 )
+from fromnoise.denoise.inpaint import measured, replaced, start_from
 from fromnoise.denoise.passes import Counted, passes, under
 from fromnoise.denoise.perturbed import perturbed
 from fromnoise.denoise.rescheduled import rescheduled
@@ -19,6 +20,6 @@ from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 __all__ = [
     "Counted", "Denoise", "Denoiser", "Rule", "Schedule",
     "autoguidance", "cfg_zero", "classifier_free", "classifier_guided", "dynamic_threshold", "gradient_of", "in_space",
-    "linear", "mixed", "optimised", "passes", "perturbed", "projected", "rescaled", "rescheduled", "scale_of", "static_threshold",
-    "under", "zero_init",
+    "linear", "measured", "mixed", "optimised", "passes", "perturbed", "projected", "replaced", "rescaled",
+    "rescheduled", "scale_of", "start_from", "static_threshold", "under", "zero_init",
 ]

@@ -24,7 +24,7 @@ class Denoiser(nn.Module):
         self.prediction: Prediction = prediction
 
     def output(self, x: Tensor, t: Tensor, condition: Condition, **told) -> Tensor:
-        """The network's own prediction, which training compares with its target; ``told``: what else the network is told."""
+        """The network's own prediction, which training compares with its target; ``told`` goes to the network."""
         t = self.clock(x, t)
         scale = self.path.input_scale(t)
         return self.net(x if scale is None else expand(scale, x) * x, t, condition, **told)

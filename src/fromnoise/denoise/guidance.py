@@ -140,6 +140,8 @@ def zero_init(denoise: Denoise, path: GaussianPath, above: float = 0.96) -> Deno
         if everywhere(~early):
             return denoise(x, t, condition)
         still = to_x0("velocity", path, torch.zeros_like(x), x, aligned(t, x))
-        return still if everywhere(early) else torch.where(expand(early, x).to(x.device), still, denoise(x, t, condition))
+        if everywhere(early):
+            return still
+        return torch.where(expand(early, x).to(x.device), still, denoise(x, t, condition))
 
     return guided
