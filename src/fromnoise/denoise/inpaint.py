@@ -19,10 +19,10 @@ from fromnoise.types import Condition
 
 
 def start_from(x0: Tensor, noise: Tensor, path: GaussianPath, t: float) -> Tensor:
-    """The noise from which a solver whose grid starts at ``t`` starts at alpha x0 + sigma noise (SDEdit, Meng et al. 2021).
+    """The noise that makes a solver whose grid begins at ``t`` begin at alpha x0 + sigma noise.
 
-    Solvers scale what they are given by sigma(t), so it is noise + alpha / sigma x0.  ValueError where there is no
-    noise at ``t``.
+    (SDEdit, Meng et al. 2021.)  Solvers scale what they are given by sigma(t), so it is noise + alpha / sigma x0.
+    ValueError where there is no noise at ``t``.
     """
     time = torch.tensor(t, dtype=torch.float64)
     alpha, sigma = float(path.alpha(time)), float(path.sigma(time))
@@ -77,10 +77,12 @@ def conjugate_gradients(A, b: Tensor, iterations: int) -> Tensor:
     """z with A z = b for a symmetric positive A, every sample of ``[B, ...]`` by itself (Hestenes and Stiefel 1952)."""
     z, r = torch.zeros_like(b), b
     p, rr = r, dot(r, r)
-    start = rr
+    start, eps = rr, torch.finfo(rr.dtype).eps
     for _ in range(iterations):
         Ap = A(p)
-        step = torch.where(rr > 1e-28 * start, rr / positive(dot(p, Ap)), 0.0)
+        curve = dot(p, Ap)
+        going = (rr > eps**2 * start) & (curve > 0)
+        step = torch.where(going, rr / positive(curve), 0.0)
         z, r = z + step * p, r - step * Ap
         rr, before = dot(r, r), rr
         p = r + (rr / positive(before)) * p

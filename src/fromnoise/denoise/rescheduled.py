@@ -19,9 +19,11 @@ def rescheduled(denoise: Denoise, trained: GaussianPath, sampled: GaussianPath) 
     both ends.  Where the new path is noisier than the old one ever was, the network is asked at its noisiest.
     """
 
+    noisiest = float(trained.logsnr(torch.ones((), dtype=torch.float64)))
+
     def moved(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         t = t.double()  # float32 does not tell log-SNRs near the ends apart
-        before = trained.time(sampled.logsnr(t))
+        before = trained.time(sampled.logsnr(t).clamp(min=noisiest))
         factor = _length(trained, before) / _length(sampled, t)
         return denoise(aligned(factor, x) * x, before, condition)
 

@@ -49,7 +49,7 @@ def rescaled(share: float = 0.7, rule: Rule = linear) -> Rule:
 def projected(eta: float = 0.0, norm: float | None = None, momentum: float = 0.0) -> Rule:
     """Adaptive projected guidance (Sadat et al. 2024): c + (s - 1) d, with d made of c - u in three steps.
 
-    1. momentum: d becomes d + momentum * (the d of the evaluation before).  Theirs is negative, about -0.5.
+    1. momentum: d becomes d + momentum * (the d of the evaluation before).  Theirs is negative.
     2. norm: where d is longer than this, it is shortened to it; None leaves it.
     3. eta: the part of d along c, which saturates, is multiplied by eta; the rest is kept.
 
