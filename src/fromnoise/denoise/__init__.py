@@ -1,5 +1,6 @@
 """Denoisers, and guidance: from denoisers to a denoiser."""
 
+from fromnoise.denoise.choice import APG, CFG, CFGZero, Guidance
 from fromnoise.denoise.denoiser import Denoise, Denoiser
 from fromnoise.denoise.guidance import (
     autoguidance,
@@ -18,7 +19,7 @@ from fromnoise.denoise.schedule import Schedule, scale_of
 from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 
 __all__ = [
-    "Counted", "Denoise", "Denoiser", "Rule", "Schedule",
+    "APG", "CFG", "CFGZero", "Counted", "Denoise", "Denoiser", "Guidance", "Rule", "Schedule",
     "autoguidance", "cfg_zero", "classifier_free", "classifier_guided", "dynamic_threshold", "gradient_of", "in_space",
     "linear", "measured", "mixed", "optimised", "passes", "perturbed", "projected", "replaced", "rescaled",
     "rescheduled", "scale_of", "start_from", "static_threshold", "under", "zero_init",
