@@ -8,7 +8,6 @@ import torch
 from torch.testing import assert_close
 
 from fromnoise.analytic import GaussianMixture, ode_map, ring
-from fromnoise.blocks import rms_norm
 from fromnoise.config import from_dict, to_dict
 from fromnoise.denoise import (
     APG,
@@ -25,16 +24,12 @@ from fromnoise.denoise import (
     gradient_of,
     in_space,
     linear,
-    measured,
     mixed,
     passes,
-    perturbed,
     projected,
-    replaced,
     rescaled,
     rescheduled,
     scale_of,
-    start_from,
     static_threshold,
     under,
     zero_init,
@@ -172,6 +167,14 @@ def test_scales_of_other_systems():
     assert scale_of("sdxl", 5.0) == 5.0
     with pytest.raises(UserError, match='Did you mean "flux"'):
         scale_of("flux9", 3.0)
+
+
+def random_net(spec, text=16):
+    net = spec.build(3, text).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(0.2 * torch.randn(p.shape))
+    return net.requires_grad_(False)
 
 
 # ---- several conditions, batching and counting ----------------------------------------------------------
@@ -455,220 +458,6 @@ def test_a_path_beyond_the_trained_one_is_sampled_from_its_noisiest():
     moved = rescheduled(lambda x, t, _: plain(x, t), VP(), Flow())
     x0 = solve(under(moved, Condition()), noise, path=Flow(), solver="heun", steps=100)
     assert_close(x0, ode_map(world, noise, Flow()), atol=0.02, rtol=0)
-
-
-# ---- perturbed networks ---------------------------------------------------------------------------------
-
-
-def random_net(spec, text=16):
-    net = spec.build(3, text).double()
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(0.2 * torch.randn(p.shape))
-    return net.requires_grad_(False)
-
-
-def by_hand(attention, words):
-    """Perturbed attention as a loop: a word attends to everything, a place to the words and itself."""
-    def forward(x, bias=None, rotary=None):
-        assert rotary is None
-        B, N, D = x.shape
-        heads, d = attention.heads, D // attention.heads
-        q, k, v = ((x @ w.mT).view(B, N, heads, d) for w in attention.qkv)
-        q, k = rms_norm(q) * attention.q_scale, rms_norm(k) * attention.k_scale
-        out = torch.zeros_like(v)
-        for n in range(N):
-            seen = list(range(N)) if n < words else [*range(words), n]
-            logits = torch.einsum("bhd,bmhd->bhm", q[:, n], k[:, seen]) / math.sqrt(d)
-            if bias is not None:
-                logits = logits + bias[:, :, n if bias.shape[2] > 1 else 0][..., seen]
-            out[:, n] = torch.einsum("bhm,bmhd->bhd", logits.softmax(-1), v[:, seen])
-        return attention.out(out.reshape(B, N, D))
-
-    return forward
-
-
-def inputs():
-    return torch.randn(2, 1, 3, 4, 6).double(), torch.rand(2, 1).double(), Condition(torch.randn(2, 3, 16).double())
-
-
-TRUNK = Transformer(width=32, depth=3, heads=2, patch=2)
-
-
-@pytest.mark.parametrize("words", [0, 4])
-@pytest.mark.parametrize("frames", [1, 2])
-def test_perturbed_attention_equals_its_slow_twin(words, frames, monkeypatch):
-    net = random_net(TRUNK)
-    x, t = torch.randn(2, frames, 3, 4, 6).double(), torch.rand(2, frames).double()
-    mask = torch.tensor([[True] * 4, [True, True, False, False]])
-    condition = Condition(torch.randn(2, words, 16).double(), mask) if words else Condition()
-    denoiser = Denoiser(net, Flow(), "velocity")
-    weak = perturbed(denoiser, [0, -1])(x, t, condition)
-    plain = denoiser(x, t, condition)
-    for layer in (0, 2):
-        monkeypatch.setattr(net.blocks[layer].attention, "forward", by_hand(net.blocks[layer].attention, words))
-    assert_close(weak, denoiser(x, t, condition))
-    assert float((weak - plain).abs().max()) > 1e-3
-
-
-def test_without_words_perturbed_attention_passes_the_values_on(monkeypatch):
-    """Softmax over one place is 1, so that the attention map is the identity."""
-    net = random_net(TRUNK)
-    denoiser, (x, t) = Denoiser(net, Flow(), "x0"), (torch.randn(2, 1, 3, 4, 6).double(), torch.tensor(0.3))
-    weak = perturbed(denoiser, [1])(x, t, Condition())
-    attention = net.blocks[1].attention
-    monkeypatch.setattr(attention, "forward", lambda x, *_: attention.out(x @ attention.qkv[2].mT))
-    assert_close(weak, denoiser(x, t, Condition()))
-
-
-def test_skipping_layers_is_the_network_without_them():
-    net = random_net(TRUNK)
-    denoiser = Denoiser(net, Flow(), "velocity")
-    x, t, condition = inputs()
-    weak = perturbed(denoiser, [1], "skip")(x, t, condition)
-    for gate in (2, 5):  # a block whose gates are closed is not there
-        rows = slice((6 + gate) * 32, (7 + gate) * 32)
-        net.modulation.weight[rows] = 0
-        net.modulation.bias[rows] = 0
-    assert_close(weak, denoiser(x, t, condition))
-
-
-@pytest.mark.parametrize("how", ["identity", "skip"])
-def test_the_unet_has_one_attention_to_perturb(how, monkeypatch):
-    net = random_net(UNet(width=8, multipliers=(1, 2), heads=2))
-    denoiser = Denoiser(net, Flow(), "velocity")
-    x, t, condition = inputs()
-    weak, plain = perturbed(denoiser, [0], how)(x, t, condition), denoiser(x, t, condition)
-    attention = net.attention.attention
-    slow = by_hand(attention, 3) if how == "identity" else lambda x, bias: torch.zeros_like(x)
-    monkeypatch.setattr(attention, "forward", slow)
-    assert_close(weak, denoiser(x, t, condition))
-    assert float((weak - plain).abs().max()) > 1e-4
-
-
-def test_a_perturbation_leaves_no_trace_and_off_is_the_same_bits():
-    denoiser = Denoiser(random_net(TRUNK), Flow(), "velocity")
-    x, t, condition = inputs()
-    before = denoiser(x, t, condition)
-    guided = autoguidance(denoiser, perturbed(denoiser, [0, 1]), 2.0, (0.0, 0.4))
-    guided(x, torch.tensor(0.2), condition)
-    assert torch.equal(denoiser(x, t, condition), before)
-    off = torch.tensor(0.5)
-    assert torch.equal(guided(x, off, condition), denoiser(x, off, condition))
-
-
-def test_layers_that_are_not_there_are_a_sentence():
-    denoiser = Denoiser(random_net(TRUNK), Flow(), "velocity")
-    for layers in ([3], [-4], []):
-        with pytest.raises(UserError, match="from 0 to 2"):
-            perturbed(denoiser, layers)
-    with pytest.raises(UserError, match="Identity has no attention layers"):
-        perturbed(Denoiser(torch.nn.Identity(), Flow(), "x0"), [0])
-
-
-# ---- editing and inpainting -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", [Flow(), VP(), EDM(sigma_max=20.0, rho=2.0)], ids=lambda p: p.kind)
-def test_sdedit_starts_at_the_noised_picture(path):
-    """Against the exact map from alpha x0 + sigma eps at t = 0.5 onward."""
-    world = mixture()
-    picture, noise = world.means[[0, 3, 5]], torch.randn(3, 2).double()
-    t = torch.tensor(0.5).double()
-    start = path.alpha(t) * picture + path.sigma(t) * noise
-    x0 = solve(world.denoiser(path), start_from(picture, noise, path, 0.5), path=path, solver="heun",
-               grid=torch.linspace(0.5, 0, 200, dtype=torch.float64))
-    assert_close(x0, ode_map(world, start, path, start=0.5), atol=2e-3, rtol=0)
-    with pytest.raises(ValueError, match="no noise"):
-        start_from(picture, noise, path, 0.0)
-
-
-def test_replacement_noises_what_is_known_and_ends_there():
-    path = Flow()
-    _, denoise, x, _, one, _ = setting(B=8, D=3)
-    known, mask = torch.tensor([0.4, 0.0, -0.2]).double().expand(8, 3), torch.tensor([True, False, True])
-    seen = []
-    x0 = solve(under(replaced(denoise, known, mask), one), x, path=path, steps=10, callback=seen.append)
-    assert_close(x0[:, [0, 2]], known[:, [0, 2]])
-    for p in seen:
-        want = float(path.alpha(torch.tensor(p.t_next))) * known + p.t_next * x
-        assert_close(p.x[:, [0, 2]], want[:, [0, 2]])
-
-
-def gaussian():
-    A = torch.randn(4, 4, generator=torch.Generator().manual_seed(3)).double()
-    return GaussianMixture(torch.ones(1), torch.tensor([[0.5, -0.3, 0.0, 1.0]]), (A @ A.mT + 0.1 * torch.eye(4))[None])
-
-
-@pytest.mark.parametrize("path", [Flow(), VP(), EDM()], ids=lambda p: p.kind)
-@pytest.mark.parametrize("std", [0.0, 0.3])
-def test_a_measured_gaussian_is_exact(path, std):
-    """E[x0 | x_t, y] by conditioning the joint Gaussian of (x0, x_t, y) directly."""
-    world, mask = gaussian(), torch.tensor([True, False, True, False])
-    plain, known = world.denoiser(path), torch.randn(5, 4).double()
-    for time in (0.3, 0.5, 0.9):
-        t = torch.tensor(time).double()
-        x = noisy(torch.randn(5, 4).double(), path, time)
-        alpha, sigma, C, A = float(path.alpha(t)), float(path.sigma(t)), world.covs[0], torch.eye(4).double()[mask]
-        H = torch.cat([alpha * torch.eye(4).double(), A])
-        S = H @ C @ H.T + torch.diag(torch.tensor([sigma**2] * 4 + [std**2] * 2).double())
-        away = torch.cat([x, known[:, mask]], 1) - world.mean @ H.T
-        want = world.mean + away @ torch.linalg.solve(S, H @ C)
-        guided = measured(lambda x, t, _: plain(x, t), known, mask, path, noise=std)
-        with torch.no_grad():
-            assert_close(guided(x, t, Condition()), want, rtol=1e-6, atol=1e-6)
-
-
-def observed(world, std):
-    """The mixture of (x0, y) for y, the first coordinate of x0 with noise."""
-    A = torch.cat([torch.eye(world.dim), torch.eye(world.dim)[:1]]).double()
-    covs = A @ world.covs @ A.T
-    covs[:, -1, -1] += std**2
-    return GaussianMixture(world.weights, world.means @ A.T, covs)
-
-
-@pytest.mark.parametrize("path", [Flow(), VP(), EDM(sigma_max=20.0, rho=2.0)], ids=lambda p: p.kind)
-def test_exact_inpainting_by_the_gradient_of_a_measurement(path):
-    """With grad log p(y | x_t) of y itself the denoiser is that of p(x0 | y), in every point and along the ODE."""
-    world, y, std = mixture(seed=4), torch.tensor([-0.5]).double(), 0.1
-    joint, plain = observed(world, std), world.denoiser(path)
-    exact = joint.given([2], y)
-
-    def log_prob(x, t):
-        added = torch.diag_embed(torch.stack([path.sigma(t) ** 2, path.sigma(t) ** 2, 0 * t]))
-        scale = torch.stack([path.alpha(t), path.alpha(t), 1 + 0 * t])
-        covs = scale[:, None] * joint.covs * scale + added
-        each = torch.distributions.MultivariateNormal(joint.means * scale, covs)
-        whole = torch.cat([x, y.expand(len(x), 1)], 1)
-        return (each.log_prob(whole[:, None]) + joint.weights.log()).logsumexp(1) - world.log_prob(x, t, path)
-
-    guided = classifier_guided(lambda x, t, _: plain(x, t), gradient_of(log_prob), path)
-    noise = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)).double()
-    for time in (0.1, 0.5, 0.9):
-        t, x = torch.tensor(time).double(), noisy(noise, path, time)
-        assert_close(guided(x, t, Condition()), exact.x0(x, t, path), rtol=1e-7, atol=1e-7)
-    x0 = solve(under(guided, Condition()), noise, path=path, solver="heun", steps=100)
-    assert_close(x0, ode_map(exact, noisy(noise, path, 1.0), path), atol=0.03, rtol=0)
-
-
-def test_measuring_comes_closer_to_the_conditional_distribution_than_replacing():
-    """On mixtures neither is exact: the Wasserstein distance of the unseen coordinate to p(rest | seen)."""
-    path, mask, y = Flow(), torch.tensor([True, False]), -0.5
-    noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0)).double()
-    known = torch.tensor([y, 0.0]).double().expand(1000, 2)
-    distances = []
-    for seed in range(4):
-        world = mixture(seed=seed)
-        plain = world.denoiser(path)
-        exact, _ = world.given([0], torch.tensor([y])).sample(100_000, torch.Generator().manual_seed(1))
-        wanted = exact[:, 0].sort().values[50::100]
-        for make in (measured, replaced):
-            told = (path, 0.0, 2) if make is measured else ()
-            x0 = solve(under(make(lambda x, t, _, plain=plain: plain(x, t), known, mask, *told), Condition()), noise,
-                       path=path, steps=30)
-            assert_close(x0[:, 0], known[:, 0], atol=0.02, rtol=0)
-            distances.append(float((x0[:, 1].sort().values - wanted).abs().mean()))
-    assert all(a < 0.85 * b for a, b in zip(distances[::2], distances[1::2], strict=True)), distances
 
 
 # ---- the spec -------------------------------------------------------------------------------------------
