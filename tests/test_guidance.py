@@ -24,9 +24,11 @@ from fromnoise.denoise import (
     gradient_of,
     in_space,
     linear,
+    measured,
     mixed,
     passes,
     projected,
+    replaced,
     rescaled,
     rescheduled,
     scale_of,
@@ -148,6 +150,25 @@ def test_a_float64_clock_does_not_change_the_dtype(dtype):
             assert guided(x, clock, one).dtype == dtype
 
 
+@pytest.mark.parametrize("clock", ["scalar", "frames"])
+def test_nothing_waits_for_a_device(clock):
+    """On the meta device, which has no values, whatever asks for one raises."""
+    x, condition = torch.empty(4, 2, 3, 8, 8, device="meta"), Condition(torch.empty(4, 5, 6, device="meta"))
+    t = torch.tensor(0.5).double() if clock == "scalar" else torch.empty(4, 2, device="meta")
+    path, scale = VP(), Schedule(scale=3.0, clean=1.0, interval=(0.1, 0.9))
+
+    def denoise(x, t, condition):
+        return 0.9 * x
+
+    rules = linear, rescaled(0.7), projected(0.0, 5.0, -0.5), cfg_zero(path)
+    guided = [classifier_free(denoise, condition, scale, others=[(condition, 0.5)], rule=rule) for rule in rules]
+    guided += [autoguidance(denoise, denoise, scale), mixed(denoise, [(scale, denoise)]),
+               classifier_guided(denoise, lambda x, t: x, path, scale), zero_init(denoise, path),
+               static_threshold(denoise), dynamic_threshold(denoise), rescheduled(denoise, path, Flow()),
+               measured(denoise, x, x, path), replaced(denoise, x, x)]
+    assert all(each(x, t, condition).shape == x.shape for each in guided)
+
+
 def test_schedules():
     t = torch.linspace(0, 1, 5, dtype=torch.float64)
     assert_close(Schedule(scale=3.0).at(t), torch.full_like(t, 3.0))
@@ -159,6 +180,8 @@ def test_schedules():
     for bad in ((0.5, 0.2), (-0.1, 0.5), (0.0, 1.5)):
         with pytest.raises(ValueError, match="two times"):
             Schedule(interval=bad)
+    with pytest.raises(ValueError, match="its own interval"):
+        classifier_free(lambda x, t, condition: x, label(-1), Schedule(), (0.2, 0.5))
 
 
 def test_scales_of_other_systems():

@@ -115,5 +115,7 @@ def test_layers_that_are_not_there_are_a_sentence():
     for layers in ([3], [-4], []):
         with pytest.raises(UserError, match="from 0 to 2"):
             perturbed(denoiser, layers)
+    with pytest.raises(UserError, match='"identity" or "skip"'):
+        perturbed(denoiser, [0], "swap")
     with pytest.raises(UserError, match="Identity has no attention layers"):
         perturbed(Denoiser(torch.nn.Identity(), Flow(), "x0"), [0])

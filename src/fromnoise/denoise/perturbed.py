@@ -24,6 +24,8 @@ def perturbed(denoiser: Denoiser, layers: Sequence[int], how: Literal["identity"
         raise UserError(f"{type(denoiser.net).__name__} has no attention layers that could be perturbed.")
     if not layers or any(not -depth <= layer < depth for layer in layers):
         raise UserError(f"The layers to perturb are numbers from 0 to {depth - 1} (got {list(layers)}).")
+    if how not in ("identity", "skip"):
+        raise UserError(f'Layers are perturbed by "identity" or "skip" (got {how!r}).')
     perturbation = Perturbation(tuple(layer % depth for layer in layers), how)
 
     def weak(x: Tensor, t: Tensor, condition: Condition) -> Tensor:

@@ -49,8 +49,15 @@ Scale = float | Schedule
 
 
 def schedule(scale: Scale, interval: tuple[float, float] = (0.0, 1.0)) -> Schedule:
-    """A number as a schedule that acts in ``interval``; a schedule, which has an interval of its own, as it is."""
-    return scale if isinstance(scale, Schedule) else Schedule(scale=scale, interval=interval)
+    """A number as a schedule that acts in ``interval``; a schedule, which has its own, as it is.
+
+    ValueError where both are given.
+    """
+    if not isinstance(scale, Schedule):
+        return Schedule(scale=scale, interval=interval)
+    if tuple(interval) != (0.0, 1.0):
+        raise ValueError("a schedule has its own interval: give the interval there")
+    return scale
 
 
 def aligned(t: Tensor, x: Tensor) -> Tensor:
