@@ -17,11 +17,9 @@ from torch import Tensor
 from fromnoise.denoise.denoiser import Denoise
 from fromnoise.denoise.passes import passes
 from fromnoise.denoise.rules import Rule, linear
-from fromnoise.denoise.schedule import Scale, aligned, everywhere, schedule
+from fromnoise.denoise.schedule import Interval, Scale, aligned, everywhere, schedule
 from fromnoise.process import GaussianPath, expand, to_x0
 from fromnoise.types import Condition
-
-Interval = tuple[float, float]
 
 
 def classifier_free(denoise: Denoise, null: Condition, scale: Scale, interval: Interval = (0.0, 1.0), *,
@@ -58,7 +56,7 @@ def autoguidance(denoise: Denoise, weak: Denoise, scale: Scale, interval: Interv
     """Guidance by a worse version of oneself (Karras et al. 2024): D = w + s (d - w), both under the condition.
 
     weak: a smaller or less trained network, or ``perturbed`` for perturbed-attention and skip-layer guidance,
-    whose own scale, added to d, is s - 1.
+    whose papers write d + (s - 1) (d - w).
     """
     strength = schedule(scale, interval)
 
@@ -129,10 +127,10 @@ def with_signal(t: Tensor, x: Tensor, path: GaussianPath) -> Tensor:
 
 
 def zero_init(denoise: Denoise, path: GaussianPath, above: float = 0.96) -> Denoise:
-    """x does not move while t lies above ``above`` (Fan et al. 2025): guidance points least well from pure noise.
+    """Velocity 0 while t lies above ``above`` (CFG-Zero*, Fan et al. 2025): guidance points least well from pure noise.
 
-    The denoiser is that of velocity 0, which first-order solvers follow exactly.  Theirs are the first 4 % of the
-    steps; here it is a time, since a denoiser does not know the steps.
+    On the flow path Euler's rule then leaves x as it is.  Theirs are the first 4 % of the steps; here it is a time,
+    since a denoiser does not know the steps.
     """
 
     def guided(x: Tensor, t: Tensor, condition: Condition) -> Tensor:

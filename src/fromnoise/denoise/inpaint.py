@@ -51,8 +51,8 @@ def measured(denoise: Denoise, known: Tensor, mask: Tensor, path: GaussianPath, 
 
         D + S A^T (A S A^T + noise^2)^-1 (y - A D)
 
-    It is exact where the data are Gaussian.  The system is solved by conjugate gradients, and each of at most
-    ``iterations`` costs one pass backward through the network, as does the step from its solution.
+    It is exact where the data are Gaussian.  The system is solved by conjugate gradients: each of the
+    ``iterations`` costs one pass backward through the network, and so does the step to the result.
     """
     given = mask.to(known.dtype)
 

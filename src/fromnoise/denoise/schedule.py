@@ -48,7 +48,7 @@ class Schedule:
 Scale = float | Schedule
 
 
-def schedule(scale: Scale, interval: tuple[float, float] = (0.0, 1.0)) -> Schedule:
+def schedule(scale: Scale, interval: Interval = (0.0, 1.0)) -> Schedule:
     """A number as a schedule that acts in ``interval``; a schedule, which has its own, as it is.
 
     ValueError where both are given.
