@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import sys
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from fromnoise.analytic import GaussianMixture
@@ -96,7 +94,7 @@ INK, FAINT, WARM = "#1d2733", "#6b7a86", "#d9793d"
 COLD = LinearSegmentedColormap.from_list("cold", ["#ffffff", "#d5e8ee", "#86bfd0", "#2f86a6", "#0f4c6d", "#0a2540"])
 
 
-def panel(ax, density: Tensor, context: Tensor, title: str = "", note: str = "") -> None:
+def panel(ax: Axes, density: Tensor, context: Tensor, title: str = "", note: str = "") -> None:
     """One density, with the other class in contours."""
     extent = (-SIDE, SIDE, -SIDE, SIDE)
     ax.imshow(density.sqrt().numpy(), origin="lower", extent=extent, cmap=COLD, interpolation="bicubic")
@@ -109,9 +107,9 @@ def panel(ax, density: Tensor, context: Tensor, title: str = "", note: str = "")
         spine.set(color="#c9d3da", linewidth=0.8)
 
 
-def frame() -> tuple[plt.Figure, plt.Axes, list[list[plt.Axes]]]:
+def frame() -> tuple[Figure, Axes, list[list[Axes]]]:
     """(figure, the panel of the class, two rows of panels, one a scale)."""
-    figure = plt.figure(figsize=(13.6, 6.62), facecolor="white")
+    figure = Figure(figsize=(13.6, 6.62), facecolor="white")
     figure.text(0.025, 0.925, "Guidance sharpens, but not into the density it is named after", fontsize=21, color=INK)
     rows = figure.add_gridspec(2, len(SCALES), left=0.395, right=0.985, top=0.84, bottom=0.035, wspace=0.05,
                                hspace=0.05)
