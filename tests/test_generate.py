@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from test_train import tiny
 
 import fromnoise as fn
+from fromnoise.denoise import APG, Guidance
 from fromnoise.generate import Model, read_picture
 from fromnoise.nets import Transformer
 from fromnoise.train import train
@@ -76,6 +77,23 @@ def test_guidance_is_what_it_says(model):
     torch.testing.assert_close(half[within], ((conditional + unconditional) / 2)[within], atol=1e-5, rtol=1e-4)
     negative = sample(["seven"] * 2, guidance=0.0, negative="three")
     torch.testing.assert_close(negative, sample(["three"] * 2, guidance=1.0), atol=1e-5, rtol=1e-4)
+
+
+def test_guidance_may_be_all_its_choices_and_pictures_keep_them(model, tmp_path):
+    def sample(guidance):
+        return model.sample(["seven", "two"], steps=4, guidance=guidance, negative="three")
+
+    plain = sample(3.0).media
+    assert torch.equal(sample(Guidance(scale=3.0)).media, plain)
+    assert torch.equal(sample(Guidance(scale=3.0, interval=(0.0, 0.0))).media, sample(1.0).media)
+    assert float(sample(Guidance(scale=30.0, threshold="static")).media.abs().max()) <= 1
+    choice = Guidance(scale=3.0, clean=1.5, method=APG(norm=2.0, momentum=-0.5), rescale=0.5, max_batch=2)
+    out = sample(choice)
+    assert float((out.media - plain).abs().max()) > 1e-3
+    settings = read_picture(out.save(tmp_path / "a.png"))["settings"]
+    assert settings == out.settings
+    again = model.sample(settings.prompts, steps=settings.steps, guidance=settings.guidance, negative=settings.negative)
+    assert torch.equal(again.media, out.media)
 
 
 def test_noise_size_and_callback(model):

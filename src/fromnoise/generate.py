@@ -16,7 +16,8 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 import fromnoise
-from fromnoise.denoise import Denoise, classifier_free
+from fromnoise.config import from_dict
+from fromnoise.denoise import Denoise, Guidance
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid, to_pil, to_uint8
 from fromnoise.random import sample_noise
@@ -38,7 +39,7 @@ class Settings:
 
     prompts: list[str]
     steps: int
-    guidance: float
+    guidance: float | Guidance
     solver: str
     seed: int
     size: tuple[int, int]
@@ -74,7 +75,11 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return convert
 
 
-def _guidance(value: Any) -> float:
+def _guidance(value: Any) -> float | Guidance:
+    if isinstance(value, Guidance):
+        return value
+    if isinstance(value, dict):  # as it stands in a picture
+        return from_dict(Guidance, value, "guidance")
     if isinstance(value, str | bytes | bool) or not math.isfinite(number := float(value)) or number < 0:
         raise ValueError
     return number
@@ -100,7 +105,7 @@ def _flag(value: Any) -> bool:
 RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "prompts": (_texts, "a list of at least one text (an empty text is allowed)"),
     "steps": (_whole(1, 10_000), "a whole number from 1 to 10,000"),
-    "guidance": (_guidance, "a number that is 0 or more"),
+    "guidance": (_guidance, "a number that is 0 or more, or a Guidance"),
     "solver": (_text, "the name of a solver"),
     "seed": (_whole(0, 2**63 - 1), "a whole number from 0 to 2^63 - 1"),
     "size": (_size, "two whole numbers of pixels, (height, width)"),
@@ -204,16 +209,17 @@ class Model:
         return sum(p.numel() for p in self.system.parameters())
 
     @torch.no_grad()
-    def sample(self, prompts: str | Sequence[str], *, steps: int | None = None, guidance: float | None = None,
-               solver: str | None = None, size: tuple[int, int] | None = None, seed: int = 0,
-               negative: str = "", noise: Noise | None = None, first: int = 0,
-               callback: Callback | None = None, batch: int = 256) -> Output:
+    def sample(self, prompts: str | Sequence[str], *, steps: int | None = None,
+               guidance: float | Guidance | None = None, solver: str | None = None,
+               size: tuple[int, int] | None = None, seed: int = 0, negative: str = "", noise: Noise | None = None,
+               first: int = 0, callback: Callback | None = None, batch: int = 256) -> Output:
         """A sample for every prompt.
 
-        steps, guidance, solver, size (height, width): as in the recipe unless given;  negative: what to
-        steer away from, with guidance other than 1;  noise: the starting noise ``[B, T, C, h, w]``, instead
-        of seed, as any array of numbers;  first: the index of the first sample, which with the seed fixes its
-        noise;  callback: called after each solver step with a ``Progress`` (of each batch of at most ``batch``).
+        steps, guidance, solver, size (height, width): as in the recipe unless given;  guidance: the scale, or a
+        ``Guidance`` with its schedule, method and threshold;  negative: what to steer away from, with guidance
+        other than 1;  noise: the starting noise ``[B, T, C, h, w]``, instead of seed, as any array of numbers;
+        first: the index of the first sample, which with the seed fixes its noise;  callback: called after each
+        solver step with a ``Progress`` (of each batch of at most ``batch``).
 
         Sample i depends on (seed, first + i), its prompt and the settings alone: 16 samples of one call and 16
         calls for one sample with first=0, 1, ... agree to float32 rounding.  Raises UserError for settings that
@@ -256,8 +262,10 @@ class Model:
         condition = self.encode(settings.prompts)
         guided: Denoise = self.system.denoiser
         if settings.guidance != 1:
+            choice = settings.guidance
+            choice = choice if isinstance(choice, Guidance) else Guidance(scale=choice)
             null = self.encode([settings.negative] * len(settings.prompts))
-            guided = classifier_free(guided, null, settings.guidance)
+            guided = choice.of(guided, null, self.recipe.path)
         with autocast(device, self.recipe.train.precision):
             return solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
                          solver=settings.solver, steps=settings.steps, shift=self.recipe.sample.shift,

@@ -11,9 +11,10 @@ from fromnoise.blocks.attention import (
 )
 from fromnoise.blocks.layers import Block, FeedForward, TimeEmbedding, mean_text, norm, token_shift, word_shift
 from fromnoise.blocks.patches import patchify, place_waves, unpatchify
+from fromnoise.blocks.perturb import UNDISTURBED, Perturbation
 
 __all__ = [
-    "Attention", "Block", "FeedForward", "RelativeBias", "TimeEmbedding", "attend", "attend_math",
-    "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate", "token_shift", "unpatchify",
-    "word_shift",
+    "UNDISTURBED", "Attention", "Block", "FeedForward", "Perturbation", "RelativeBias", "TimeEmbedding",
+    "attend", "attend_math", "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate",
+    "token_shift", "unpatchify", "word_shift",
 ]

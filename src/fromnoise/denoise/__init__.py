@@ -1,6 +1,26 @@
-"""Denoisers and guidance."""
+"""Denoisers, and guidance: from denoisers to a denoiser."""
 
+from fromnoise.denoise.choice import APG, CFG, CFGZero, Guidance
 from fromnoise.denoise.denoiser import Denoise, Denoiser
-from fromnoise.denoise.guidance import classifier_free
+from fromnoise.denoise.guidance import (
+    autoguidance,
+    classifier_free,
+    classifier_guided,
+    gradient_of,
+    mixed,
+    zero_init,
+)
+from fromnoise.denoise.inpaint import measured, replaced, start_from
+from fromnoise.denoise.passes import Counted, passes, under
+from fromnoise.denoise.perturbed import perturbed
+from fromnoise.denoise.rescheduled import rescheduled
+from fromnoise.denoise.rules import Rule, cfg_zero, in_space, linear, optimised, projected, rescaled
+from fromnoise.denoise.schedule import Schedule, scale_of
+from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 
-__all__ = ["Denoise", "Denoiser", "classifier_free"]
+__all__ = [
+    "APG", "CFG", "CFGZero", "Counted", "Denoise", "Denoiser", "Guidance", "Rule", "Schedule",
+    "autoguidance", "cfg_zero", "classifier_free", "classifier_guided", "dynamic_threshold", "gradient_of", "in_space",
+    "linear", "measured", "mixed", "optimised", "passes", "perturbed", "projected", "replaced", "rescaled",
+    "rescheduled", "scale_of", "start_from", "static_threshold", "under", "zero_init",
+]

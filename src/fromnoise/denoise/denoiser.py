@@ -23,14 +23,14 @@ class Denoiser(nn.Module):
         self.net, self.path = net, path
         self.prediction: Prediction = prediction
 
-    def output(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The network's own prediction, which training compares with its target."""
+    def output(self, x: Tensor, t: Tensor, condition: Condition, **told) -> Tensor:
+        """The network's own prediction, which training compares with its target; ``told`` goes to the network."""
         t = self.clock(x, t)
         scale = self.path.input_scale(t)
-        return self.net(x if scale is None else expand(scale, x) * x, t, condition)
+        return self.net(x if scale is None else expand(scale, x) * x, t, condition, **told)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        return to_x0(self.prediction, self.path, self.output(x, t, condition), x, self.clock(x, t))
+    def forward(self, x: Tensor, t: Tensor, condition: Condition, **told) -> Tensor:
+        return to_x0(self.prediction, self.path, self.output(x, t, condition, **told), x, self.clock(x, t))
 
     @staticmethod
     def clock(x: Tensor, t: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fromnoise.blocks import (
+    UNDISTURBED,
     Block,
+    Perturbation,
     RelativeBias,
     TimeEmbedding,
     mean_text,
@@ -75,11 +77,11 @@ class Transformer:
 
 
 class TransformerNet(nn.Module):
-    """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``."""
+    """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``; ``perturb`` disturbs some of the blocks."""
 
     def __init__(self, spec: Transformer, channels: int, text_width: int | None):
         super().__init__()
-        self.spec = spec
+        self.spec, self.attention_layers = spec, spec.depth
         D, heads = spec.width, spec.heads
         self.patch_in = nn.Linear(channels * spec.patch**2, D)
         self.place_in = nn.Linear(2 * PLACE_WAVES, D, bias=False) if spec.places else None
@@ -115,7 +117,7 @@ class TransformerNet(nn.Module):
             nn.init.zeros_(block.attention.out.weight)  # type: ignore[union-attr]
             nn.init.zeros_(block.feed_forward[2].weight)  # type: ignore[index]
 
-    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED) -> Tensor:
         B, T, C, H, W = x.shape
         p, D, depth = self.spec.patch, self.spec.width, self.spec.depth
         grid = (T, H // p, W // p)
@@ -130,7 +132,9 @@ class TransformerNet(nn.Module):
         bias, rotary = self.positions(L, grid, condition.mask, tokens)
         mix = (lambda y: token_shift(y, grid, L)) if self.spec.token_shift else None
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, modulation[:, :, 6 * i : 6 * i + 6], bias, rotary, mix)
+            if not perturb.skips(i):
+                seen = perturb.bias(i, bias, L, tokens)
+                tokens = block(tokens, modulation[:, :, 6 * i : 6 * i + 6], seen, rotary, mix)
         shift, scale = modulation[:, -(T * grid[1] * grid[2]) :, -2:].unbind(2) if modulation.shape[1] > 1 \
             else modulation[:, :, -2:].unbind(2)
         out = self.patch_out(torch.addcmul(shift, norm(tokens[:, L:]), 1 + scale))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fromnoise.blocks import Attention, TimeEmbedding, mean_text
+from fromnoise.blocks import UNDISTURBED, Attention, Perturbation, TimeEmbedding, mean_text
 from fromnoise.config import spec
 from fromnoise.types import Condition, UserError
 
@@ -75,7 +75,9 @@ class TextAttention(nn.Module):
         self.text_in = None if text_width is None else nn.Linear(text_width, channels)
         nn.init.zeros_(self.attention.out.weight)
 
-    def forward(self, x: Tensor, text: Tensor | None, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor | None, mask: Tensor | None, perturb: Perturbation) -> Tensor:
+        if perturb.skips(0):
+            return x
         B, C, h, w = x.shape
         tokens, bias, L = self.norm(x).flatten(2).transpose(1, 2), None, 0
         if self.text_in is not None and text is not None:
@@ -84,11 +86,14 @@ class TextAttention(nn.Module):
             if mask is not None:
                 bias = F.pad(torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf")), (0, h * w))
                 bias = bias[:, None, None, :]
+        bias = perturb.bias(0, bias, L, tokens)
         return x + self.attention(tokens, bias)[:, L:].transpose(1, 2).reshape(B, C, h, w)
 
 
 class UNetNet(nn.Module):
-    """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``."""
+    """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``; ``perturb`` disturbs its one attention."""
+
+    attention_layers = 1
 
     def __init__(self, spec: UNet, channels: int, text_width: int | None):
         super().__init__()
@@ -119,7 +124,7 @@ class UNetNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED) -> Tensor:
         T = x.shape[1]
         features = self.time(t)
         text, mask = condition.text, condition.mask
@@ -135,7 +140,7 @@ class UNetNet(nn.Module):
             for block in blocks:  # type: ignore[union-attr]
                 y = block(y, features)
                 skips.append(y)
-        y = self.attention(self.middle(y, features), text, mask)
+        y = self.attention(self.middle(y, features), text, mask, perturb)
         for level, blocks in enumerate(self.up):
             y = F.interpolate(y, scale_factor=2.0) if level else y
             for block in blocks:  # type: ignore[union-attr]

@@ -1,0 +1,34 @@
+"""A denoiser made worse by disturbing some layers of its network: the weak side of guidance without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from fromnoise.blocks import Perturbation
+from fromnoise.denoise.denoiser import Denoise, Denoiser
+from fromnoise.types import Condition, UserError
+
+
+def perturbed(denoiser: Denoiser, layers: Sequence[int], how: Literal["identity", "skip"] = "identity") -> Denoise:
+    """``denoiser`` with the attention of ``layers`` disturbed (counted from 0; -1 is the last).
+
+    how: "identity" is perturbed-attention guidance (Ahn et al. 2024), in which no place of the picture sees another;
+    "skip" is skip-layer guidance, which leaves the layers out.  Give it to ``autoguidance`` or ``mixed``.
+    UserError for a network without such layers.
+    """
+    depth = getattr(denoiser.net, "attention_layers", 0)
+    if not depth:
+        raise UserError(f"{type(denoiser.net).__name__} has no attention layers that could be perturbed.")
+    if not layers or any(not -depth <= layer < depth for layer in layers):
+        raise UserError(f"The layers to perturb are numbers from 0 to {depth - 1} (got {list(layers)}).")
+    if how not in ("identity", "skip"):
+        raise UserError(f'Layers are perturbed by "identity" or "skip" (got {how!r}).')
+    perturbation = Perturbation(tuple(layer % depth for layer in layers), how)
+
+    def weak(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return denoiser(x, t, condition, perturb=perturbation)
+
+    return weak
