@@ -95,11 +95,11 @@ def plot_weightings(objective: Objective, path: GaussianPath, out: str | FilePat
 
     w = effective_weighting(objective, path, LAMBDAS)
     chart, axes = figure(8.4, 4.8)
-    axes.fill_between(LAMBDAS, w, color=INK, alpha=0.08, linewidth=0)
-    axes.plot(LAMBDAS, w, color=INK, linewidth=3.2, label=title, zorder=5)
+    axes.fill_between(LAMBDAS.numpy(), w.numpy(), color=INK, alpha=0.08, linewidth=0)
+    axes.plot(LAMBDAS.numpy(), w.numpy(), color=INK, linewidth=3.2, label=title, zorder=5)
     others = named_weightings(path, LAMBDAS)
     for colour, (name, other) in zip(COLOURS, others.items(), strict=False):
-        axes.plot(LAMBDAS, other, color=colour, linewidth=1.8, label=name, solid_capstyle="round")
+        axes.plot(LAMBDAS.numpy(), other.numpy(), color=colour, linewidth=1.8, label=name)
     axes.set_xlim(10, -10)  # from clean to noise, as the clock runs
     axes.set_ylim(0, 1.12 * max(float(v.max()) for v in (w, *others.values())))
     axes.set_xlabel("log-SNR:  data  \N{LONG LEFTWARDS ARROW}   \N{LONG RIGHTWARDS ARROW}  noise")
