@@ -35,8 +35,10 @@ def bands(height: int, width: int, count: int) -> tuple[Tensor, Tensor]:
 
 def radial_power(x: Tensor, count: int = 32) -> tuple[Tensor, Tensor]:
     """(frequency ``[count]`` in cycles a pixel, mean power ``[count]`` a coefficient) of media ``[B, T, C, H, W]``."""
-    frequency, index = bands(*x.shape[-2:], count)
-    return frequency, _by_band(torch.fft.fft2(x, norm="ortho").abs() ** 2, index, count)
+    height, width = x.shape[-2:]
+    frequency, index = bands(height, width, count)
+    spectrum = torch.fft.fft2(x, norm="ortho")
+    return frequency, _by_band(spectrum.abs().square(), index, count)
 
 
 def band_snr(power: Tensor, path: GaussianPath, t: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,8 +85,8 @@ def _losses(axes: Any, frequency: Tensor, power: Tensor, path: GaussianPath, tim
     losses = wiener_loss(power.double(), path, torch.tensor(times, dtype=torch.float64)) / power.double()
     for colour, time, row in zip(COLOURS, times, losses, strict=False):
         axes.plot(frequency.numpy(), row.numpy(), color=colour, linewidth=2)
-        half = int((row > 0.5).long().argmax())
-        axes.text(float(frequency[half]) * 0.93, 0.55, f"{time:g}", color=colour, fontsize=9, ha="right")
+        half = np.interp(0.5, row.numpy(), frequency.numpy())
+        axes.text(half * 0.9, 0.52, f"{time:g}", color=colour, fontsize=9, ha="right")
     axes.set_xscale("log")
     axes.set_ylim(0, 1.05)
     axes.set_xlim(float(frequency[0]), float(frequency[-1]))
