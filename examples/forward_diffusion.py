@@ -28,7 +28,7 @@ def mixture() -> GaussianMixture:
 def backwards(data: GaussianMixture, path: GaussianPath, noise: Tensor, stochastic: bool) -> tuple[Tensor, Tensor]:
     """(times ``[N]``, points ``[N, B]``) from pure noise to data, along the reverse SDE or the ODE."""
     times = torch.linspace(1, 0, STEPS, dtype=torch.float64)
-    random, x, points = torch.Generator().manual_seed(1), noise, [noise]
+    random, x, points = torch.Generator().manual_seed(2), noise, [noise]
     for t, s in itertools.pairwise(times):
         x = sde_step(data, path, x, t, s, random) if stochastic else heun_step(data, path, x, t, s)
         points.append(x)

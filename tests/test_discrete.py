@@ -161,7 +161,7 @@ def test_the_estimated_bound_is_within_its_error(process):
     assert abs(float(nats.mean()) - want) < 4 * float(nats.std()) / count**0.5
     assert float(error.mean()) > 0
     with pytest.raises(ValueError, match="at least two"):
-        token_bound(process, denoise, x0, 1)
+        token_bound(process, denoise, x0, 1, torch.Generator())
 
 
 # ---- samplers ---------------------------------------------------------------------------------------------

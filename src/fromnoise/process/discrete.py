@@ -177,13 +177,12 @@ Tokens = Annotated[MaskedTokens | UniformTokens, Field(discriminator="kind")]
 
 
 def token_bound(process: TokenProcess, denoise: TokenDenoise, x0: Tensor, draws: int,
-                generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+                generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """(an upper bound on -log p(x0) ``[B]`` in nats, its standard error ``[B]``) from ``draws`` >= 2 times each."""
     if draws < 2:
         raise ValueError("a standard error needs at least two draws")
     found = []
-    random = generator or torch.Generator().manual_seed(torch.seed())
-    times = torch.stack([stratified(draws, random) for _ in range(len(x0))], 1).to(x0.device)
+    times = torch.stack([stratified(draws, generator) for _ in range(len(x0))], 1).to(x0.device)
     for t in times:
         x = process.corrupt(x0, t, generator)
         found.append(process.loss(denoise(x, t), x0, x, t).flatten(1).sum(1))

@@ -12,10 +12,12 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from fromnoise.config import spec
 from fromnoise.process.gaussian import TINY, GaussianPath
+from fromnoise.types import UserError
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -113,7 +115,7 @@ class _OnNoise(TimeLaw):
         """How much of the law the path covers: 1 where nothing of the signal is left at t = 1."""
         mass = float(self.cdf(-path.logsnr(torch.ones((), dtype=torch.float64)) / 2))
         if mass <= 0:
-            raise ValueError(f"{self} has nothing in common with the log-SNRs of {path}")
+            raise UserError(f"The time law {self} has nothing in common with the log-SNRs of the path {path}.")
         return mass
 
 
@@ -166,7 +168,7 @@ class LogUniform(_OnNoise):
 
     def __post_init__(self):
         if self.high <= self.low:
-            raise ValueError(f"high should be above low ({self.high:g} is not above {self.low:g})")
+            raise PydanticCustomError("ends", "should have high above low")
 
     def cdf(self, z: Tensor) -> Tensor:
         return ((2 * z + self.high) / (self.high - self.low)).clamp(0, 1)

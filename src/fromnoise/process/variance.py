@@ -30,7 +30,7 @@ class LossVariance(nn.Module):
         """u, of the shape of ``logsnr``."""
         place = (logsnr.float().clamp(-REACH, REACH) + REACH) / (2 * REACH)
         wave = torch.arange(len(self.weight), device=logsnr.device)
-        return torch.cos(math.pi * wave * place[..., None]) @ self.weight
+        return (torch.cos(math.pi * wave * place[..., None]) * self.weight).sum(-1)
 
     def balance(self, losses: Tensor, logsnr: Tensor) -> Tensor:
         """``losses`` ``[B, T, ...]`` at ``logsnr`` ``[B, T]`` divided by their variance, plus its logarithm."""
