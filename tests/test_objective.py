@@ -338,6 +338,8 @@ def test_training_with_learned_variance_goes_on_bit_for_bit(tmp_path, monkeypatc
         assert all(torch.equal(one[name], two[name]) for name in one)
     model = fromnoise.load(tmp_path / "run", device="cpu")
     assert model.system.variance is not None
+    w = effective_weighting(recipe.objective, recipe.path, LAMBDAS, model.system.variance)
+    assert float(torch.trapezoid(w, LAMBDAS)) == pytest.approx(1)
     assert bool(torch.isfinite(model.sample("a seven", steps=2).media).all())
 
 

@@ -31,6 +31,7 @@ def raw_weighting(objective: Objective, path: GaussianPath, lambdas: Tensor) -> 
     return torch.where(there, w, 0.0)
 
 
+@torch.no_grad()
 def effective_weighting(objective: Objective, path: GaussianPath, lambdas: Tensor,
                         variance: LogVariance | None = None) -> Tensor:
     """w(lambda) of the objective in the form of the reweighted ELBO, normalised over log-SNR from -10 to 10.

@@ -1,4 +1,4 @@
-"""The learned variance of the loss at each noise level (Karras et al. 2024, EDM2, section 2.2 and appendix B).
+"""The learned variance of the loss at each noise level (Karras et al. 2024, EDM2).
 
 A network that is told only the noise level predicts u(lambda), and the loss L becomes
 
