@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -107,7 +108,7 @@ def _runge_kutta(steps: int):
     """The classical method of fourth order on angles that lie closer together near the data, as u^3."""
     def integrate(flow: _Flow, y: Tensor, change: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
         grid = [start + (end - start) * (i / steps) ** 3 for i in range(steps + 1)]
-        for a, b in zip(grid, grid[1:], strict=False):
+        for a, b in pairwise(grid):
             h = b - a
             k1, d1 = flow(a, y)
             k2, d2 = flow(a + h / 2, y + h / 2 * k1)
