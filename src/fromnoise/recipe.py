@@ -21,7 +21,7 @@ from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.latents import Pixels
 from fromnoise.nets import Transformer, UNet
-from fromnoise.process import Flow, Objective, Path
+from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.text import Trained
 from fromnoise.types import UserError
 
@@ -184,8 +184,12 @@ def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
 def without_effect(recipe: Recipe) -> dict[str, str]:
     """The fields, dotted, that the other choices leave without effect, and why."""
     objective, optimizer, net = recipe.objective, recipe.train.optimizer, recipe.net
+    implied = isinstance(objective.weighting, Implied)
     idle = {
-        "objective.max_weight": objective.prediction == objective.loss and "prediction and loss are the same",
+        "objective.max_weight": implied and objective.prediction == objective.loss
+        and "prediction and loss are the same",
+        "objective.loss": not implied and "the weighting says how errors count in every space",
+        "objective.shared_offset": not objective.stratified and "times are not stratified",
         "text.vocabulary": recipe.text.tokenizer == "bytes" and "the tokenizer is bytes",
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "train.optimizer.muon_lr": optimizer.matrices == "adamw" and "matrices use AdamW, whose rate is lr",

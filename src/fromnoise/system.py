@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from fromnoise.denoise import Denoiser
+from fromnoise.process import LossVariance
 from fromnoise.recipe import Recipe
 from fromnoise.text import Tokenizer
 from fromnoise.types import UserError
@@ -23,6 +24,8 @@ class System(nn.Module):
             self.text = recipe.text.build(tokenizer)
             net = recipe.net.build(self.latents.channels, recipe.text.width)
         self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
+        # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
+        self.variance = LossVariance() if recipe.objective.learned_variance else None
 
     @property
     def device(self) -> torch.device:

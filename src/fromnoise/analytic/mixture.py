@@ -15,6 +15,7 @@ inverted; all three are finite at t = 0 and t = 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -145,7 +146,7 @@ class GaussianMixture:
         return self._log_joint(turned, S)
 
     def _log_joint(self, turned: Tensor, S: Tensor) -> Tensor:
-        quadratic = (turned.square() / S).sum(-1) + S.log().sum(-1) + self.dim * torch.tensor(2 * torch.pi).log()
+        quadratic = (turned.square() / S).sum(-1) + S.log().sum(-1) + self.dim * math.log(2 * math.pi)
         return self.weights.log() - quadratic / 2
 
     def log_prob(self, x: Tensor, t: Tensor | float = 0.0, path: GaussianPath | None = None) -> Tensor:

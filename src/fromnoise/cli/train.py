@@ -14,6 +14,7 @@ from rich.text import Text
 from fromnoise.cli.fields import Values
 from fromnoise.cli.options import parse
 from fromnoise.config import from_dict, nearest, spec, to_dict
+from fromnoise.process import describe_weighting
 from fromnoise.recipe import Recipe, differences, load_recipe, without_effect
 from fromnoise.recipes import RECIPES
 from fromnoise.types import UserError
@@ -102,6 +103,9 @@ def describe(recipe: Recipe, named: Recipe, out: Path) -> Table:
     table.add_column()
     for name, words in rows(to_dict(recipe), to_dict(named)):
         table.add_row(name, words)
+        if name == "objective.weighting":
+            words = describe_weighting(recipe.objective, recipe.path)
+            table.add_row("", f"effective weighting over log-SNR: {words}")
     return table
 
 

@@ -1,4 +1,4 @@
-"""The training objective of a Gaussian diffusion, as a choice of prediction, loss space and time law."""
+"""The training objective of a Gaussian diffusion: a prediction, the space of the loss, a time law and a weighting."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from pydantic import Field
 from torch import Tensor
 
 from fromnoise.config import spec
-from fromnoise.process.gaussian import GaussianPath, expand
+from fromnoise.process.gaussian import TINY, GaussianPath, expand
 from fromnoise.process.predictions import Prediction, error_scale, target
 from fromnoise.process.times import LogNormal, Times, stratified
+from fromnoise.process.weightings import Implied, Weighting, eps_error
 
 
 @spec
 class Objective:
-    """E_t,x0,eps [ w(t) |prediction - target|^2 ] with the squared error measured in the space of ``loss``."""
+    """E_t,x0,eps [ weight(t) |prediction - target|^2 ].
+
+    With the implied weighting the squared error is measured in the space of ``loss``, and the time law decides what
+    counts.  With any other the loss is 1/2 E [ w(lambda) (-dlambda/dt) |eps - eps_hat|^2 ] whatever the law of the
+    times, which then only makes its estimate more or less noisy; see process/weightings.py.
+    """
 
     prediction: Prediction = "velocity"
     """What the network outputs: x0, eps, v or velocity."""
@@ -24,18 +30,29 @@ class Objective:
     """The space in which the squared error counts (see process/predictions.py)."""
     times: Times = LogNormal()
     """How training times are distributed."""
+    weighting: Weighting = Implied()
+    """How much each noise level counts: implied by loss and times, or named, and then the same for every law."""
     stratified: bool = True
     """Draw the times of a batch one from each of B equal strata instead of independently."""
+    shared_offset: bool = False
+    """Draw one place within the strata for all of them: VDM's low-discrepancy times."""
     max_weight: Annotated[float, Field(gt=0)] = 400.0
-    """Ceiling on the weight that converts one space's error into another's (it is unbounded at t = 0)."""
+    """Ceiling on the weight of the network's squared error (by itself it is unbounded at t = 0)."""
+    learned_variance: bool = False
+    """Learn the variance exp(u) of the loss at each log-SNR, and train with loss / exp(u) + u (EDM2)."""
 
     def draw_times(self, count: int, path: GaussianPath, generator: torch.Generator) -> Tensor:
         """``[count]`` training times."""
-        u = stratified(count, generator) if self.stratified else torch.rand(count, generator=generator)
+        u = (stratified(count, generator, self.shared_offset) if self.stratified
+             else torch.rand(count, generator=generator))
         return self.times.times(u, path)
 
     def weight(self, t: Tensor, path: GaussianPath) -> Tensor:
-        """Factor that turns the squared error of ``prediction`` into that of ``loss``."""
+        """Factor on the squared error of ``prediction``."""
+        if not isinstance(self.weighting, Implied):
+            over_density = self.weighting.weight(t, path) / self.times.density(t, path).clamp(min=TINY**2)
+            per_error = eps_error(self.prediction, t, path).clamp(min=TINY**4)
+            return (over_density / (2 * per_error)).clamp(max=self.max_weight)
         if self.prediction == self.loss:
             return torch.ones_like(t)
         ratio = error_scale(self.loss, path, t) / error_scale(self.prediction, path, t).clamp(min=1e-12)

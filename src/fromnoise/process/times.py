@@ -1,50 +1,193 @@
 """Time laws: how often training visits each noise level.
 
-A law turns uniform draws into times, so that stratified or low-discrepancy uniforms serve every law.
+A law turns uniform draws into times by its quantile function, so that stratified or low-discrepancy uniforms serve
+every law, and knows its density p(lambda) over log-SNR, by which importance weights divide.  There are two families:
+those on the clock of the path, and those on log(sigma / alpha) = -lambda / 2, which are the same on every path.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from fromnoise.config import spec
-from fromnoise.process.gaussian import GaussianPath
+from fromnoise.process.gaussian import TINY, GaussianPath
+from fromnoise.types import UserError
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class TimeLaw:
+    """A distribution of t on a path."""
+
+    def times(self, u: Tensor, path: GaussianPath) -> Tensor:
+        """t at the quantiles ``u`` in [0, 1], of any shape."""
+        raise NotImplementedError
+
+    def density(self, t: Tensor, path: GaussianPath) -> Tensor:
+        """p(lambda) at lambda(t): how often log-SNRs near that of t are visited.  It integrates to 1."""
+        raise NotImplementedError
+
+
+# ---- on the clock of the path -----------------------------------------------------------------------------
+
+
+class _OnClock(TimeLaw):
+    """p(lambda) = p(t) / |dlambda/dt|."""
+
+    def clock_density(self, t: Tensor) -> Tensor:
+        """p(t)."""
+        raise NotImplementedError
+
+    def density(self, t: Tensor, path: GaussianPath) -> Tensor:
+        return self.clock_density(t) / path.logsnr_dot(t).abs()
 
 
 @spec
-class Uniform:
-    """t uniform in [0, 1]."""
+class Uniform(_OnClock):
+    """t uniform in [0, 1], as in DDPM."""
 
     kind: Literal["uniform"] = "uniform"
 
     def times(self, u: Tensor, path: GaussianPath) -> Tensor:
         return u
 
+    def clock_density(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
 
 @spec
-class LogNormal:
+class Mode(_OnClock):
+    """SD3's law with heavy tails (Esser et al. 2024, eq. 20): t = 1 - u - scale (cos^2(pi u / 2) - 1 + u)."""
+
+    kind: Literal["mode"] = "mode"
+    scale: Annotated[float, Field(ge=-1, le=2 / (math.pi - 2))] = 1.29
+    """Positive favours the middle of the clock, negative its ends; 0 is uniform."""
+
+    def times(self, u: Tensor, path: GaussianPath) -> Tensor:
+        return self._warp(u)
+
+    def _warp(self, u: Tensor) -> Tensor:
+        """The paper's function at 1 - u, so that t rises with u as in every law."""
+        return (u - self.scale * (torch.sin(math.pi / 2 * u).square() - u)).clamp(0, 1)
+
+    def clock_density(self, t: Tensor) -> Tensor:
+        return 1 / (1 + self.scale - self.scale * math.pi / 2 * torch.sin(math.pi * self._quantile(t))).clamp(min=TINY)
+
+    def _quantile(self, t: Tensor) -> Tensor:
+        """u with warp(u) = t, by bisection: the warp is monotone and has no inverse in closed form."""
+        low, high = torch.zeros_like(t), torch.ones_like(t)
+        for _ in range(54):
+            middle = (low + high) / 2
+            left = self._warp(middle) < t
+            low, high = torch.where(left, middle, low), torch.where(left, high, middle)
+        return (low + high) / 2
+
+
+# ---- on log(sigma / alpha) ----------------------------------------------------------------------------------
+
+
+class _OnNoise(TimeLaw):
+    """A law of z = log(sigma / alpha); where a path ends at a finite z, the law is cut there."""
+
+    def cdf(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def quantile(self, u: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def noise_density(self, z: Tensor) -> Tensor:
+        """p(z), finite at z = +-inf."""
+        raise NotImplementedError
+
+    def times(self, u: Tensor, path: GaussianPath) -> Tensor:
+        return path.time(-2 * self.quantile(u.double() * self._mass(path))).to(u.dtype)
+
+    def density(self, t: Tensor, path: GaussianPath) -> Tensor:
+        return self.noise_density(-path.logsnr(t) / 2) / (2 * self._mass(path))
+
+    def _mass(self, path: GaussianPath) -> float:
+        """How much of the law the path covers: 1 where nothing of the signal is left at t = 1."""
+        mass = float(self.cdf(-path.logsnr(torch.ones((), dtype=torch.float64)) / 2))
+        if mass <= 0:
+            raise UserError(f"The time law {self} has nothing in common with the log-SNRs of the path {path}.")
+        return mass
+
+
+@spec
+class LogNormal(_OnNoise):
     """log(sigma / alpha) normal, as in EDM (Karras et al. 2022); on the flow path this is SD3's logit-normal."""
 
     kind: Literal["lognormal"] = "lognormal"
     mean: float = 0.0
     """Mean of log(sigma / alpha): 0 is equal parts of signal and noise, larger is noisier."""
-    std: Annotated[float, Field(gt=0)] = 1.0
+    std: Positive = 1.0
     """Its standard deviation."""
 
-    def times(self, u: Tensor, path: GaussianPath) -> Tensor:
+    def cdf(self, z: Tensor) -> Tensor:
+        return torch.special.ndtr((z - self.mean) / self.std)
+
+    def quantile(self, u: Tensor) -> Tensor:
         # ndtri is infinite at 0 and 1; half a float32 step inside is the most extreme draw.
-        z = torch.special.ndtri(u.double().clamp(2**-25, 1 - 2**-25))
-        return path.time(-2 * (self.mean + self.std * z)).to(u.dtype)
+        return self.mean + self.std * torch.special.ndtri(u.clamp(2**-25, 1 - 2**-25))
+
+    def noise_density(self, z: Tensor) -> Tensor:
+        return torch.exp(-((z - self.mean) / self.std).square() / 2) / (self.std * math.sqrt(2 * math.pi))
 
 
-Times = Annotated[Uniform | LogNormal, Field(discriminator="kind")]
+@spec
+class CosMap(_OnNoise):
+    """The log-SNRs of the cosine path, on any path: sigma / alpha = tan(pi u / 2) (Esser et al. 2024, eq. 21)."""
+
+    kind: Literal["cosmap"] = "cosmap"
+
+    def cdf(self, z: Tensor) -> Tensor:
+        return torch.atan(z.exp()) * (2 / math.pi)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return torch.log(torch.tan(math.pi / 2 * u.clamp(2**-25, 1 - 2**-25)))
+
+    def noise_density(self, z: Tensor) -> Tensor:
+        return 1 / (math.pi * torch.cosh(z))
 
 
-def stratified(count: int, generator: torch.Generator) -> Tensor:
-    """``[count]`` uniforms, one in each of ``count`` equal strata, in random order: less noise in the loss."""
+@spec
+class LogUniform(_OnNoise):
+    """log-SNR uniform between two ends."""
+
+    kind: Literal["loguniform"] = "loguniform"
+    low: float = -10.0
+    """Log-SNR of the noisiest level."""
+    high: float = 10.0
+    """Log-SNR of the cleanest level; above ``low``."""
+
+    def __post_init__(self):
+        if self.high <= self.low:
+            raise PydanticCustomError("ends", "should have high above low")
+
+    def cdf(self, z: Tensor) -> Tensor:
+        return ((2 * z + self.high) / (self.high - self.low)).clamp(0, 1)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return ((self.high - self.low) * u - self.high) / 2
+
+    def noise_density(self, z: Tensor) -> Tensor:
+        inside = (-2 * z >= self.low) & (-2 * z <= self.high)
+        return inside.to(z.dtype) * (2 / (self.high - self.low))
+
+
+Times = Annotated[Uniform | LogNormal | Mode | CosMap | LogUniform, Field(discriminator="kind")]
+
+
+def stratified(count: int, generator: torch.Generator, shared: bool = False) -> Tensor:
+    """``[count]`` uniforms, one in each of ``count`` equal strata, in random order: less noise in the loss.
+
+    shared: all lie at the same place of their stratum, the low-discrepancy draw of VDM (Kingma et al. 2021).
+    """
     strata = torch.randperm(count, generator=generator)
-    return (strata + torch.rand(count, generator=generator)) / count
+    return (strata + torch.rand(1 if shared else count, generator=generator)) / count

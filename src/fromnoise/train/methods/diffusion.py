@@ -32,7 +32,10 @@ class Diffusion:
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
         x = recipe.path.add_noise(x0, eps, t)
         output = denoiser.output(x, t, condition)
-        return recipe.objective.losses(output, x0, eps, t, recipe.path).mean()
+        losses = recipe.objective.losses(output, x0, eps, t, recipe.path)
+        if self.system.variance is not None:
+            losses = self.system.variance.balance(losses, recipe.path.logsnr(t))
+        return losses.mean()
 
     def drop(self, texts: list[str], seed: int, step: int) -> list[str]:
         """Some captions replaced by the empty text, so that the unconditional model is learned too."""

@@ -1,0 +1,20 @@
+"""Every example runs and ends in a picture."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_an_example_ends_in_a_picture(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path / "picture.png")])
+    monkeypatch.syspath_prepend(str(path.parent))
+    runpy.run_path(str(path), run_name="__main__")
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert min(picture.size) >= 400
+        assert len(picture.convert("RGB").resize((64, 64)).getcolors(4096) or []) > 50
