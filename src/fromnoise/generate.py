@@ -269,7 +269,7 @@ class Model:
         with autocast(device, self.recipe.train.precision):
             return solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
                          solver=settings.solver, steps=settings.steps, shift=self.recipe.sample.shift,
-                         callback=callback, return_info=True)
+                         seed=settings.seed, first=settings.first, callback=callback, return_info=True)
 
     def _noise(self, settings: Settings) -> Tensor:
         return sample_noise(self.noise_shape(settings), settings.seed, settings.first)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
+import torch
 from torch import Tensor, nn
 
-from fromnoise.process import GaussianPath, Prediction, expand, to_x0
+from fromnoise.process import GaussianPath, Prediction, expand, to_x0, x0_weights
 from fromnoise.types import Condition
 
 Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
+
+
+@lru_cache(maxsize=4096)
+def _weights(prediction: Prediction, path: GaussianPath, t: float) -> tuple[float, float]:
+    of_x, of_output = x0_weights(prediction, path, torch.tensor(t, dtype=torch.float64))
+    return float(of_x), float(of_output)
 
 
 class Denoiser(nn.Module):
@@ -30,7 +38,13 @@ class Denoiser(nn.Module):
         return self.net(x if scale is None else expand(scale, x) * x, t, condition, **told)
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, **told) -> Tensor:
-        return to_x0(self.prediction, self.path, self.output(x, t, condition, **told), x, self.clock(x, t))
+        output = self.output(x, t, condition, **told)
+        if t.ndim or t.device.type != "cpu":
+            return to_x0(self.prediction, self.path, output, x, self.clock(x, t))
+        if self.prediction == "x0":
+            return output
+        of_x, of_output = _weights(self.prediction, self.path, float(t))  # one clock for all: two numbers
+        return torch.add(output * of_output, x, alpha=of_x)
 
     @staticmethod
     def clock(x: Tensor, t: Tensor) -> Tensor:

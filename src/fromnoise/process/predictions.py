@@ -47,24 +47,34 @@ def target(prediction: Prediction, path: GaussianPath, x0: Tensor, eps: Tensor, 
 
 def to_x0(prediction: Prediction, path: GaussianPath, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
     """x0 as implied by a network's ``output`` at ``x``."""
-    t = expand(t, x)
+    if prediction == "x0":
+        return output
+    of_x, of_output = x0_weights(prediction, path, expand(t, x))
+    return of_x * x + of_output * output
+
+
+def x0_weights(prediction: Prediction, path: GaussianPath, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(p, q) of x0 = p x + q output."""
     alpha, sigma = path.alpha(t), path.sigma(t)
     match prediction:
         case "x0":
-            return output
+            return torch.zeros_like(t), torch.ones_like(t)
         case "eps":
-            return (x - sigma * output) / alpha.clamp(min=TINY)
+            safe = alpha.clamp(min=TINY)
+            return 1 / safe, -sigma / safe
         case "v":
             length = torch.hypot(alpha, sigma)
-            return (alpha / length.square()) * x - (sigma / length) * output
+            return alpha / length.square(), -sigma / length
         case "velocity":
-            alpha_dot, sigma_dot = path.alpha_dot(t), path.sigma_dot(t)
+            sigma_dot = path.sigma_dot(t)
+            turn = alpha * sigma_dot - path.alpha_dot(t) * sigma
             # Where the noise does not move at first (EDM at t = 0), x is x0.
-            turn = alpha * sigma_dot - alpha_dot * sigma
             still = turn.abs() < TINY**2
-            return torch.where(still, x, (sigma_dot * x - sigma * output) / torch.where(still, 1.0, turn))
+            safe = torch.where(still, 1.0, turn)
+            return torch.where(still, 1.0, sigma_dot / safe), torch.where(still, 0.0, -sigma / safe)
         case "score":
-            return (x + sigma.square() * output) / alpha.clamp(min=TINY)
+            safe = alpha.clamp(min=TINY)
+            return 1 / safe, sigma.square() / safe
 
 
 def from_x0(prediction: Prediction, path: GaussianPath, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
