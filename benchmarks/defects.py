@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--nulls", type=int, default=24, help="panels of true points")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     arguments = parser.parse_args()
-    work = [(name, 1000 + i) for i, name in enumerate(DEFECTS)] + [(NULL, i) for i in range(arguments.nulls)]
+    largest_first = sorted(DEFECTS, key=lambda name: -DEFECTS[name].size)
+    work = [(name, 1000 + i) for i, name in enumerate(largest_first)] + [(NULL, i) for i in range(arguments.nulls)]
     with ProcessPoolExecutor(arguments.jobs) as pool:
         found = list(pool.map(judge, work))
     Console(width=200).print(defects_table([f for f in found if f[0] != NULL]))

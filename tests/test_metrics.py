@@ -202,42 +202,42 @@ def drawn(mixture, count, seed):
 
 def test_a_panel_flags_what_is_planted_and_nothing_else(mixture):
     """Small sets and few repeats; benchmarks/defects.py has the study at the stated sizes."""
-    real, train = drawn(mixture, 4000, 0), drawn(mixture, 500, 1)
+    real, train = drawn(mixture, 1500, 0), drawn(mixture, 300, 1)
     know = {"log_prob": mixture.log_prob, "mode": mixture.mode}
-    fine = panel(drawn(mixture, 1000, 2), real, train=train, **know)
+    fine = panel(drawn(mixture, 600, 2), real, train=train, **know)
     assert len(fine.flagged) <= 0.05 * len(fine.rows)
     assert {row.metric for row in fine.rows} == METRICS.keys()
     assert {row.space for row in fine.rows} == {"raw", "whitened"}
-    copies = panel(train[torch.arange(1000) % 500], real, train=train, **know)
+    copies = panel(train[torch.arange(600) % 300], real, null_repeats=5, train=train, **know)
     for name in ("near copies, raw", "nearest training example, raw", "coverage, raw", "C2ST, whitened"):
         assert copies[name].z > 5, name
-    shrunk = DEFECTS["shrunk by 5 %"].draw(mixture, 1000, torch.Generator().manual_seed(3))
-    assert panel(shrunk, real, **know)["NLL difference"].z > 5
+    shrunk = DEFECTS["shrunk by 5 %"].draw(mixture, 750, torch.Generator().manual_seed(3))
+    assert panel(shrunk, real, null_repeats=5, **know)["NLL difference"].z > 5
 
 
 def test_every_defect_is_what_it_says(mixture):
-    draws = {name: defect.draw(mixture, 20_000, torch.Generator().manual_seed(0)) for name, defect in DEFECTS.items()}
+    draws = {name: defect.draw(mixture, 8000, torch.Generator().manual_seed(0)) for name, defect in DEFECTS.items()}
     true = mixture.weights
     for name, x in draws.items():
-        assert x.shape == (20_000, 64), name
+        assert x.shape == (8000, 64), name
         found = torch.bincount(mixture.mode(x), minlength=16) / len(x)
         away = {"one mode of 16 dropped": None, "5 % reweighted": 0.05, "500 samples remembered": None}.get(name, 0.0)
         if away is not None:
-            assert float((found - true).abs().sum() / 2) == pytest.approx(away, abs=0.015), name
+            assert float((found - true).abs().sum() / 2) == pytest.approx(away, abs=0.025), name
     missing = torch.bincount(mixture.mode(draws["one mode of 16 dropped"]), minlength=16)
     assert int((missing == 0).sum()) == 1
     assert len(draws["500 samples remembered"].unique(dim=0)) == 500
     values, axes = torch.linalg.eigh(mixture.cov)
     kept = ((draws["high frequencies lost"] - mixture.mean) @ axes).square().mean(0) / values
-    torch.testing.assert_close(kept, torch.tensor([0.64] * 32 + [1.0] * 32).double(), atol=0.05, rtol=0)
+    torch.testing.assert_close(kept, torch.tensor([0.64] * 32 + [1.0] * 32).double(), atol=0.09, rtol=0)
     for name, ratio in (("shrunk by 5 %", 0.95**2), ("3 % noise added", None)):
         x = draws[name]
         within = (x - mixture.means[mixture.mode(x)]).square().sum(1).mean()
         spread = (mixture.weights * mixture.variances.sum(1)).sum()
         want = spread * ratio if ratio else spread + 64 * 0.03**2 * mixture.cov.diagonal().mean()
-        assert float(within) == pytest.approx(float(want), rel=0.01), name
+        assert float(within) == pytest.approx(float(want), rel=0.015), name
     torch.testing.assert_close(draws["shifted by 5 %"].mean(0) - mixture.mean, torch.full((64,), 0.05).double(),
-                               atol=0.03, rtol=0)
+                               atol=0.05, rtol=0)
 
 
 def test_the_same_seed_gives_the_same_panel_and_disturbs_nobody():
@@ -259,7 +259,7 @@ def test_the_same_seed_gives_the_same_panel_and_disturbs_nobody():
 
 def test_z_says_worse_with_its_sign():
     """Shrinkage raises density: better than real is as wrong, and below 0."""
-    mixture = ring()
+    mixture = anisotropic(8, modes=4)
     real, made = drawn(mixture, 2000, 0), drawn(mixture, 1000, 1)
     found = panel(mixture.means[mixture.mode(made)] * 0.5 + made * 0.5, real, null_repeats=4, mode=mixture.mode,
                   log_prob=mixture.log_prob)

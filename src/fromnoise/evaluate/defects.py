@@ -91,7 +91,7 @@ DEFECTS: dict[str, Defect] = {defect.name: defect for defect in (
     Defect("shrunk by 5 %", shrink),
     Defect("high frequencies lost", lose_high_frequencies),
     Defect("500 samples remembered", memory),
-    Defect("3 % noise added", additive_noise),
+    Defect("3 % noise added", additive_noise, 20_000),
     Defect("2 % outliers", outliers),
     Defect("shifted by 5 %", shift),
 )}

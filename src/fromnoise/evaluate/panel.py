@@ -27,6 +27,7 @@ from fromnoise.evaluate.points import Points
 from fromnoise.types import UserError
 
 FEWEST = 20  # points on either side below which nothing is measured
+AT_ONCE = 2000  # points whose likelihood or mode is asked for at a time
 REFERENCE = 3  # at most so many times as many points has the reference: beyond that its own noise is small
 FLAG = 5.0  # standard deviations of the null beyond which a difference is no chance
 
@@ -149,8 +150,7 @@ def _spaces(generated: Tensor, real: Tensor, log_prob: Callable | None, mode: Ca
     def known(look: Callable[[Tensor], Tensor], **fields: Callable | None) -> tuple[Points, Points]:
         """Generated and real points as ``look`` sees them, their fields, and the nearest training example of each."""
         among = None if train is None else flat(look(train))
-        sets = ((flat(look(x)), {name: f(x).detach().cpu() for name, f in fields.items() if f})
-                for x in (generated, real))
+        sets = ((flat(look(x)), {name: _each(f, x) for name, f in fields.items() if f}) for x in (generated, real))
         made, true = (Points(x, **more, nearest=None if among is None else nearest_distance(x, among))
                       for x, more in sets)
         if true.nearest is not None and float(true.nearest.median()) <= 1e-6 * float(true.x.norm(dim=1).median()):
@@ -163,6 +163,11 @@ def _spaces(generated: Tensor, real: Tensor, log_prob: Callable | None, mode: Ca
     yield "whitened", made, true
     if features is not None:
         yield "features", *known(features)
+
+
+def _each(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of each point, a few at a time."""
+    return torch.cat([function(part).detach().cpu() for part in x.split(AT_ONCE)])
 
 
 def flat(x: Tensor) -> Tensor:
