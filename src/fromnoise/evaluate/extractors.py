@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,10 +114,10 @@ def _size(size: Any) -> tuple[int, int]:
 
 @contextmanager
 def extra(what: str, library: str, name: str) -> Iterator[None]:
-    """An ImportError of a library within, as the sentence that says what to install."""
+    """A library within that cannot be imported, as the sentence that says what to install."""
     try:
         yield
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # torchvision made for another torch raises the latter
         raise UserError(f"{what} features need {library} ({error}): pip install 'fromnoise[{name}]'.") from None
 
 
@@ -125,6 +126,9 @@ def weights(what: str, model: str) -> Iterator[None]:
     """What goes wrong with weights within, as a sentence."""
     try:
         yield
+    except pickle.UnpicklingError:
+        raise UserError(f"The weights of {what} ({model}) hold more than tensors, so they are not loaded: nothing is "
+                        "unpickled here.") from None
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"The weights of {what} ({model}) cannot be had: {reason}. Go online once, or name a folder or "
