@@ -215,6 +215,41 @@ def test_a_panel_flags_what_is_planted_and_nothing_else(mixture):
     assert panel(shrunk, real, null_repeats=5, **know)["NLL difference"].z > 5
 
 
+NOTICED = {"one mode of 16 dropped": "mode frequencies", "5 % reweighted": "mode frequencies",
+           "500 samples remembered": "Frechet", "shifted by 5 %": "Frechet"}  # NLL difference notices the rest
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_every_defect_is_flagged_at_its_size(mixture, name):
+    """By the cheapest metric that notices it; benchmarks/defects.py has all of them."""
+    defect, metric = DEFECTS[name], NOTICED.get(name, "NLL difference")
+    real = drawn(mixture, (4 if name == "5 % reweighted" else 2) * defect.size, 10)
+    made = defect.draw(mixture, defect.size, torch.Generator().manual_seed(11))
+    assert panel(made, real, log_prob=mixture.log_prob, mode=mixture.mode, metrics=[metric]).flagged
+
+
+def test_true_points_are_not_flagged():
+    mixture = anisotropic(16, modes=4)
+    rows = [row for i in range(20) for row in
+            panel(drawn(mixture, 200, 2 * i), drawn(mixture, 800, 2 * i + 1), log_prob=mixture.log_prob,
+                  mode=mixture.mode, metrics=METRICS.keys() - {"C2ST", "nearest training example", "near copies"}).rows]
+    assert sum(row.flagged for row in rows) <= 0.05 * len(rows)
+    z = torch.tensor([row.z for row in rows])
+    assert 0.3 < float(z.std()) < 1.8  # a null is neither too wide nor too narrow
+    assert abs(float(torch.tensor([row.z for row in rows if row.better == "lower"]).mean())) < 0.5
+
+
+def test_only_the_metrics_that_are_asked_for():
+    real, made = torch.randn(60, 2), torch.randn(30, 2)
+    found = panel(made, real, null_repeats=2, metrics=["KID", "Frechet"])
+    assert {row.metric for row in found.rows} == {"KID", "Frechet"}
+    assert found["KID, raw"] == panel(made, real, null_repeats=2)["KID, raw"]
+    with pytest.raises(UserError, match="no metric 'FID'; there are energy distance"):
+        panel(made, real, metrics=["FID"])
+    with pytest.raises(UserError, match="near copies cannot be measured without train"):
+        panel(made, real, metrics=["near copies"])
+
+
 def test_every_defect_is_what_it_says(mixture):
     draws = {name: defect.draw(mixture, 8000, torch.Generator().manual_seed(0)) for name, defect in DEFECTS.items()}
     true = mixture.weights

@@ -20,7 +20,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
     a, b = a.double(), b.double()
     centred_a, centred_b = a - a.mean(0), b - b.mean(0)
     scale = ((len(a) - 1) * (len(b) - 1)) ** 0.5
-    root = torch.linalg.svdvals(centred_a @ centred_b.T).sum() / scale if len(a) * len(b) <= 64 * a.shape[1] ** 2 \
+    root = torch.linalg.svdvals(centred_a @ centred_b.T).sum() / scale if len(a) * len(b) <= 4 * a.shape[1] ** 2 \
         else torch.linalg.svdvals(_root(centred_a) @ _root(centred_b)).sum()
     trace = centred_a.square().sum() / (len(a) - 1) + centred_b.square().sum() / (len(b) - 1)
     return float((a.mean(0) - b.mean(0)).square().sum() + trace - 2 * root)

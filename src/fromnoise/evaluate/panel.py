@@ -14,7 +14,7 @@ the values is less spread than one null: |z| above 5 is not chance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -104,7 +104,8 @@ class Panel:
 
 def panel(generated: Tensor, real: Tensor, *, null_repeats: int = 8,
           log_prob: Callable[[Tensor], Tensor] | None = None, mode: Callable[[Tensor], Tensor] | None = None,
-          train: Tensor | None = None, features: Callable[[Tensor], Tensor] | None = None, seed: int = 0) -> Panel:
+          train: Tensor | None = None, features: Callable[[Tensor], Tensor] | None = None,
+          metrics: Collection[str] | None = None, seed: int = 0) -> Panel:
     """The panel of ``generated`` ``[n, ...]`` against ``real`` ``[m, ...]``, points or pictures.
 
     Real points are split, so the smaller of n and m / 2 are compared: give twice as many real points as generated
@@ -112,29 +113,47 @@ def panel(generated: Tensor, real: Tensor, *, null_repeats: int = 8,
 
     log_prob: exact log-likelihood ``[n]`` of points;  mode: the mode of each, integers ``[n]`` from 0;  train:
     training examples ``[k, ...]``, to look for copies among;  features: points ``[n, ...]`` to ``[n, F]``, such as
-    an extractor of ``fromnoise.evaluate.extractors``;  the same ``seed`` gives the same panel.
+    an extractor of ``fromnoise.evaluate.extractors``;  metrics: names in ``METRICS``, by default all that the rest
+    allows;  the same ``seed`` gives the same panel.
     Cost: 13 core-seconds a space for 5,000 against 5,000 points in 64-D, twice that against 15,000; as n^2.
     UserError where there are too few points, shapes differ, or numbers are not finite.
     """
     _check(generated, real, train, null_repeats)
+    given = {"log_prob": log_prob, "mode": mode, "nearest": train}
+    wanted = _wanted(metrics, given)
+    used = {name: given[name] for name in given.keys() & {metric.needs for metric in wanted}}
     size = min(len(generated), len(real) // 2)
     last = min(len(real), (1 + REFERENCE) * size)
     random = torch.Generator().manual_seed(seed)
     splits = [(torch.randperm(len(real), generator=random), torch.randperm(len(generated), generator=random))
               for _ in range(null_repeats)]
     rows = []
-    for space, made, true in _spaces(generated, real, log_prob, mode, train, features):
-        metrics = [m for m in METRICS.values() if space in m.spaces and getattr(made, m.needs) is not None]
+    for space, made, true in _spaces(generated, real, features, **used):
+        here = [metric for metric in wanted if space in metric.spaces]
         values, nulls = [], []
         for of_real, of_made in splits:
             sets = true.take(of_real[size:last]), true.take(of_real[:size]), made.take(of_made[:size])
             reference, stand_in, points = _whitened(*sets) if space == "whitened" else sets
-            values.append([metric.measure(points, reference) for metric in metrics])
-            nulls.append([metric.measure(stand_in, reference) for metric in metrics])
-        columns = zip(metrics, zip(*values, strict=True), zip(*nulls, strict=True), strict=True)
+            values.append([metric.measure(points, reference) for metric in here])
+            nulls.append([metric.measure(stand_in, reference) for metric in here])
+        columns = zip(here, zip(*values, strict=True), zip(*nulls, strict=True), strict=True)
         rows += [_row(metric, space, torch.tensor(v), torch.tensor(n), size) for metric, v, n in columns]
     order = list(METRICS)
     return Panel(sorted(rows, key=lambda row: order.index(row.metric)), size, last - size, null_repeats)
+
+
+def _wanted(names: Collection[str] | None, given: dict[str, Any]) -> list[Metric]:
+    """The metrics of these names, or all for which enough is given."""
+    missing = {name for name, what in given.items() if what is None}
+    if names is None:
+        return [metric for metric in METRICS.values() if metric.needs not in missing]
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"There is no metric {name!r}; there are {', '.join(METRICS)}.")
+        if METRICS[name].needs in missing:
+            needs = METRICS[name].needs.replace("nearest", "train")
+            raise UserError(f"{name} cannot be measured without {needs}.")
+    return [metric for metric in METRICS.values() if metric.name in names]
 
 
 def _row(metric: Metric, space: str, values: Tensor, nulls: Tensor, size: int) -> PanelRow:
@@ -144,13 +163,13 @@ def _row(metric: Metric, space: str, values: Tensor, nulls: Tensor, size: int) -
     return PanelRow(metric.name, space, value, null, std, metric.worse(value - null) / least, metric.better)
 
 
-def _spaces(generated: Tensor, real: Tensor, log_prob: Callable | None, mode: Callable | None, train: Tensor | None,
-            features: Callable | None) -> Iterator[tuple[str, Points, Points]]:
-    """(name of the space, generated points, real points), with all that is known about each point."""
-    def known(look: Callable[[Tensor], Tensor], **fields: Callable | None) -> tuple[Points, Points]:
-        """Generated and real points as ``look`` sees them, their fields, and the nearest training example of each."""
-        among = None if train is None else flat(look(train))
-        sets = ((flat(look(x)), {name: _each(f, x) for name, f in fields.items() if f}) for x in (generated, real))
+def _spaces(generated: Tensor, real: Tensor, features: Callable[[Tensor], Tensor] | None, nearest: Tensor | None = None,
+            **of_each: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Points, Points]]:
+    """(name of the space, generated points, real points), with what ``of_each`` and the nearest example say of each."""
+    def known(look: Callable[[Tensor], Tensor], **fields: Callable[[Tensor], Tensor]) -> tuple[Points, Points]:
+        """Generated and real points as ``look`` sees them."""
+        among = None if nearest is None else flat(look(nearest))
+        sets = ((flat(look(x)), {name: _each(f, x) for name, f in fields.items()}) for x in (generated, real))
         made, true = (Points(x, **more, nearest=None if among is None else nearest_distance(x, among))
                       for x, more in sets)
         if true.nearest is not None and float(true.nearest.median()) <= 1e-6 * float(true.x.norm(dim=1).median()):
@@ -158,7 +177,7 @@ def _spaces(generated: Tensor, real: Tensor, log_prob: Callable | None, mode: Ca
                             "points that were held out.")
         return made, true
 
-    made, true = known(lambda x: x, log_prob=log_prob, mode=mode)
+    made, true = known(lambda x: x, **of_each)
     yield "raw", made, true
     yield "whitened", made, true
     if features is not None:
