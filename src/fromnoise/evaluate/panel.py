@@ -115,7 +115,7 @@ def panel(generated: Tensor, real: Tensor, *, null_repeats: int = 8,
     training examples ``[k, ...]``, to look for copies among;  features: points ``[n, ...]`` to ``[n, F]``, such as
     an extractor of ``fromnoise.evaluate.extractors``;  metrics: names in ``METRICS``, by default all that the rest
     allows;  the same ``seed`` gives the same panel.
-    Cost: 13 core-seconds a space for 5,000 against 5,000 points in 64-D, twice that against 15,000; as n^2.
+    Cost: 13 core-seconds a space for 5,000 against 5,000 points in 64-D, 30 against 15,000; it grows as n^2.
     UserError where there are too few points, shapes differ, or numbers are not finite.
     """
     _check(generated, real, train, null_repeats)
