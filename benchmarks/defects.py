@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from statistics import mean
 
 import torch
@@ -46,8 +46,13 @@ def main() -> None:
     arguments = parser.parse_args()
     largest_first = sorted(DEFECTS, key=lambda name: -DEFECTS[name].size)
     work = [(name, 1000 + i) for i, name in enumerate(largest_first)] + [(NULL, i) for i in range(arguments.nulls)]
+    found = []
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        found = list(pool.map(judge, work))
+        for result in as_completed([pool.submit(judge, item) for item in work]):
+            found.append(result.result())
+            name, seen, seconds = found[-1]
+            flags = ", ".join(f"{row.name} {row.z:.1f}" for row in seen.flagged)
+            print(f"[{seconds:.0f} s] {name}: {flags or '-'}", flush=True)
     Console(width=200).print(defects_table([f for f in found if f[0] != NULL]))
     nulls = [p for name, p, _ in found if name == NULL]
     flagged = [(row.name, round(row.z, 1)) for p in nulls for row in p.flagged]
