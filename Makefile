@@ -23,7 +23,7 @@ $(CORE): pyproject.toml constraints.txt
 
 $(DEV): $(CORE)
 	@echo "Installing what tests and checks need into $(VENV)"
-	@$(PIP) -e '.[track,dev]'
+	@$(PIP) -e '.[track,features,dev]'
 	@touch $@
 
 setup: $(DEV)  ## make .venv with the package, its pinned dependencies and the tools to work on it

@@ -30,7 +30,7 @@ def everything(source: Any, count: int, key: int = 0, size: tuple[int, int] | No
     return torch.cat(images)[:count], text[:count]
 
 
-def cover(images: Tensor, size: tuple[int, int]) -> Tensor:
+def cover(images: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """Images ``[n, C, H, W]`` cut in the middle to the shape of ``size`` and scaled to it: nothing is squashed."""
     (H, W), (h, w) = images.shape[-2:], size
     if (h, w) == (H, W):
@@ -38,7 +38,7 @@ def cover(images: Tensor, size: tuple[int, int]) -> Tensor:
     high, wide = min(H, round(W * h / w)), min(W, round(H * w / h))
     top, left = (H - high) // 2, (W - wide) // 2
     cut = images[..., top : top + high, left : left + wide]
-    return F.interpolate(cut, size, mode="bilinear", antialias=True)
+    return F.interpolate(cut, size, mode=mode, antialias=True)
 
 
 def subsets(total: int, count: int, times: int = 8) -> list[np.ndarray]:
