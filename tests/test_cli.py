@@ -245,7 +245,7 @@ def test_a_recipe_cannot_send_its_run_out_of_runs(name, capsys, tmp_path):
     ("digits --train.optimizer.lr nan", "--train.optimizer.lr should be a finite number (got nan)"),
     ("digits --objective.times.mean inf", "--objective.times.mean should be a finite number (got inf)"),
     ("image", "Which folder are the pictures in? Add --data"),
-    ("digits --sample.solver eulr", '--sample.solver cannot be "eulr": it should be \'euler\''),
+    ("digits --sample.solver eulr", 'Did you mean "euler"?'),
     ("digits --train.optimizer.betas 0.9", "Missing value for argument '--train.optimizer.betas'"),
     ("digits --train.optimizer.betas 0.9 1.5", "--train.optimizer.betas should be less than 1 (got 1.5)"),
     ("digits --train.optimizer.betas 1.0 0.9", "--train.optimizer.betas should be less than 1 (got 1.0)"),

@@ -130,8 +130,8 @@ def test_evaluating_again_updates_report_and_page(run):
     assert report.samples == 40
     saved = json.loads((folder / "evaluation.json").read_text())
     assert saved["samples"] == 40
-    assert saved["settings"] == {"samples": 40, "guidance": 6.0, "solver": "dpmpp_2m", "steps": 20, "shift": 1.0,
-                                 "seed": 3, "trained_steps": 12}
+    assert saved["settings"] == {"samples": 40, "guidance": 6.0, "solver": "dpmpp_2m", "steps": 20, "grid": "uniform",
+                                 "shift": 1.0, "seed": 3, "trained_steps": 12}
     assert report.how == "40 samples, dpmpp_2m, 20 steps, guidance 6, seed 3"
     assert report.how in (folder / "index.html").read_text()
     assert report.how.replace("_", r"\_") in (folder / "README.md").read_text()

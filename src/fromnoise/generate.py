@@ -268,7 +268,8 @@ class Model:
             guided = choice.of(guided, null, self.recipe.path)
         with autocast(device, self.recipe.train.precision):
             return solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
-                         solver=settings.solver, steps=settings.steps, shift=self.recipe.sample.shift,
+                         solver=settings.solver, steps=settings.steps, grid=self.recipe.sample.grid,
+                         shift=self.recipe.sample.shift,
                          seed=settings.seed, first=settings.first, callback=callback, return_info=True)
 
     def _noise(self, settings: Settings) -> Tensor:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 import fromnoise
-from fromnoise.config import from_dict, read_json, spec, to_dict
+from fromnoise.config import from_dict, nearest, read_json, spec, to_dict
 from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
@@ -22,6 +22,7 @@ from fromnoise.data.shapes import Shapes
 from fromnoise.latents import Pixels
 from fromnoise.nets import Transformer, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
+from fromnoise.sample import SOLVERS
 from fromnoise.text import Trained
 from fromnoise.types import UserError
 
@@ -33,6 +34,13 @@ def _folder_name(name: str) -> str:
     if name.strip() in ("", ".", "..") or len(name.encode()) > 200 or any(c in "/\\" or ord(c) < 32 for c in name):
         raise PydanticCustomError("name", "should be a plain name, since it names the run's folder in runs/: not "
                                           "empty, without / or \\, and not . or ..")
+    return name
+
+
+def _solver(name: str) -> str:
+    """The name of a solver."""
+    if name not in SOLVERS:
+        raise PydanticCustomError("solver", "is not the name of a solver. {hint}", {"hint": nearest(name, SOLVERS)})
     return name
 
 
@@ -95,12 +103,14 @@ class Training:
 class Sampling:
     """How pictures are made unless the caller says otherwise."""
 
-    solver: Literal["euler", "heun", "dpmpp_2m"] = "dpmpp_2m"
-    """The solver of the probability-flow ODE."""
+    solver: Annotated[str, AfterValidator(_solver)] = "dpmpp_2m"
+    """What integrates from noise to picture (fromnoise.sample.SOLVERS)."""
     steps: Annotated[int, Field(ge=1, le=10_000)] = 20
     """Solver steps."""
     guidance: Annotated[float, Field(ge=0)] = 2.0
     """Classifier-free guidance: 1 is none."""
+    grid: Literal["uniform", "quadratic", "cosine", "sigmoid", "beta", "karras", "logsnr", "angle", "flow"] = "uniform"
+    """Where the steps are on the clock."""
     shift: Annotated[float, Field(gt=0)] = 1.0
     """Shift of the time grid towards noise."""
 

@@ -176,7 +176,8 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
     spec, sampling = model.recipe.evaluate, model.recipe.sample
     chosen = next(g for g in (guidance, spec.guidance, sampling.guidance) if g is not None)
     return {"samples": samples or spec.samples, "guidance": chosen, "solver": sampling.solver,
-            "steps": sampling.steps, "shift": sampling.shift, "seed": seed, "trained_steps": model.step}
+            "steps": sampling.steps, "grid": sampling.grid, "shift": sampling.shift, "seed": seed,
+            "trained_steps": model.step}
 
 
 def settle_threads(model: Model) -> None:

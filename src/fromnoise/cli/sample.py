@@ -90,7 +90,8 @@ def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
         other = read_recipe(said, "the picture")
     except UserError:
         return False
-    return not differences(other, recipe) and other.sample.shift == recipe.sample.shift
+    grids = [(r.sample.grid, r.sample.shift) for r in (other, recipe)]
+    return not differences(other, recipe) and grids[0] == grids[1]
 
 
 def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str, Any]]:

@@ -49,6 +49,8 @@ class Report:
         words = [f"{self.samples} samples"]
         if "solver" in known:
             words += [known["solver"], f"{known['steps']} steps", f"guidance {known['guidance']:g}"]
+        if known.get("grid", "uniform") != "uniform":
+            words.append(f"{known['grid']} grid")
         words += [f"{name} {known[name]:g}" for name, usual in (("shift", 1), ("seed", 0))
                   if known.get(name, usual) != usual]
         return ", ".join(words)
