@@ -366,3 +366,37 @@ def test_restart_goes_back_up():
     clocks = [s.t for s in table.stages]
     assert sum(b > a for a, b in zip(clocks[:-1], clocks[1:], strict=True)) == 2
     assert table.nfe == 12 * 2 - 1 + 2 * 3 * 2
+
+
+# ---- auto ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "goals"), [
+    ("grid25", {5: 0.07, 8: 0.032, 10: 0.02, 15: 0.006, 20: 0.004}),
+    ("ring", {5: 0.07, 8: 0.032, 10: 0.02, 15: 0.006, 20: 0.004}),
+    ("anisotropic", {5: 0.20, 8: 0.10, 10: 0.075, 15: 0.03, 20: 0.01}),
+])
+@pytest.mark.parametrize("path", [Flow(), VP()], ids=lambda p: p.kind)
+def test_auto_is_near_the_exact_answer(name, goals, path):
+    from fromnoise.evaluate.solvers import auto_trial, problem
+
+    on = problem(name, path, 256)
+    for nfe, goal in goals.items():
+        trial = auto_trial(on, nfe)
+        assert trial.error.rms < goal, trial
+        assert trial.error.median < goal
+
+
+def test_auto_says_what_it_picked_and_spends_the_budget():
+    denoise, noise = ring().denoiser(Flow()), torch.randn(4, 2)
+    for nfe in range(1, 31):
+        for guidance in (1.0, 2.0, 5.0):
+            for start in (noise, torch.randn(2, 1, 1, 4, 4)):
+                _, info = solve(denoise if start is noise else lambda x, t: 0 * x, start, path=Flow(), solver="auto",
+                                nfe=nfe, guidance=guidance, return_info=True)
+                assert info.nfe == nfe
+                assert info.solver.startswith("auto: v")
+    few, many = (solve(lambda x, t: 0 * x, torch.randn(2, n), path=Flow(), solver="auto", nfe=8, return_info=True)[1]
+                 for n in (2, 64))
+    assert few.solver != many.solver
+    assert len(solve(denoise, noise, path=Flow(), solver="auto", steps=7, return_info=True)[1].grid) == 8

@@ -261,16 +261,17 @@ class Model:
             noise = self._noise(settings)
         condition = self.encode(settings.prompts)
         guided: Denoise = self.system.denoiser
+        choice = settings.guidance
+        choice = choice if isinstance(choice, Guidance) else Guidance(scale=choice)
         if settings.guidance != 1:
-            choice = settings.guidance
-            choice = choice if isinstance(choice, Guidance) else Guidance(scale=choice)
             null = self.encode([settings.negative] * len(settings.prompts))
             guided = choice.of(guided, null, self.recipe.path)
         with autocast(device, self.recipe.train.precision):
             return solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
                          solver=settings.solver, steps=settings.steps, grid=self.recipe.sample.grid,
                          shift=self.recipe.sample.shift,
-                         seed=settings.seed, first=settings.first, callback=callback, return_info=True)
+                         seed=settings.seed, first=settings.first, guidance=choice.scale,
+                         callback=callback, return_info=True)
 
     def _noise(self, settings: Settings) -> Tensor:
         return sample_noise(self.noise_shape(settings), settings.seed, settings.first)

@@ -39,7 +39,7 @@ def _folder_name(name: str) -> str:
 
 def _solver(name: str) -> str:
     """The name of a solver."""
-    if name not in SOLVERS:
+    if name != "auto" and name not in SOLVERS:
         raise PydanticCustomError("solver", "is not the name of a solver. {hint}", {"hint": nearest(name, SOLVERS)})
     return name
 
@@ -104,7 +104,7 @@ class Sampling:
     """How pictures are made unless the caller says otherwise."""
 
     solver: Annotated[str, AfterValidator(_solver)] = "dpmpp_2m"
-    """What integrates from noise to picture (fromnoise.sample.SOLVERS)."""
+    """What integrates from noise to picture: a name of docs/solvers.md, or auto, which also chooses the grid."""
     steps: Annotated[int, Field(ge=1, le=10_000)] = 20
     """Solver steps."""
     guidance: Annotated[float, Field(ge=0)] = 2.0

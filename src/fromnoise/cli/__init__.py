@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a recipe into a run folder; the same command again goes on",
     "sample": "pictures from a trained run",
     "evaluate": "measure a trained run",
+    "bench": "measure solvers side by side, on problems with an exact answer",
     "recipes": "list the named recipes",
     "doctor": "what this machine has, and what is missing for what",
 }

@@ -1,5 +1,6 @@
 """Solvers as pure functions of a denoiser, and the grids they run on."""
 
+from fromnoise.sample.auto import auto
 from fromnoise.sample.grids import GRIDS, time_grid
 from fromnoise.sample.multistep import Multistep
 from fromnoise.sample.plan import Plan, Stage
@@ -10,6 +11,6 @@ from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, Predict
 
 __all__ = [
     "GRIDS", "SOLVERS", "Ancestral", "Callback", "Churn", "EulerMaruyama", "Exponential", "Multistep", "Plan",
-    "PredictorCorrector", "Progress", "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "solve",
-    "time_grid",
+    "PredictorCorrector", "Progress", "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "auto",
+    "solve", "time_grid",
 ]

@@ -68,9 +68,14 @@ def angle(steps: int, path: GaussianPath) -> Tensor:
 
 def flow(steps: int, path: GaussianPath) -> Tensor:
     """Even in r / (1 + r), the clock of rectified flow, on any path."""
-    r = _range(path, LOW, 1e6)[0]
-    even = torch.linspace(r / (1 + r), 0, steps + 1, dtype=torch.float64)
-    return _of_ratio(path, even[:-1] / (1 - even[:-1]))
+    return flow_clock(path, uniform(steps, path))
+
+
+def flow_clock(path: GaussianPath, s: Tensor) -> Tensor:
+    """Times of a path at which r / (1 + r) falls as ``s`` does, from 1 to 0."""
+    highest = _range(path, LOW, 1e6)[0]
+    s = s[:-1] * (highest / (1 + highest))
+    return _of_ratio(path, s / (1 - s))
 
 
 GRIDS: dict[str, Callable[[int, GaussianPath], Tensor]] = {

@@ -13,6 +13,7 @@ from torch import Tensor
 from fromnoise.config import nearest
 from fromnoise.process import GaussianPath
 from fromnoise.random import fold, normal
+from fromnoise.sample.auto import auto
 from fromnoise.sample.grids import time_grid
 from fromnoise.sample.plan import Plan, Predict, Stage, run
 from fromnoise.sample.solvers import SOLVERS, Solver
@@ -46,17 +47,25 @@ class SolveInfo:
 @torch.no_grad()
 def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | Solver = "dpmpp_2m",
           nfe: int | None = None, steps: int | None = None, grid: str | Sequence[float] | Tensor = "uniform",
-          shift: float = 1.0, seed: int = 0, first: int = 0, callback: Callback | None = None,
+          shift: float = 1.0, seed: int = 0, first: int = 0, guidance: float = 1.0, callback: Callback | None = None,
           return_info: bool = False) -> Any:
     """x0 from standard normal ``noise`` ``[B, ...]``.
 
-    denoise: ``(x, t) -> x0`` with t a scalar tensor;  nfe: evaluations of it, spent exactly, or steps: steps (by
-    default 20);  grid: the name of a grid, or times from noise to clean;  shift: of a named grid, towards noise;
+    denoise: ``(x, t) -> x0`` with t a scalar tensor;  solver: a name of SOLVERS, a solver, or "auto", which picks
+    solver and grid by budget, size and ``guidance`` and says in the info what it picked;  nfe: evaluations of the
+    denoiser, spent exactly, or steps: steps (by default 20);  grid: the name of a grid, or times from noise to
+    clean;  shift: of a named grid, towards noise;
     seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  callback:
     called after every step with a ``Progress``.
     Returns x0 as ``noise``, or ``(x0, SolveInfo)``.  UserError for what a solver cannot do.
     """
-    name, chosen = named(solver)
+    if solver == "auto":
+        budget = nfe if nfe is not None else 20 if steps is None else steps
+        choice = auto(budget, noise[0].numel(), guidance)
+        name, chosen = f"auto: {choice.name}", choice.solver
+        grid = choice.grid(step_count(name, chosen, nfe, steps), path) if grid == "uniform" else grid
+    else:
+        name, chosen = named(solver)
     times = time_grid(step_count(name, chosen, nfe, steps), path, grid, shift)
     table = plan(chosen, path, tuple(times.tolist()))
     fresh = fresh_noise(seed, first) if table.stochastic else None
@@ -70,7 +79,7 @@ def named(solver: str | Solver) -> tuple[str, Solver]:
     if not isinstance(solver, str):
         return type(solver).__name__, solver
     if solver not in SOLVERS:
-        raise UserError(f'There is no solver "{solver}". {nearest(solver, SOLVERS)}')
+        raise UserError(f'There is no solver "{solver}". {nearest(solver, [*SOLVERS, "auto"])}')
     return solver, SOLVERS[solver]
 
 
