@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,53 +12,39 @@ from torch import Tensor
 from fromnoise.config import nearest
 from fromnoise.process import GaussianPath
 from fromnoise.random import fold, normal
+from fromnoise.sample.brownian import brownian_noise
 from fromnoise.sample.grids import time_grid
 from fromnoise.sample.plan import Plan, Predict, Stage, run
+from fromnoise.sample.procedure import Procedure, Task
+from fromnoise.sample.progress import Callback, Progress, SolveInfo
 from fromnoise.sample.solvers import SOLVERS, Solver
 from fromnoise.types import UserError
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback sees after each step: x at ``t_next`` and the x0 that was last predicted on the way there."""
-
-    step: int
-    steps: int
-    t: float
-    t_next: float
-    x: Tensor
-    x0: Tensor
-
-
-Callback = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class SolveInfo:
-    """How a sample was made: solver, the times visited and the number of network evaluations."""
-
-    solver: str
-    grid: tuple[float, ...]
-    nfe: int
 
 
 @torch.no_grad()
 def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | Solver = "dpmpp_2m",
           nfe: int | None = None, steps: int | None = None, grid: str | Sequence[float] | Tensor = "uniform",
-          shift: float = 1.0, seed: int = 0, first: int = 0, callback: Callback | None = None,
-          return_info: bool = False) -> Any:
+          shift: float = 1.0, seed: int = 0, first: int = 0, brownian: bool = False,
+          callback: Callback | None = None, return_info: bool = False) -> Any:
     """x0 from standard normal ``noise`` ``[B, ...]``.
 
     denoise: ``(x, t) -> x0`` with t a scalar tensor;  nfe: evaluations of it, spent exactly, or steps: steps (by
     default 20);  grid: the name of a grid, or times from noise to clean;  shift: of a named grid, towards noise;
-    seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  callback:
-    called after every step with a ``Progress``.
+    seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  brownian: that
+    noise as one Brownian path, whatever the grid, so that more steps come nearer to one sample (some twenty draws a
+    step instead of one);  callback: called after every step with a ``Progress``.
+    Adaptive solvers take no nfe, steps or grid, and spend what their tolerances ask for.
     Returns x0 as ``noise``, or ``(x0, SolveInfo)``.  UserError for what a solver cannot do.
     """
     name, chosen = named(solver)
+    if isinstance(chosen, Procedure):
+        chosen.check(name, nfe, steps is not None or grid != "uniform" or shift != 1)
+        times = time_grid(20 if steps is None else steps, path, grid, shift) if chosen.on_grid else None
+        x, info = chosen.run(Task(name, denoise, noise, path, times, seed, first, callback))
+        return (x, info) if return_info else x
     times = time_grid(step_count(name, chosen, nfe, steps), path, grid, shift)
     table = plan(chosen, path, tuple(times.tolist()))
-    fresh = fresh_noise(seed, first) if table.stochastic else None
+    fresh = brownian_noise(table, path, seed, first) if brownian else fresh_noise(seed, first)
     x = run(table, denoise, table.start_std * noise, fresh, watcher(table, callback))
     info = SolveInfo(name, table.grid, table.nfe)
     return (x, info) if return_info else x
