@@ -159,7 +159,7 @@ class AdaptiveSDE(Procedure):
 
 
 class _Walk:
-    """Where every sample is: its clock B, its state y, the step it will try and its own Brownian path.
+    """Where every sample is: its clock B, its state y, the step it will try and its Brownian path.
 
     Samples that have arrived stay in the calls of the network, which may know them by their place in the batch; so
     the evaluations are those of the slowest.
@@ -174,7 +174,7 @@ class _Walk:
         self.clock = torch.full((count,), start, dtype=torch.float64)
         self.h = torch.full((count,), start / 10, dtype=torch.float64)
         self.rejected = torch.zeros(count, dtype=torch.long)
-        self.paths = [Brownian(self.y[i : i + 1], task.seed, task.first + i) for i in range(count)]
+        self.brownian = Brownian(self.y, task.seed, task.first)
         self.visited = [float(self.times().max())]
 
     @property
@@ -230,10 +230,8 @@ class _Walk:
 
     def _increments(self, after: Tensor) -> Tensor:
         """sqrt(h) z of each sample's own path, nothing for those that have arrived."""
-        start, end = ((-torch.expm1(b).log()).tolist() for b in (self.clock, after))
-        z = [path.normal(a, b) if b > a else torch.zeros_like(path.like)
-             for path, a, b in zip(self.paths, start, end, strict=True)]
-        return expand((self.clock - after).sqrt().to(self.y), self.y) * torch.cat(z)
+        z = self.brownian.normal(-torch.expm1(self.clock).log(), -torch.expm1(after).log())
+        return expand((self.clock - after).sqrt().to(z), z) * z
 
 
 def _positive(**values: float) -> None:

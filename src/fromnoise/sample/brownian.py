@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,57 +30,62 @@ STREAM = 0x42726F776E  # keeps these keys apart from those of fresh noise
 
 
 class Brownian:
-    """W of the samples ``first``, ``first + 1``, ... at scalar log-SNRs.
+    """W of the samples ``first``, ``first + 1``, ... ``[B, ...]``, at log-SNRs ``[]`` or one for each ``[B]``.
 
-    Only the intervals around the place that was last asked for are remembered, so a query makes about as many
-    draws as its interval has halvings that the last one had not.
+    The draws of the intervals that were last asked for are remembered (as many samples as ``DEPTH``), so that a query
+    makes those alone by which it differs from the one before.
     """
 
     def __init__(self, like: Tensor, seed: int, first: int = 0):
-        self.like, self.seed, self.samples = like, seed, range(first, first + len(like))
-        top = self._draw(-1, 0) * math.exp(LIMIT / 2)
-        # (level, index, W at the left end, W at the right end); the left end of all stands for SNR 0, where W is 0
-        self.cells: list[tuple[int, int, Tensor, Tensor]] = [(0, 0, torch.zeros_like(top), top)]
+        self.seed, self.samples, self.shape = seed, np.arange(first, first + len(like)), like.shape[1:]
+        self.dtype, self.device = torch.promote_types(like.dtype, torch.float32), like.device
+        self.drawn: dict[int, tuple[np.ndarray, Tensor]] = {}  # by level: intervals [B], their noise
 
-    def __call__(self, logsnr: float) -> Tensor:
-        """W at SNR exp(logsnr), in the dtype and on the device of ``like``."""
-        at = min(max(logsnr, -LIMIT), LIMIT)
-        place = (at + LIMIT) / (2 * LIMIT)
-        while (cell := self.cells[-1])[0] and not self._inside(cell, place):
-            self.cells.pop()
-        while self.cells[-1][0] < DEPTH:
-            level, index, left, right = self.cells[-1]
-            middle = self._bridge(level, index, left, right, (index + 0.5) / 2**level)
-            if place < (index + 0.5) / 2**level:
-                self.cells.append((level + 1, 2 * index, left, middle))
-            else:
-                self.cells.append((level + 1, 2 * index + 1, middle, right))
-        return self._bridge(*self.cells[-1], place)
+    def __call__(self, logsnr: Tensor | float) -> Tensor:
+        """W at SNR exp(logsnr), in at least float32."""
+        place = (np.clip(np.asarray(logsnr, dtype=np.float64), -LIMIT, LIMIT) + LIMIT) / (2 * LIMIT)
+        place = np.broadcast_to(place, self.samples.shape)
+        right = self._noise(-1, np.zeros_like(self.samples)) * math.exp(LIMIT / 2)
+        left = torch.zeros_like(right)  # the left end of all stands for SNR 0
+        for level in range(DEPTH + 1):
+            index = np.minimum(np.floor(place * 2**level), 2**level - 1).astype(np.int64)
+            at = (index + 0.5) / 2**level if level < DEPTH else place
+            a, b, c = (_snr(p) for p in (index / 2**level, (index + 1) / 2**level, at))
+            share, std = self._column((c - a) / (b - a)), self._column(np.sqrt((c - a) * (b - c) / (b - a)))
+            middle = torch.lerp(left, right, share) + std * self._noise(level, index)
+            upper = self._column(place >= at) > 0
+            left, right = torch.where(upper, middle, left), torch.where(upper, right, middle)
+        return middle
 
-    def normal(self, start: float, end: float) -> Tensor:
-        """(W(c') - W(c)) / sqrt(c' - c) for two log-SNRs, start < end: standard normal."""
-        first, last = (min(max(v, -LIMIT), LIMIT) for v in (start, end))
-        before = 0.0 if first == -LIMIT else math.exp(first)
-        return (self(end) - self(start)) / math.sqrt(math.exp(last) - before)
+    def normal(self, start: Tensor | float, end: Tensor | float) -> Tensor:
+        """(W(c') - W(c)) / sqrt(c' - c), standard normal, for log-SNRs start < end; 0 where they are equal."""
+        before = self(start)
+        change = self(end) - before
+        c, after = (_snr((np.clip(np.asarray(v, dtype=np.float64), -LIMIT, LIMIT) + LIMIT) / (2 * LIMIT))
+                    for v in (start, end))
+        length = np.sqrt(np.broadcast_to(after - c, self.samples.shape))
+        return change / self._column(np.where(length > 0, length, 1.0))
 
-    def _bridge(self, level: int, index: int, left: Tensor, right: Tensor, place: float) -> Tensor:
-        """W at a place of a cell; the noise is the cell's own."""
-        a, b, c = _snr(index / 2**level), _snr((index + 1) / 2**level), _snr(place)
-        mean = torch.lerp(left, right, (c - a) / (b - a))
-        return mean.add_(self._draw(level, index), alpha=math.sqrt((c - a) * (b - c) / (b - a)))
+    def _noise(self, level: int, index: np.ndarray) -> Tensor:
+        """The noise of an interval of each sample, drawn only where it is not the last one."""
+        known = self.drawn.get(level)
+        new = np.ones(len(index), dtype=bool) if known is None else known[0] != index
+        if new.any():
+            keys = fold(self.seed, self.samples[new], STREAM, level, index[new])
+            fresh = normal(keys, self.shape, self.dtype).to(self.device)
+            if known is not None and not new.all():
+                fresh = known[1].index_copy(0, torch.from_numpy(np.flatnonzero(new)).to(self.device), fresh)
+            self.drawn[level] = index, fresh
+        return self.drawn[level][1]
 
-    def _draw(self, level: int, index: int) -> Tensor:
-        keys = fold(self.seed, self.samples, STREAM, level, index)
-        return normal(keys, self.like.shape[1:], self.like.dtype).to(self.like.device)
-
-    @staticmethod
-    def _inside(cell: tuple[int, int, Tensor, Tensor], place: float) -> bool:
-        level, index, _, _ = cell
-        return index <= place * 2**level < index + 1
+    def _column(self, values: np.ndarray) -> Tensor:
+        """Numbers ``[B]`` that broadcast against samples."""
+        return torch.from_numpy(values.astype(np.float64)).to(self.device, self.dtype).reshape(-1, *[1] * len(self.shape))
 
 
-def _snr(place: float) -> float:
-    return 0.0 if place <= 0 else math.exp((2 * min(place, 1.0) - 1) * LIMIT)
+def _snr(place: np.ndarray) -> np.ndarray:
+    """SNR at a place of [0, 1]; 0 at its left end."""
+    return np.where(place <= 0, 0.0, np.exp((2 * place - 1) * LIMIT))
 
 
 def brownian_noise(table: Plan, path: GaussianPath, seed: int, first: int) -> Callable[[int, Tensor], Tensor]:
@@ -88,9 +94,8 @@ def brownian_noise(table: Plan, path: GaussianPath, seed: int, first: int) -> Ca
     since: dict[int, float] = {}
     for i, stage in enumerate(table.stages, start=1):
         if stage.noise:
-            before = [t for t in clocks[:i] if t <= stage.t]
             since[i] = min(clocks[:i])
-            if before:
+            if since[i] <= stage.t:
                 raise UserError("The noise of this solver is not that of one reverse SDE, so it has no Brownian path: "
                                 "take ancestral, euler_maruyama, dpmpp_2m_sde, sa_solver or er_sde_3.")
     paths: list[Brownian] = []
@@ -99,6 +104,6 @@ def brownian_noise(table: Plan, path: GaussianPath, seed: int, first: int) -> Ca
         if not paths:
             paths.append(Brownian(like, seed, first))
         start, end = path.logsnr(torch.tensor([since[stage], clocks[stage]], dtype=torch.float64)).tolist()
-        return paths[0].normal(start, end)
+        return paths[0].normal(start, end).to(like)
 
     return noise
