@@ -4,7 +4,7 @@
 
 Samples are 4 x 4 x 64 x 64 in float32, one thread; the network is a tensor that is handed back at once.  Whole
 trajectories of 20 steps are timed in turns, so that a busy machine slows all alike, and medians are compared.
-"bare" is a fused step written by hand: as many in-place operations as the algorithm has terms.
+"bare" is the arithmetic alone: as many in-place operations as the steps have terms.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from rich.console import Console
 from rich.table import Table
 
 from fromnoise.process import Flow, ScaledLinear
-from fromnoise.sample import SOLVERS, time_grid
+from fromnoise.sample import SOLVERS, Plan, time_grid
 from fromnoise.sample.plan import run
 from fromnoise.sample.solve import plan
 
 STEPS, SHAPE, REPEATS = 20, (4, 4, 64, 64), 60
 SIGMAS = {"beta_schedule": "scaled_linear", "use_karras_sigmas": True}
 PAIRS = {
-    "dpmpp_2m": (ScaledLinear(), lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, **SIGMAS), 3),
-    "unipc_2": (ScaledLinear(), lambda: diffusers.UniPCMultistepScheduler(solver_order=2, **SIGMAS), 6),
-    "euler": (Flow(), lambda: diffusers.FlowMatchEulerDiscreteScheduler(), 2),
+    "dpmpp_2m": (ScaledLinear(), lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, **SIGMAS)),
+    "unipc_2": (ScaledLinear(), lambda: diffusers.UniPCMultistepScheduler(solver_order=2, **SIGMAS)),
+    "euler": (Flow(), lambda: diffusers.FlowMatchEulerDiscreteScheduler()),
 }
 
 
@@ -37,8 +37,9 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     table = Table("solver", "ours, us", "diffusers, us", "bare, us", "ours over diffusers", "goal")
-    for name, (path, make, terms) in PAIRS.items():
-        ours, theirs, bare = in_turns(our_steps(name, path), their_steps(make()), bare_steps(terms))
+    for name, (path, make) in PAIRS.items():
+        steps = plan(SOLVERS[name], path, tuple(time_grid(STEPS, path, "karras").tolist()))
+        ours, theirs, bare = in_turns(our_steps(steps), their_steps(make()), bare_steps(steps))
         table.add_row(name, f"{ours:.0f}", f"{theirs:.0f}", f"{bare:.0f}", f"{ours / theirs:.2f}", "0.33")
     Console().print(table)
 
@@ -56,8 +57,7 @@ def in_turns(*works: Callable[[], Callable[[], object]]) -> list[float]:
     return [median(taken) for taken in times]
 
 
-def our_steps(name: str, path) -> Callable[[], Callable[[], object]]:
-    table = plan(SOLVERS[name], path, tuple(time_grid(STEPS, path, "karras").tolist()))
+def our_steps(table: Plan) -> Callable[[], Callable[[], object]]:
     x, x0 = torch.randn(SHAPE), torch.randn(SHAPE)
     return lambda: lambda: run(table, lambda x, t: x0, x)
 
@@ -78,13 +78,14 @@ def their_steps(scheduler) -> Callable[[], Callable[[], object]]:
     return prepare
 
 
-def bare_steps(terms: int) -> Callable[[], Callable[[], object]]:
-    x, values = torch.randn(SHAPE), [torch.randn(SHAPE) for _ in range(terms - 1)]
+def bare_steps(table: Plan) -> Callable[[], Callable[[], object]]:
+    x, value = torch.randn(SHAPE), torch.randn(SHAPE)
+    terms = [len(stage.states) + len(stage.predictions) for stage in table.stages]
 
     def go() -> None:
-        for _ in range(STEPS):
+        for count in terms:
             state = x * 0.5
-            for value in values:
+            for _ in range(count - 1):
                 state.add_(value, alpha=0.5)
 
     return lambda: go

@@ -54,28 +54,29 @@ def test_rk45_counts_what_it_spends():
     assert all(a > b for a, b in zip(info.grid[:-1], info.grid[1:], strict=True))
 
 
-@pytest.mark.parametrize("path", [Flow(), VP(), EDM()], ids=lambda p: p.kind)
+@pytest.mark.parametrize("path", [Flow(), EDM()], ids=lambda p: p.kind)
 def test_the_adaptive_sde_has_the_law_of_the_data(path):
     """Modes equally often and their spread, though steps are rejected; a smaller tolerance costs more."""
     mixture = ring(4, 0.25)
-    noise = torch.randn(600, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    x, info = solve(mixture.denoiser(path), noise, path=path, solver=AdaptiveSDE(rtol=0.05), return_info=True)
+    noise = torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    x, info = solve(mixture.denoiser(path), noise, path=path, solver=AdaptiveSDE(rtol=0.1), return_info=True)
     mode = mixture.mode(x)
-    assert float((torch.bincount(mode, minlength=4) / len(x) - 0.25).abs().max()) < 0.055  # three standard errors
+    assert float((torch.bincount(mode, minlength=4) / len(x) - 0.25).abs().max()) < 0.065  # three standard errors
     assert float((x - mixture.means[mode]).square().mean().sqrt()) == pytest.approx(0.25, rel=0.08)
     assert info.rejected > 0
-    fine = solve(mixture.denoiser(path), noise[:20], path=path, solver=AdaptiveSDE(rtol=0.01), return_info=True)[1]
-    coarse = solve(mixture.denoiser(path), noise[:20], path=path, solver=AdaptiveSDE(rtol=0.2), return_info=True)[1]
+    fine = solve(mixture.denoiser(path), noise[:8], path=path, solver=AdaptiveSDE(rtol=0.01), return_info=True)[1]
+    coarse = solve(mixture.denoiser(path), noise[:8], path=path, solver=AdaptiveSDE(rtol=0.2), return_info=True)[1]
     assert coarse.nfe < fine.nfe
 
 
 def test_tighter_tolerances_come_nearer_to_one_sample():
     """Rejected or not, steps stay on one Brownian path: it is the SDE's own solution that they approach."""
-    x = [solve(MIXTURE.denoiser(VP()), NOISE, path=VP(), solver=AdaptiveSDE(rtol=tol, atol=tol, low=0.05), seed=3)
-         for tol in (0.1, 0.02, 0.004)]
+    noise, denoise = NOISE[:12], MIXTURE.denoiser(VP())
+    x = [solve(denoise, noise, path=VP(), solver=AdaptiveSDE(rtol=tol, atol=tol, low=0.05), seed=3)
+         for tol in (0.1, 0.02, 0.005)]
     far, near = ((a - x[-1]).norm(dim=1).median() for a in x[:-1])
     assert float(near) < 0.5 * float(far)
-    other = solve(MIXTURE.denoiser(VP()), NOISE, path=VP(), solver=AdaptiveSDE(rtol=0.02), seed=4)
+    other = solve(denoise, noise, path=VP(), solver=AdaptiveSDE(rtol=0.02), seed=4)
     assert float((other - x[1]).norm(dim=1).median()) > 5 * float(near)
 
 
@@ -128,5 +129,6 @@ def test_tolerances_that_cannot_be_met_are_one_sentence():
 
     with pytest.raises(UserError, match="raise them"):
         solve(rough, NOISE, path=Flow(), solver=RK45(rtol=1e-9, atol=1e-9))
-    with pytest.raises(UserError, match="raise them"):
-        solve(lambda x, t: x * math.nan, NOISE, path=Flow(), solver="rk45")
+    for name in ("rk45", "adaptive_sde"):
+        with pytest.raises(UserError, match="raise them"):
+            solve(lambda x, t: x * math.nan, NOISE, path=Flow(), solver=name)

@@ -319,8 +319,7 @@ def test_deis_and_sa_solver_have_their_order_in_float64(kind):
     assert order(lambda: multistep(SA, kind, **sa, **WHOLE)) > 3.5
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
-@pytest.mark.parametrize("name", ["deis", "sa"])
+@pytest.mark.parametrize(("name", "kind"), [("deis", "flow"), ("sa", "karras")])
 def test_weights_in_float32_cancel(name, kind):
     """diffusers computes the integrals of DEIS and SA-Solver in float32, by sums that cancel: more steps are worse."""
     sa = {"predictor_order": 3, "corrector_order": 4, "tau_func": lambda t: torch.tensor(0.0)}

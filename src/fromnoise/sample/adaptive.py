@@ -59,7 +59,7 @@ class RK45(Procedure):
         while theta > end:
             h = min(h, theta - end)
             after, slopes = self._stages(circle, theta, y, slope, h)
-            error = self._error(y, after, slopes, h)
+            error = self._error(y, after, slopes, h)  # where it is not a number, the step is not kept either
             if error <= 1:
                 last = theta - h <= end * (1 + 1e-9)
                 theta, y, slope = (end if last else theta - h), after, slopes[-1]
@@ -70,8 +70,7 @@ class RK45(Procedure):
                 rejected += 1
             h *= min(5.0, max(0.2, 0.9 * max(error, 1e-10) ** -0.2))
             if h < 1e-6 * theta:
-                raise UserError(f"{task.name} finds no step small enough for rtol {self.rtol:g} and atol "
-                                f"{self.atol:g} in {str(task.dtype)[6:]}: raise them.")
+                raise _no_step(task, self.rtol, self.atol)
         return x0.to(task.noise.dtype), SolveInfo(task.name, tuple(visited), circle.nfe, rejected)
 
     def _stages(self, circle: _Circle, theta: float, y: Tensor, slope: Tensor, h: float) -> tuple[Tensor, list[Tensor]]:
@@ -190,7 +189,7 @@ class _Walk:
         guess = self.y + length * self._drift(self.y, self.clock) + dw
         better = (guess + self.y + length * self._drift(guess, after) + dw) / 2
         tolerated = (rule.rtol * torch.maximum(guess.abs(), self.guess.abs())).clamp(min=rule.atol)
-        error = ((guess - better) / tolerated).flatten(1).square().mean(1).sqrt().double()
+        error = ((guess - better) / tolerated).flatten(1).square().mean(1).sqrt().double().nan_to_num(nan=math.inf)
         kept = error <= 1
         self.rejected += ~kept
         self.attempts += 1
@@ -199,8 +198,7 @@ class _Walk:
         self.clock = torch.where(kept, after, self.clock)
         self.h = h * (rule.safety * error.clamp(min=1e-10) ** -rule.power).clamp(max=10.0)
         if bool((self.h < 1e-7 * self.clock)[self.going].any()):
-            raise UserError(f"{self.task.name} finds no step small enough for rtol {rule.rtol:g} and atol "
-                            f"{rule.atol:g}: raise them.")
+            raise _no_step(self.task, rule.rtol, rule.atol)
         self.tell(float(self.times().max()), self.x0)
 
     def predict(self, y: Tensor, clock: Tensor) -> Tensor:
@@ -232,6 +230,11 @@ class _Walk:
         """sqrt(h) z of each sample's own path, nothing for those that have arrived."""
         z = self.brownian.normal(-torch.expm1(self.clock).log(), -torch.expm1(after).log())
         return expand((self.clock - after).sqrt().to(z), z) * z
+
+
+def _no_step(task: Task, rtol: float, atol: float) -> UserError:
+    return UserError(f"{task.name} finds no step small enough for rtol {rtol:g} and atol {atol:g} in "
+                     f"{str(task.dtype)[6:]}: raise them, unless the network's outputs are not finite.")
 
 
 def _positive(**values: float) -> None:

@@ -80,7 +80,8 @@ class Brownian:
 
     def _column(self, values: np.ndarray) -> Tensor:
         """Numbers ``[B]`` that broadcast against samples."""
-        return torch.from_numpy(values.astype(np.float64)).to(self.device, self.dtype).reshape(-1, *[1] * len(self.shape))
+        column = torch.from_numpy(values.astype(np.float64)).to(self.device, self.dtype)
+        return column.reshape(-1, *[1] * len(self.shape))
 
 
 def _snr(place: np.ndarray) -> np.ndarray:
