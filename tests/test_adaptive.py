@@ -58,10 +58,10 @@ def test_rk45_counts_what_it_spends():
 def test_the_adaptive_sde_has_the_law_of_the_data(path):
     """Modes equally often and their spread, though steps are rejected; a smaller tolerance costs more."""
     mixture = ring(4, 0.25)
-    noise = torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    noise = torch.randn(300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     x, info = solve(mixture.denoiser(path), noise, path=path, solver=AdaptiveSDE(rtol=0.1), return_info=True)
     mode = mixture.mode(x)
-    assert float((torch.bincount(mode, minlength=4) / len(x) - 0.25).abs().max()) < 0.065  # three standard errors
+    assert float((torch.bincount(mode, minlength=4) / len(x) - 0.25).abs().max()) < 0.075  # three standard errors
     assert float((x - mixture.means[mode]).square().mean().sqrt()) == pytest.approx(0.25, rel=0.08)
     assert info.rejected > 0
     fine = solve(mixture.denoiser(path), noise[:8], path=path, solver=AdaptiveSDE(rtol=0.01), return_info=True)[1]
@@ -81,13 +81,13 @@ def test_tighter_tolerances_come_nearer_to_one_sample():
 
 
 def test_an_adaptive_sample_does_not_depend_on_its_neighbours():
-    settings = {"path": Flow(), "solver": "adaptive_sde", "seed": 5}
+    settings = {"path": Flow(), "solver": AdaptiveSDE(rtol=0.1), "seed": 5}
     whole = solve(MIXTURE.denoiser(Flow()), NOISE[:6], **settings)
     torch.testing.assert_close(solve(MIXTURE.denoiser(Flow()), NOISE[4:6], first=4, **settings), whole[4:])
 
 
 @pytest.mark.parametrize("name", ["rk45", "adaptive_sde"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_any_shape_and_dtype_and_callbacks(name, dtype):
     seen, noise = [], NOISE[:3].reshape(3, 1, 2, 1, 1).to(dtype)
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_set_is_refused_with_what_can(name):
     with pytest.raises(UserError, match=f"set its {solver.controls} instead of nfe"):
         solve(MIXTURE.denoiser(Flow()), NOISE, path=Flow(), solver=name, nfe=10)
     if not solver.on_grid:
-        for asked in ({"steps": 10}, {"grid": "karras"}, {"grid": [1.0, 0.0]}, {"shift": 3.0}):
+        for asked in ({"steps": 10}, {"grid": "karras"}, {"grid": torch.tensor([1.0, 0.0])}, {"shift": 3.0}):
             with pytest.raises(UserError, match="chooses its own steps: set its rtol and atol"):
                 solve(MIXTURE.denoiser(Flow()), NOISE, path=Flow(), solver=name, **asked)
     with pytest.raises(UserError, match="no table"):

@@ -37,6 +37,13 @@ def test_with_a_tolerance_it_is_near_in_far_fewer_calls(name, path):
     assert finer[1].sweeps > parallel.sweeps
 
 
+def test_it_takes_its_noise_from_a_brownian_path_too():
+    settings = {"path": Flow(), "steps": 20, "grid": "karras", "brownian": True, "seed": 3}
+    x = solve(MIXTURE.denoiser(Flow()), NOISE, solver="ancestral", **settings)
+    y = solve(MIXTURE.denoiser(Flow()), NOISE, solver=Picard(SOLVERS["ancestral"], tolerance=0.0), **settings)
+    torch.testing.assert_close(y, x, rtol=1e-8, atol=1e-8)
+
+
 def test_calls_and_evaluations_are_counted():
     calls = []
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.sample.multistep import Multistep
-from fromnoise.sample.plan import Noise, Plan, combine
+from fromnoise.sample.plan import Plan, Table, combine
 from fromnoise.sample.procedure import Procedure, Task
 from fromnoise.sample.progress import Progress, SolveInfo
 
@@ -23,12 +23,12 @@ from fromnoise.sample.progress import Progress, SolveInfo
 class Picard(Procedure):
     """Any solver that is a table, its steps in parallel.
 
-    solver: with ``plan(path, times)``;  tolerance: a state is done when no sample's RMS change is more than this
-    times sqrt(alpha^2 + sigma^2);  window: how many states are in one call, each with its own t, so that the
-    denoiser is given times ``[B]``.
+    solver: the table, DDIM's by default;  tolerance: a state is done when no sample's RMS change is more than this
+    times sqrt(alpha^2 + sigma^2);  window: how many states are in one call.  The denoiser is given up to window * B
+    samples, the batch once for each state, with times ``[window * B]``: a condition must be repeated alike.
     """
 
-    solver: Multistep = field(default_factory=Multistep)
+    solver: Table = field(default_factory=Multistep)
     tolerance: float = 1e-3
     window: int = 16
     controls = "tolerance and window"
@@ -39,11 +39,9 @@ class Picard(Procedure):
             raise ValueError("the tolerance must be at least 0 and the window at least 1")
 
     def run(self, task: Task) -> tuple[Tensor, SolveInfo]:
-        from fromnoise.sample.solve import fresh_noise  # which knows of this file through the list of solvers
-
-        assert task.times is not None
+        assert task.times is not None  # on_grid
         table = self.solver.plan(task.path, task.times)
-        sweep = _Sweep(table, task, fresh_noise(task.seed, task.first))
+        sweep = _Sweep(table, task)
         done = 0  # states before this one are final
         while done <= len(table.stages):
             sweep.evaluate(range(done, min(done + self.window, len(table.stages) + 1)))
@@ -57,8 +55,8 @@ class Picard(Procedure):
 class _Sweep:
     """The states as they are now, and where each was when it was last evaluated."""
 
-    def __init__(self, table: Plan, task: Task, noise: Noise):
-        self.table, self.task, self.noise = table, task, noise
+    def __init__(self, table: Plan, task: Task):
+        self.table, self.task, self.noise = table, task, task.fresh(table)
         start = table.start_std * task.noise.to(task.dtype)
         self.x: dict[int, Tensor] = {0: start}
         self.seen: dict[int, Tensor] = {}  # x at which d was predicted

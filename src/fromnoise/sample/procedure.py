@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fromnoise.process import GaussianPath
-from fromnoise.sample.plan import Plan, Predict
+from fromnoise.sample.plan import Noise, Plan, Predict
 from fromnoise.sample.progress import Callback, SolveInfo
 from fromnoise.types import UserError
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be solved; ``times``: the grid ``[steps + 1]`` of a solver that takes one."""
+    """What is to be solved, in the words of ``solve``.
+
+    times: the grid ``[steps + 1]`` of a solver that takes one;  fresh: the noise of the stages of a plan.
+    """
 
     name: str
     denoise: Predict
     noise: Tensor
     path: GaussianPath
-    times: Tensor | None = None
-    seed: int = 0
-    first: int = 0
+    times: Tensor | None
+    seed: int
+    first: int
+    fresh: Callable[[Plan], Noise]
     callback: Callback | None = None
 
     @property

@@ -14,7 +14,7 @@ from fromnoise.process import GaussianPath
 from fromnoise.random import fold, normal
 from fromnoise.sample.brownian import brownian_noise
 from fromnoise.sample.grids import time_grid
-from fromnoise.sample.plan import Plan, Predict, Stage, run
+from fromnoise.sample.plan import Noise, Plan, Predict, Stage, run
 from fromnoise.sample.procedure import Procedure, Task
 from fromnoise.sample.progress import Callback, Progress, SolveInfo
 from fromnoise.sample.solvers import SOLVERS, Solver
@@ -37,15 +37,19 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
     Returns x0 as ``noise``, or ``(x0, SolveInfo)``.  UserError for what a solver cannot do.
     """
     name, chosen = named(solver)
+
+    def fresh(table: Plan) -> Noise:
+        return brownian_noise(table, path, seed, first) if brownian else fresh_noise(seed, first)
+
     if isinstance(chosen, Procedure):
-        chosen.check(name, nfe, steps is not None or grid != "uniform" or shift != 1)
+        usual_grid = isinstance(grid, str) and grid == "uniform"
+        chosen.check(name, nfe, steps is not None or shift != 1 or not usual_grid)
         times = time_grid(20 if steps is None else steps, path, grid, shift) if chosen.on_grid else None
-        x, info = chosen.run(Task(name, denoise, noise, path, times, seed, first, callback))
+        x, info = chosen.run(Task(name, denoise, noise, path, times, seed, first, fresh, callback))
         return (x, info) if return_info else x
     times = time_grid(step_count(name, chosen, nfe, steps), path, grid, shift)
     table = plan(chosen, path, tuple(times.tolist()))
-    fresh = brownian_noise(table, path, seed, first) if brownian else fresh_noise(seed, first)
-    x = run(table, denoise, table.start_std * noise, fresh, watcher(table, callback))
+    x = run(table, denoise, table.start_std * noise, fresh(table), watcher(table, callback))
     info = SolveInfo(name, table.grid, table.nfe)
     return (x, info) if return_info else x
 
@@ -80,7 +84,7 @@ def plan(solver: Solver, path: GaussianPath, times: tuple[float, ...]) -> Plan:
     return solver.plan(path, torch.tensor(times, dtype=torch.float64))
 
 
-def fresh_noise(seed: int, first: int) -> Callable[[int, Tensor], Tensor]:
+def fresh_noise(seed: int, first: int) -> Noise:
     """Standard normal noise for stage ``i``: sample b's is a function of (seed, first + b, i) alone."""
 
     def noise(stage: int, like: Tensor) -> Tensor:
