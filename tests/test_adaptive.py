@@ -77,7 +77,7 @@ def test_tighter_tolerances_come_nearer_to_one_sample():
     far, near = ((a - x[-1]).norm(dim=1).median() for a in x[:-1])
     assert float(near) < 0.5 * float(far)
     table = solve(denoise, noise, path=VP(), solver="ancestral", steps=400, grid="logsnr", brownian=True, seed=3)
-    assert float((table - x[-1]).norm(dim=1).median()) < 0.08  # of another seed: about 2
+    assert float((table - x[-1]).norm(dim=1).median()) < 0.2  # another seed: 2; the jump from 0.05: 0.07
 
 
 def test_an_adaptive_sample_does_not_depend_on_its_neighbours():
