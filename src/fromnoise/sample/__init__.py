@@ -1,16 +1,21 @@
 """Solvers as pure functions of a denoiser, and the grids they run on."""
 
+from fromnoise.sample.adaptive import RK45, AdaptiveSDE
 from fromnoise.sample.auto import auto
+from fromnoise.sample.brownian import Brownian
 from fromnoise.sample.grids import GRIDS, time_grid
 from fromnoise.sample.multistep import Multistep
+from fromnoise.sample.parallel import Picard
 from fromnoise.sample.plan import Plan, Stage
+from fromnoise.sample.procedure import Procedure
+from fromnoise.sample.progress import Callback, Progress, SolveInfo
 from fromnoise.sample.runge_kutta import Exponential, RungeKutta, Tableau
-from fromnoise.sample.solve import Callback, Progress, SolveInfo, solve
+from fromnoise.sample.solve import solve
 from fromnoise.sample.solvers import SOLVERS, Solver
 from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, PredictorCorrector, Restart
 
 __all__ = [
-    "GRIDS", "SOLVERS", "Ancestral", "Callback", "Churn", "EulerMaruyama", "Exponential", "Multistep", "Plan",
-    "PredictorCorrector", "Progress", "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "auto",
-    "solve", "time_grid",
+    "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "Brownian", "Callback", "Churn", "EulerMaruyama",
+    "Exponential", "Multistep", "Picard", "Plan", "PredictorCorrector", "Procedure", "Progress", "Restart",
+    "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "auto", "solve", "time_grid",
 ]

@@ -106,4 +106,4 @@ class Multistep:
 
     def _first(self, end: Point, h: float) -> float:
         """The total weight to first order in h, which UniPC's bh1 takes in place of it."""
-        return end.alpha * h if self.target == "x0" else -end.sigma * h
+        return end.alpha * (1 + self.tau**2) * h if self.target == "x0" else -end.sigma * h

@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from fromnoise.process import GaussianPath
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> x0
 Noise = Callable[[int, Tensor], Tensor]  # (stage, like) -> standard normal noise
@@ -67,6 +70,12 @@ class Plan:
         for name, i in last.items():
             done[i].append(name)
         return done
+
+
+class Table(Protocol):
+    """A solver that is a function from a path and a grid of falling times ``[steps + 1]`` to a plan."""
+
+    def plan(self, path: GaussianPath, times: Tensor) -> Plan: ...
 
 
 Watch = Callable[[Stage, Tensor, Tensor | None], None]  # (stage, its x, the newest prediction that led there)

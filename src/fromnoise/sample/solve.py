@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,62 +13,49 @@ from fromnoise.config import nearest
 from fromnoise.process import GaussianPath
 from fromnoise.random import fold, normal
 from fromnoise.sample.auto import auto
+from fromnoise.sample.brownian import brownian_noise
 from fromnoise.sample.grids import time_grid
-from fromnoise.sample.plan import Plan, Predict, Stage, run
+from fromnoise.sample.plan import Noise, Plan, Predict, Stage, run
+from fromnoise.sample.procedure import Procedure, Task
+from fromnoise.sample.progress import Callback, Progress, SolveInfo
 from fromnoise.sample.solvers import SOLVERS, Solver
 from fromnoise.types import UserError
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a callback sees after each step: x at ``t_next`` and the x0 that was last predicted on the way there."""
-
-    step: int
-    steps: int
-    t: float
-    t_next: float
-    x: Tensor
-    x0: Tensor
-
-
-Callback = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class SolveInfo:
-    """How a sample was made: solver, the times visited and the number of network evaluations."""
-
-    solver: str
-    grid: tuple[float, ...]
-    nfe: int
-
-
 @torch.no_grad()
 def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | Solver = "dpmpp_2m",
-          nfe: int | None = None, steps: int | None = None, grid: str | Sequence[float] | Tensor = "uniform",
-          shift: float = 1.0, seed: int = 0, first: int = 0, guidance: float = 1.0, callback: Callback | None = None,
-          return_info: bool = False) -> Any:
+          nfe: int | None = None, steps: int | None = None, grid: str | Sequence[float] | Tensor | None = None,
+          shift: float = 1.0, seed: int = 0, first: int = 0, brownian: bool = False, guidance: float = 1.0,
+          callback: Callback | None = None, return_info: bool = False) -> Any:
     """x0 from standard normal ``noise`` ``[B, ...]``.
 
     denoise: ``(x, t) -> x0`` with t a scalar tensor;  solver: a name of SOLVERS, a solver, or "auto", which picks
     solver and grid by budget, size and ``guidance`` and says in the info what it picked;  nfe: evaluations of the
     denoiser, spent exactly, or steps: steps (by default 20);  grid: the name of a grid, or times from noise to
-    clean;  shift: of a named grid, towards noise;
-    seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  callback:
-    called after every step with a ``Progress``.
+    clean; by default the solver's own, where it has one, else uniform;  shift: of a named grid, towards noise;
+    seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  brownian: that
+    noise as one Brownian path, whatever the grid, so that more steps come nearer to one sample (some twenty draws a
+    step instead of one);  callback: called after every step with a ``Progress``.
+    Adaptive solvers take no nfe, steps or grid, and spend what their tolerances ask for.
     Returns x0 as ``noise``, or ``(x0, SolveInfo)``.  UserError for what a solver cannot do.
     """
     if solver == "auto":
-        budget = nfe if nfe is not None else 20 if steps is None else steps
-        choice = auto(budget, noise[0].numel(), guidance)
+        choice = auto(nfe or steps or 20, noise[0].numel(), guidance)
         name, chosen = f"auto: {choice.name}", choice.solver
-        grid = choice.grid(step_count(name, chosen, nfe, steps), path) if grid == "uniform" else grid
+        grid = choice.grid(step_count(name, chosen, nfe, steps), path) if grid is None else grid
     else:
         name, chosen = named(solver)
-    times = time_grid(step_count(name, chosen, nfe, steps), path, grid, shift)
-    table = plan(chosen, path, tuple(times.tolist()))
-    fresh = fresh_noise(seed, first) if table.stochastic else None
-    x = run(table, denoise, table.start_std * noise, fresh, watcher(table, callback))
+
+    def fresh(table: Plan) -> Noise:
+        return brownian_noise(table, path, seed, first) if brownian else fresh_noise(seed, first)
+
+    if isinstance(chosen, Procedure):
+        chosen.check(name, nfe, steps is not None or shift != 1 or grid is not None)
+        times = time_grid(20 if steps is None else steps, path, grid or "uniform", shift) if chosen.on_grid else None
+        x, info = chosen.run(Task(name, denoise, noise, path, times, seed, first, fresh, callback))
+        return (x, info) if return_info else x
+    table = plan(chosen, path, tuple(times_of(name, chosen, path, nfe, steps, grid, shift).tolist()))
+    x = run(table, denoise, table.begin(noise), fresh(table), watcher(table, callback))
     info = SolveInfo(name, table.grid, table.nfe)
     return (x, info) if return_info else x
 
@@ -104,7 +90,7 @@ def plan(solver: Solver, path: GaussianPath, times: tuple[float, ...]) -> Plan:
     return solver.plan(path, torch.tensor(times, dtype=torch.float64))
 
 
-def fresh_noise(seed: int, first: int) -> Callable[[int, Tensor], Tensor]:
+def fresh_noise(seed: int, first: int) -> Noise:
     """Standard normal noise for stage ``i``: sample b's is a function of (seed, first + b, i) alone."""
 
     def noise(stage: int, like: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The solvers by name: settings of a few classes, each with its paper.
 
 A solver is anything with ``plan(path, times) -> Plan`` and ``steps(nfe)``, the number of steps that spends
-exactly so many evaluations.
+exactly so many evaluations.  A ``Procedure`` stands beside them, and is no table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Protocol
 from torch import Tensor
 
 from fromnoise.process import GaussianPath
+from fromnoise.sample.adaptive import RK45, AdaptiveSDE
 from fromnoise.sample.multistep import Multistep
+from fromnoise.sample.parallel import Picard
 from fromnoise.sample.plan import Plan
 from fromnoise.sample.runge_kutta import HEUN, MIDPOINT, RK4, Exponential, RungeKutta
 from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, PredictorCorrector, Restart
@@ -71,4 +73,8 @@ SOLVERS: dict[str, Solver] = {
     "er_sde_3": Multistep(order=3, extended=True, variable="sigma"),
     "churn": Churn(),  # Karras et al. 2022
     "restart": Restart(),  # Xu et al. 2023
+    # No tables.
+    "rk45": RK45(),  # Song et al. 2021b
+    "adaptive_sde": AdaptiveSDE(),  # Jolicoeur-Martineau et al. 2021
+    "picard": Picard(),  # ParaDiGMS, Shih et al. 2023
 }
