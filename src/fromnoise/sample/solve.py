@@ -45,22 +45,22 @@ class SolveInfo:
 
 @torch.no_grad()
 def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | Solver = "dpmpp_2m",
-          nfe: int | None = None, steps: int | None = None, grid: str | Sequence[float] | Tensor = "uniform",
+          nfe: int | None = None, steps: int | None = None, grid: str | Sequence[float] | Tensor | None = None,
           shift: float = 1.0, seed: int = 0, first: int = 0, callback: Callback | None = None,
           return_info: bool = False) -> Any:
     """x0 from standard normal ``noise`` ``[B, ...]``.
 
     denoise: ``(x, t) -> x0`` with t a scalar tensor;  nfe: evaluations of it, spent exactly, or steps: steps (by
-    default 20);  grid: the name of a grid, or times from noise to clean;  shift: of a named grid, towards noise;
+    default 20);  grid: the name of a grid, or times from noise to clean; by default the solver's own, where it has
+    one, else uniform;  shift: of a named grid, towards noise;
     seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  callback:
     called after every step with a ``Progress``.
     Returns x0 as ``noise``, or ``(x0, SolveInfo)``.  UserError for what a solver cannot do.
     """
     name, chosen = named(solver)
-    times = time_grid(step_count(name, chosen, nfe, steps), path, grid, shift)
-    table = plan(chosen, path, tuple(times.tolist()))
+    table = plan(chosen, path, tuple(times_of(name, chosen, path, nfe, steps, grid, shift).tolist()))
     fresh = fresh_noise(seed, first) if table.stochastic else None
-    x = run(table, denoise, table.start_std * noise, fresh, watcher(table, callback))
+    x = run(table, denoise, table.begin(noise), fresh, watcher(table, callback))
     info = SolveInfo(name, table.grid, table.nfe)
     return (x, info) if return_info else x
 
@@ -72,6 +72,19 @@ def named(solver: str | Solver) -> tuple[str, Solver]:
     if solver not in SOLVERS:
         raise UserError(f'There is no solver "{solver}". {nearest(solver, SOLVERS)}')
     return solver, SOLVERS[solver]
+
+
+def times_of(name: str, solver: Solver, path: GaussianPath, nfe: int | None, steps: int | None,
+             grid: str | Sequence[float] | Tensor | None, shift: float) -> Tensor:
+    """The grid to solve on: the one asked for, or the solver's own, whose steps are then those asked for."""
+    own = getattr(solver, "grid", None)
+    if grid is not None or own is None:
+        return time_grid(step_count(name, solver, nfe, steps), path, "uniform" if grid is None else grid, shift)
+    if nfe is not None or steps is not None:
+        count = step_count(name, solver, nfe, steps)
+        if count != len(own) - 1:
+            raise UserError(f"{name} has a grid of its own, of {len(own) - 1} steps, and cannot take {count}.")
+    return torch.tensor(own, dtype=torch.float64)
 
 
 def step_count(name: str, solver: Solver, nfe: int | None, steps: int | None) -> int:

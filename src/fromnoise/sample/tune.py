@@ -1,0 +1,245 @@
+"""Tuning: a solver's grid and weights fitted to a few hundred of a model's own paths.
+
+The teacher is the end point x0* of the ODE from each noise, by many evaluations.  The student is ``Tuned``, begun as
+the best of many fixed solvers and grids, and moved by gradients through all of its evaluations.  Relatives: the grid
+by gradients is LD3 (Tong et al. 2024), grid and weights together S4S (Frankel et al. 2025); AYS (Sabour et al. 2024)
+fits a grid to a bound instead.  Starting after a Gaussian jump follows Wang and Vastola (2024).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fromnoise.process import GaussianPath
+from fromnoise.random import generator
+from fromnoise.sample.grids import GRIDS, time_grid
+from fromnoise.sample.plan import run
+from fromnoise.sample.solve import solve
+from fromnoise.sample.solvers import SOLVERS
+from fromnoise.sample.teleport import Gaussian
+from fromnoise.sample.tuned import Errors, Tuned, folded, follow, starter
+from fromnoise.types import Condition, UserError
+
+BEGIN = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_2", "deis_3", "ipndm_3", "abm_angle", "abm_flow")
+BEGIN_GRIDS = ("uniform", "cosine", "karras", "logsnr", "angle", "flow")
+HIGHEST = math.log(1e4)  # log(sigma / alpha) below which times are learned; noise is all there is above it
+STRAYED = 0.5
+
+Telling = Callable[[str, int, int, float], None]  # (what is done, done, of how many, error)
+
+
+def tune(denoise: Callable[..., Tensor], path: GaussianPath, *, nfe: int, noise: Tensor,
+         condition: Condition | None = None, teleport: bool = True, weights: bool = True, steps: int = 400,
+         seconds: float = 60.0, batch: int = 256, rate: float = 0.03, teacher: int = 100, seed: int = 0,
+         guidance: float | None = None, progress: Telling | None = None) -> Tuned:
+    """A solver of exactly ``nfe`` evaluations fitted to ``denoise`` on ``path``.
+
+    denoise: ``(x, t) -> x0`` as for ``solve``, differentiable in x and t; with ``condition`` it is asked as
+    ``(x, t, condition)``, with the rows of the samples at hand;  noise: a few hundred standard normal starting
+    points ``[B, ...]``, in the dtype to work in, of which a quarter is held out to judge on;  teleport: may start
+    after the Gaussian jump;  weights: learn the weights too, and not the grid alone;  steps: of Adam, cut short
+    after ``seconds`` in all;  batch: paths a step;  rate: learning rate;  teacher: evaluations of a teacher path;
+    guidance: kept in the result, to say what it was made for.
+
+    The result is the best seen on the noise held out, so it is never worse there than what it began with.
+    Without a cut it depends on the arguments alone.  UserError for a budget or noise that cannot be.
+    """
+    if nfe < 2:
+        raise UserError(f"Tuning needs at least 2 evaluations (got {nfe}): with one there is nothing to choose.")
+    if len(noise) < 8:
+        raise UserError(f"Tuning needs at least 8 starting points, better a few hundred (got {len(noise)}).")
+    clock = Clock(seconds)
+    say = progress or (lambda *_: None)
+    paths = Paths.follow_teacher(denoise, path, noise, condition, teacher, batch, say)
+    begin = best_start(paths, nfe, teleport, clock, say)
+    before = paths.errors(begin, paths.held_out)
+    best, done = descend(paths, begin, Descent(steps, batch, rate, weights, seed), clock, say)
+    after = paths.errors(best, paths.held_out)
+    return best.result(path, begun=begin.name, steps_done=done, noises=len(noise), seed=seed, guidance=guidance,
+                       before=before, after=after)
+
+
+@dataclass
+class Clock:
+    """A budget of wall time."""
+
+    seconds: float
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> float:
+        """Share of the budget."""
+        return (time.monotonic() - self.begun) / self.seconds if self.seconds > 0 else 1.0
+
+
+# ---- the student ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Student:
+    """What is learned: log of the falls of q = log(sigma / alpha) from time to time, the weights and the shares."""
+
+    falls: Tensor  # [n] after a jump, [n - 1] after the path's start
+    weights: Tensor  # [n, n], lower triangular
+    shares: Tensor  # [n]
+    law: Gaussian | None
+    name: str = ""
+
+    def times(self, path: GaussianPath) -> Tensor:
+        """``[n + 1]``."""
+        q = top(path) - self.falls.exp().cumsum(0)
+        t = path.time(-2 * q.detach())
+        t = t + (q - q.detach()) * (-2 / path.logsnr_dot(t))  # the slope of the inverse, on any path
+        ends = t.new_ones(1), t.new_zeros(1)
+        return torch.cat([t, ends[1]] if self.law else [ends[0], t, ends[1]])
+
+    def end(self, path: GaussianPath, denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor) -> Tensor:
+        times = self.times(path)
+        jump = starter(self.law, path, times[0])
+        x = jump(noise) if jump else float(path.sigma(times[0])) * noise
+        return follow(path, times, self.weights, self.shares, denoise, x)
+
+    def copy(self) -> Student:
+        return Student(*(v.detach().clone() for v in (self.falls, self.weights, self.shares)), self.law, self.name)
+
+    def result(self, path: GaussianPath, **facts: Any) -> Tuned:
+        rows = tuple(tuple(row[: i + 1]) for i, row in enumerate(self.weights.tolist()))
+        return Tuned(path=path, grid=tuple(self.times(path).tolist()), weights=rows,  # type: ignore[arg-type]
+                     shares=tuple(self.shares.tolist()), start=self.law, **facts)
+
+
+def top(path: GaussianPath) -> float:
+    """q of the path's start, or HIGHEST where that is lower."""
+    return min(float(-path.logsnr(torch.ones((), dtype=torch.float64)) / 2), HIGHEST)
+
+
+def student(solver: str, grid: str, path: GaussianPath, nfe: int, law: Gaussian | None) -> Student:
+    """A fixed solver on a fixed grid; with a law, on that of one more step, of which the jump takes the first."""
+    times = time_grid(nfe + (law is not None), path, grid)
+    times, weights, shares = folded(SOLVERS[solver].plan(path, times[1:] if law else times), path)
+    q = -path.logsnr(times[:-1] if law else times[1:-1]) / 2
+    q = torch.minimum(q, top(path) - 1e-3 * torch.arange(1, len(q) + 1, dtype=torch.float64))
+    falls = -torch.diff(q, prepend=q.new_tensor([top(path)]))
+    return Student(falls.log(), weights, shares, law, f"{solver} on {grid}" + (" after a Gaussian jump" if law else ""))
+
+
+# ---- the teacher ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Paths:
+    """Noises and where the ODE takes them."""
+
+    denoise: Callable[..., Tensor]
+    path: GaussianPath
+    noise: Tensor
+    condition: Condition | None
+    batch: int
+    ends: Tensor = field(init=False)
+
+    @staticmethod
+    def follow_teacher(denoise, path, noise, condition, evaluations, batch, say) -> Paths:
+        paths = Paths(denoise, path, noise, condition, batch)
+        ends = []
+        for rows in torch.arange(len(noise)).split(batch):
+            ends.append(solve(paths.of(rows), noise[rows], path=path, solver="abm_angle", nfe=evaluations,
+                              grid="karras"))
+            say("teacher paths", int(rows[-1]) + 1, len(noise), math.nan)
+        paths.ends = torch.cat(ends)
+        return paths
+
+    def of(self, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The denoiser of some of the samples."""
+        if self.condition is None:
+            return self.denoise
+        part = self.condition.map(lambda value: value[rows.to(value.device)])
+        return lambda x, t: self.denoise(x, t, part)
+
+    @property
+    def held_out(self) -> Tensor:
+        """Every fourth."""
+        return torch.arange(3, len(self.noise), 4)
+
+    @property
+    def seen(self) -> Tensor:
+        every = torch.arange(len(self.noise))
+        return every[every % 4 != 3]
+
+    def distance(self, student: Student, rows: Tensor) -> Tensor:
+        """``[rows]``: root mean square over the values of a sample, relative to the spread of all end points."""
+        end = student.end(self.path, self.of(rows), self.noise[rows])
+        spread = (self.ends - self.ends.mean(0)).double().square().mean().sqrt()
+        return (end - self.ends[rows]).double().flatten(1).square().mean(1).sqrt() / spread
+
+    @torch.no_grad()
+    def errors(self, student: Student, rows: Tensor) -> Errors:
+        e = torch.cat([self.distance(student, part) for part in rows.split(self.batch)]).nan_to_num(1e6, 1e6)
+        return Errors(rms=float(e.square().mean().sqrt()), mean=float(e.mean()), median=float(e.median()),
+                      strayed=float((e > STRAYED).double().mean()))
+
+
+def best_start(paths: Paths, nfe: int, teleport: bool, clock: Clock, say: Telling) -> Student:
+    """The best of the fixed solvers and grids on some of the noises to learn from."""
+    rows, best, least = paths.seen[:64], None, math.inf
+    laws = [None, Gaussian.fit(paths.ends)] if teleport else [None]
+    pairs = [(solver, grid, law) for law in laws for solver in BEGIN for grid in BEGIN_GRIDS]
+    for k, (solver, grid, law) in enumerate(pairs, start=1):
+        one = student(solver, grid, paths.path, nfe, law)
+        if (error := paths.errors(one, rows).mean) < least:
+            best, least = one, error
+        say("where to begin", k, len(pairs), least)
+    assert best is not None
+    return best
+
+
+# ---- learning -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How to learn."""
+
+    steps: int
+    batch: int
+    rate: float
+    weights: bool
+    seed: int
+    check_every: int = 10
+
+
+def descend(paths: Paths, begin: Student, how: Descent, clock: Clock, say: Telling) -> tuple[Student, int]:
+    """(the student that was best on the noise held out, steps done)."""
+    now = begin.copy()
+    learned = [now.falls, now.weights, now.shares] if how.weights else [now.falls]
+    for value in learned:
+        value.requires_grad_()
+    adam = torch.optim.Adam([{"params": [value], "scale": 1.0 if value is now.falls else 0.3} for value in learned],
+                            lr=how.rate, betas=(0.9, 0.95))
+    best, least = begin, paths.errors(begin, paths.held_out)
+    draw, lower = generator(how.seed), torch.ones_like(now.weights).tril()
+    for step in range(1, how.steps + 1):
+        share = max(step / how.steps, clock.spent)
+        for group in adam.param_groups:
+            group["lr"] = how.rate * group["scale"] * (1 + math.cos(math.pi * min(share, 1))) / 2
+        rows = paths.seen[torch.randperm(len(paths.seen), generator=draw)[: how.batch]]
+        loss = paths.distance(now, rows).mean()
+        adam.zero_grad()
+        loss.backward()
+        if now.weights.grad is not None:
+            now.weights.grad.mul_(lower)
+        adam.step()
+        if step % how.check_every == 0 or step == how.steps:
+            found = paths.errors(now, paths.held_out)
+            if found.mean < least.mean and found.rms <= least.rms:
+                best, least = now.copy(), found
+            say("learning", step, how.steps, least.rms)
+        if clock.spent >= 1:
+            return best, step
+    return best, how.steps
