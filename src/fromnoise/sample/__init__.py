@@ -7,9 +7,11 @@ from fromnoise.sample.runge_kutta import Exponential, RungeKutta, Tableau
 from fromnoise.sample.solve import Callback, Progress, SolveInfo, solve
 from fromnoise.sample.solvers import SOLVERS, Solver
 from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, PredictorCorrector, Restart
+from fromnoise.sample.tune import tune
+from fromnoise.sample.tuned import Errors, Tuned
 
 __all__ = [
-    "GRIDS", "SOLVERS", "Ancestral", "Callback", "Churn", "EulerMaruyama", "Exponential", "Multistep", "Plan",
-    "PredictorCorrector", "Progress", "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "solve",
-    "time_grid",
+    "GRIDS", "SOLVERS", "Ancestral", "Callback", "Churn", "Errors", "EulerMaruyama", "Exponential", "Multistep", "Plan",
+    "PredictorCorrector", "Progress", "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned",
+    "solve", "time_grid", "tune",
 ]

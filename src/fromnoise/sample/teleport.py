@@ -10,6 +10,8 @@ While noise outweighs the data, any data look Gaussian with their own mean and c
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,7 @@ class Gaussian:
 
     def jump(self, noise: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
         """x at ``end`` for x = sigma noise at ``start``, both given as (alpha, sigma); as ``noise`` ``[B, ...]``."""
-        like = dict(dtype=noise.dtype, device=noise.device)
+        like: dict[str, Any] = {"dtype": noise.dtype, "device": noise.device}
         (alpha0, sigma0), (alpha, sigma) = start, end
         mean = torch.tensor(self.mean, **like)
         values = torch.tensor(self.variances, dtype=torch.float64)

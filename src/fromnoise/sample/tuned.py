@@ -31,6 +31,8 @@ Row = tuple[float, ...]
 class Errors:
     """Distance of end points to those of the exact ODE, relative to the spread of the data, on noise held out."""
 
+    robust: float
+    """Root mean of a pseudo-Huber loss, which is what is minimised."""
     rms: float
     """Root of the mean square: paths that end in another mode weigh most."""
     mean: float
