@@ -27,7 +27,7 @@ from fromnoise.sample.tuned import Errors, Tuned, folded, follow, starter
 from fromnoise.types import Condition, UserError
 
 BEGIN = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_2", "deis_3", "ipndm_3", "abm_angle", "abm_flow")
-BEGIN_GRIDS = ("uniform", "quadratic", "cosine", "karras", "logsnr", "angle", "flow")
+BEGIN_GRIDS = ("uniform", "quadratic", "cosine", "beta", "karras", "logsnr", "angle", "flow")
 HIGHEST = math.log(1e4)  # log(sigma / alpha) below which times are learned; noise is all there is above it
 STRAYED = 0.5  # of the spread of the data
 BEND = 0.3  # distance beyond which the loss grows no faster than the distance
@@ -38,8 +38,8 @@ Telling = Callable[[str, int, int, float], None]  # (what is done, done, of how 
 
 
 def tune(denoise: Callable[..., Tensor], path: GaussianPath, *, nfe: int, noise: Tensor,
-         condition: Condition | None = None, teleport: bool = True, weights: bool = True, steps: int = 1000,
-         seconds: float = 60.0, batch: int = 256, rate: float = 0.03, teacher: int = 100, seed: int = 0,
+         condition: Condition | None = None, teleport: bool = True, weights: bool = True, steps: int = 2000,
+         seconds: float = 60.0, batch: int = 256, rate: float = 0.015, teacher: int = 100, seed: int = 0,
          guidance: float | None = None, progress: Telling | None = None) -> Tuned:
     """A solver of exactly ``nfe`` evaluations fitted to ``denoise`` on ``path``.
 
@@ -244,9 +244,9 @@ def race(paths: Paths, starts: list[Student], how: Descent, clock: Clock, say: T
 def descend(paths: Paths, begin: Student, how: Descent, leg: Clock, say: Telling) -> tuple[Student, Errors, int]:
     """(the student that was best on the noise held out, its errors there, steps done)."""
     falls, change = begin.falls.clone().requires_grad_(), torch.zeros_like(begin.table).requires_grad_()
-    units = unit_changes(paths, begin) if how.weights else torch.zeros(len(change), *2 * change.shape[1:])
-    adam = torch.optim.Adam([{"params": [falls], "rate": how.rate}, {"params": [change], "rate": how.rate / 10}],
-                            betas=(0.9, 0.95))
+    units = unit_changes(paths, begin)
+    learned = {falls: how.rate} | ({change: how.rate / 10} if how.weights else {})
+    adam = torch.optim.Adam([{"params": [value], "rate": rate} for value, rate in learned.items()], betas=(0.9, 0.95))
     best, least, draw = begin, paths.errors(begin, paths.held_out), generator(how.seed)
 
     def now(falls: Tensor, change: Tensor) -> Student:
@@ -259,7 +259,7 @@ def descend(paths: Paths, begin: Student, how: Descent, leg: Clock, say: Telling
         rows = paths.seen[torch.randperm(len(paths.seen), generator=draw)[: how.batch]]
         loss = robust(paths.distance(now(falls, change), rows))
         adam.zero_grad()
-        loss.backward(inputs=[falls, change] if how.weights else [falls])  # and not into the model
+        loss.backward(inputs=list(learned))  # and not into the model
         adam.step()
         if step % CHECK_EVERY == 0 or share == 1:
             here = now(falls.detach().clone(), change.detach())
