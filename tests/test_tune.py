@@ -139,13 +139,15 @@ def test_it_is_never_worse_than_where_it_began(rate):
 
     begun, found = made(0), made(40)
     assert begun.before == begun.after == found.before
-    assert found.after.rms <= found.before.rms and found.after.robust <= found.before.robust  # type: ignore[union-attr]
+    assert found.after.rms <= found.before.rms  # type: ignore[union-attr]
+    assert found.after.robust <= found.before.robust  # type: ignore[union-attr]
     assert (replace(found, steps_done=0) == begun) == (rate > 1)
 
 
 def test_the_same_seed_gives_the_same_solver():
     def made(seed):
-        return tune(RING.denoiser(Flow()), Flow(), nfe=3, noise=noise(64, 1), steps=16, seconds=1e6, seed=seed, batch=16)
+        return tune(RING.denoiser(Flow()), Flow(), nfe=3, noise=noise(64, 1), steps=16, seconds=1e6, seed=seed,
+                    batch=16)
 
     assert made(0) == made(0)
     assert made(0).table != made(1).table
@@ -157,7 +159,8 @@ def test_no_time_is_no_steps_and_the_choices_are_kept():
 
     assert made(seconds=0.0, steps=500).steps_done <= 5  # one for each start, and one for the best
     grid_alone = made(seconds=1e6, steps=40, teleport=False, weights=False)
-    assert grid_alone.start is None and grid_alone.grid[0] == 1
+    assert grid_alone.start is None
+    assert grid_alone.grid[0] == 1
     begun = made(seconds=1e6, steps=0, teleport=False)
     assert grid_alone.grid != begun.grid
     assert grid_alone.steps_done == 40
@@ -189,7 +192,7 @@ def test_bad_input_is_one_sentence(tuned, tmp_path):
         tune(denoise, Flow(), nfe=4, noise=noise(4, 0))
     with pytest.raises(UserError, match="tuned for the path flow and not for vp"):
         solve(denoise, noise(4, 0), path=VP(), solver=tuned)
-    with pytest.raises(UserError, match="beta_max 10.0"):
+    with pytest.raises(UserError, match=r"beta_max 10\.0"):
         solve(denoise, noise(4, 0), path=VP(beta_max=10.0), solver=tuned)
     with pytest.raises(UserError, match="cannot spend exactly 6 evaluations: it can spend 5"):
         solve(denoise, noise(4, 0), path=Flow(), solver=tuned, nfe=6)
@@ -241,9 +244,11 @@ def test_a_run_says_which_solvers_it_has(run, capsys, tmp_path):
         assert main(["sample", str(run), "seven", *argv, "--out", str(tmp_path / "a.png")]) == 2
         return capsys.readouterr().err
 
-    assert 'no solver "tuned-8"' in (said := refused("--solver", "tuned-8")) and "Tuned for this run: tuned-3" in said
+    assert 'no solver "tuned-8"' in (said := refused("--solver", "tuned-8"))
+    assert "Tuned for this run: tuned-3" in said
     assert "takes 3 steps and no other number (got 7)" in refused("--solver", "tuned-3", "--steps", "7")
     other = json.loads((run / "solvers" / "tuned-3.json").read_text())
     (run / "solvers" / "other.json").write_text(json.dumps(other | {"path": {"kind": "cosine"}}))
     assert "tuned for the path cosine and not for flow" in refused("--solver", "other")
-    assert main(["tune"]) == 2 and "Name a run folder" in capsys.readouterr().err
+    assert main(["tune"]) == 2
+    assert "Name a run folder" in capsys.readouterr().err

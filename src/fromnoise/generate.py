@@ -277,8 +277,8 @@ class Model:
             return ""
         return f"{settings.solver} was tuned at guidance {solver.guidance:g}, for which alone it is known to be good."
 
-    def tune(self, nfe: int, *, guidance: float | None = None, samples: int = 256, seed: int = 0, batch: int = 64,
-             **choices: Any) -> Tuned:
+    def tune(self, nfe: int, *, guidance: float | None = None, samples: int = 192, seed: int = 0, batch: int = 32,
+             teacher: int = 60, **choices: Any) -> Tuned:
         """A solver of ``nfe`` steps fitted to this model on its own paths, on prompts of its data; see ``sample.tune``.
 
         guidance: the scale, as in the recipe unless given;  samples: paths, a quarter of them to judge on;  choices:
@@ -299,7 +299,7 @@ class Model:
 
         with autocast(self.system.device, self.recipe.train.precision):
             return tune(denoise, self.recipe.path, nfe=nfe, noise=self._noise(settings).to(self.system.device),
-                        condition=condition, batch=batch, seed=seed, guidance=scale, **choices)
+                        condition=condition, batch=batch, teacher=teacher, seed=seed, guidance=scale, **choices)
 
     def noise_shape(self, settings: Settings) -> tuple[int, ...]:
         h, w = self.system.latent_size(*settings.size)

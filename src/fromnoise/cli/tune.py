@@ -34,7 +34,7 @@ class Arguments:
     """Evaluations of the model that a sample may cost."""
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Guidance to tune for; by default the recipe's."""
-    samples: Annotated[int, Field(ge=8)] = 256
+    samples: Annotated[int, Field(ge=8)] = 192
     """Paths to learn from; a quarter of them is held out to judge on."""
     seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest time to spend, after which the best so far is kept."""

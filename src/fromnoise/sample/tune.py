@@ -31,7 +31,7 @@ BEGIN_GRIDS = ("uniform", "quadratic", "cosine", "beta", "karras", "logsnr", "an
 HIGHEST = math.log(1e4)  # log(sigma / alpha) below which times are learned; noise is all there is above it
 STRAYED = 0.5  # of the spread of the data
 BEND = 0.3  # distance beyond which the loss grows no faster than the distance
-RUNNERS = 4  # starts that are learned from for a while
+RUNNERS = 3  # starts that are learned from for a while
 CHECK_EVERY = 10  # steps between looks at the noise held out
 
 Telling = Callable[[str, int, int, float], None]  # (what is done, done, of how many, error)
@@ -39,7 +39,7 @@ Telling = Callable[[str, int, int, float], None]  # (what is done, done, of how 
 
 def tune(denoise: Callable[..., Tensor], path: GaussianPath, *, nfe: int, noise: Tensor,
          condition: Condition | None = None, teleport: bool = True, weights: bool = True, steps: int = 2000,
-         seconds: float = 60.0, batch: int = 256, rate: float = 0.015, teacher: int = 100, seed: int = 0,
+         seconds: float = 60.0, batch: int = 128, rate: float = 0.02, teacher: int = 100, seed: int = 0,
          guidance: float | None = None, progress: Telling | None = None) -> Tuned:
     """A solver of exactly ``nfe`` evaluations fitted to ``denoise`` on ``path``.
 
@@ -199,13 +199,14 @@ class Paths:
 def best_starts(paths: Paths, nfe: int, teleport: bool, count: int, say: Telling) -> list[Student]:
     """The best of the fixed solvers and grids on some of the noises to learn from, best first."""
     laws = [None, Gaussian.fit(paths.ends)] if teleport else [None]
-    pairs = [(solver, grid, law) for law in laws for solver in BEGIN for grid in BEGIN_GRIDS]
-    found: list[tuple[float, int, Student]] = []
-    for k, (solver, grid, law) in enumerate(pairs, start=1):
-        one = student(solver, grid, paths.path, nfe, law)
-        found.append((paths.errors(one, paths.seen[:64]).robust, k, one))
-        say("where to begin", k, len(pairs), min(found)[0])
-    return [one for _, _, one in sorted(found, key=lambda row: row[:2])[:count]]
+    left = [student(solver, grid, paths.path, nfe, law) for law in laws for solver in BEGIN for grid in BEGIN_GRIDS]
+    for rows, keep in ((paths.seen[:16], 4 * count), (paths.seen[:96], count)):
+        found = []
+        for k, one in enumerate(left):
+            found.append((paths.errors(one, rows).robust, k))
+            say("where to begin", k + 1, len(left), min(found)[0])
+        left = [left[k] for _, k in sorted(found)[:keep]]
+    return left
 
 
 # ---- learning -------------------------------------------------------------------------------------------
@@ -230,8 +231,8 @@ def race(paths: Paths, starts: list[Student], how: Descent, clock: Clock, say: T
     before = paths.errors(starts[0], paths.held_out)
     best, least, done = starts[0], before, 0
     for lap, start in enumerate(starts):
-        short = replace(how, steps=how.steps // (2 * len(starts)))
-        leg = clock.leg(1 / (2 * len(starts) - lap))
+        short = replace(how, steps=how.steps // (3 * len(starts)))
+        leg = clock.leg(1 / (3 * len(starts) - lap))
         found, errors, steps = descend(paths, start, short, leg, say)
         done += steps
         if errors.robust < least.robust and errors.rms <= before.rms:
