@@ -16,19 +16,20 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 import fromnoise
-from fromnoise.config import from_dict
+from fromnoise.config import from_dict, nearest
 from fromnoise.denoise import Denoise, Guidance
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid, to_pil, to_uint8
 from fromnoise.random import sample_noise
 from fromnoise.recipe import Recipe, load_recipe, recipe_dict
-from fromnoise.sample import Callback, SolveInfo, solve
+from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
 from fromnoise.system import System, autocast, resolve_device
 from fromnoise.text import unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import load_weights
 
 PNG_KEY = "fromnoise"
+TUNING = 2**40  # index of the first sample that solvers are tuned on, far from those that people look at
 
 Noise = Tensor | np.ndarray | Sequence[Any]
 
@@ -215,7 +216,8 @@ class Model:
                first: int = 0, callback: Callback | None = None, batch: int = 256) -> Output:
         """A sample for every prompt.
 
-        steps, guidance, solver, size (height, width): as in the recipe unless given;  guidance: the scale, or a
+        steps, guidance, solver, size (height, width): as in the recipe unless given;  solver: a name of ``SOLVERS``,
+        or of one that was tuned for this run, which has its own number of steps;  guidance: the scale, or a
         ``Guidance`` with its schedule, method and threshold;  negative: what to steer away from, with guidance
         other than 1;  noise: the starting noise ``[B, T, C, h, w]``, instead of seed, as any array of numbers;
         first: the index of the first sample, which with the seed fixes its noise;  callback: called after each
@@ -236,7 +238,7 @@ class Model:
             parts.append(self.system.latents.decode(latents).float().clamp(-1, 1).cpu())
         assert info is not None
         texts = dict.fromkeys([*settings.prompts, settings.negative])
-        notes = [self.system.text.cut(text) for text in texts] + [unseen(texts, self.words)]
+        notes = [self.system.text.cut(text) for text in texts] + [unseen(texts, self.words), self._tuned_at(settings)]
         return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)))
 
     def settings(self, prompts: str | Sequence[str], **given: Any) -> Settings:
@@ -244,11 +246,67 @@ class Model:
         default, data = self.recipe.sample, self.recipe.data
         usual = {"steps": default.steps, "guidance": default.guidance, "solver": default.solver,
                  "size": (data.height, data.width)}
+        solver = self.solver(given.get("solver") or default.solver)
+        if isinstance(solver, Tuned):
+            usual["steps"] = solver.nfe
+        if isinstance(solver, Procedure) and given.get("steps") is not None:
+            raise UserError(f"{given.get('solver') or default.solver} chooses its own steps: leave them out.")
         chosen = {name: usual.get(name) if value is None else value for name, value in (usual | given).items()}
         chosen["prompts"] = [prompts] if isinstance(prompts, str) else prompts
         settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
         self.system.latent_size(*settings.size)
+        if isinstance(solver, Tuned) and settings.steps != solver.nfe:
+            raise UserError(f"The solver {settings.solver} takes {solver.nfe} steps and no other number "
+                            f"(got {settings.steps}).")
         return settings
+
+    def solver(self, name: str) -> Solver | str:
+        """The solver of a name: "auto", one of ``SOLVERS``, or one tuned for this run.  UserError for another."""
+        name, own = checked("solver", name), self.tuned_solvers()
+        if name == "auto":
+            return name
+        if name == "picard":
+            raise UserError("picard asks for many times at once, which a prompt's batch does not fit: use it in "
+                            "Python, with fromnoise.sample.solve.")
+        if name not in SOLVERS and name not in own:
+            there = f"Tuned for this run: {', '.join(sorted(own))}." if own else "None was tuned for this run."
+            raise UserError(f'There is no solver "{name}". {nearest(name, ["auto", *SOLVERS, *own])} {there}')
+        return SOLVERS[name] if name in SOLVERS else Tuned.load(own[name])
+
+    def tuned_solvers(self) -> dict[str, Path]:
+        """The files of the solvers that were tuned for this run, by name."""
+        return {path.stem: path for path in (Path(self.run) / "solvers").glob("*.json")} if self.run else {}
+
+    def _tuned_at(self, settings: Settings) -> str:
+        """What to say where a tuned solver is used at another guidance than it was tuned for."""
+        solver = self.solver(settings.solver)
+        if not isinstance(solver, Tuned) or solver.guidance in (None, settings.guidance):
+            return ""
+        return f"{settings.solver} was tuned at guidance {solver.guidance:g}, for which alone it is known to be good."
+
+    def tune(self, nfe: int, *, guidance: float | None = None, samples: int = 192, seed: int = 0, batch: int = 32,
+             teacher: int = 60, **choices: Any) -> Tuned:
+        """A solver of ``nfe`` steps fitted to this model on its own paths, on prompts of its data; see ``sample.tune``.
+
+        guidance: the scale, as in the recipe unless given;  samples: paths, a quarter of them to judge on;  choices:
+        those of ``sample.tune`` (seconds, steps, teleport, weights, progress, ...).
+        """
+        scale = checked("guidance", self.recipe.sample.guidance if guidance is None else guidance)
+        prompts = list(self.recipe.data.open("test").prompts()) or [""]
+        settings = self.settings([prompts[i % len(prompts)] for i in range(samples)], guidance=scale, seed=seed,
+                                 first=TUNING)
+        with torch.no_grad():
+            condition, null = self.encode(settings.prompts), self.encode([""])
+
+        def denoise(x: Tensor, t: Tensor, rows: Condition) -> Tensor:
+            nulls = null.map(lambda value: value.expand(len(x), *value.shape[1:]))
+            guided = self.system.denoiser if scale == 1 else Guidance(scale=scale).of(
+                self.system.denoiser, nulls, self.recipe.path)
+            return guided(x, t, rows).float()
+
+        with autocast(self.system.device, self.recipe.train.precision):
+            return tune(denoise, self.recipe.path, nfe=nfe, noise=self._noise(settings).to(self.system.device),
+                        condition=condition, batch=batch, teacher=teacher, seed=seed, guidance=scale, **choices)
 
     def noise_shape(self, settings: Settings) -> tuple[int, ...]:
         h, w = self.system.latent_size(*settings.size)
@@ -267,11 +325,18 @@ class Model:
             null = self.encode([settings.negative] * len(settings.prompts))
             guided = choice.of(guided, null, self.recipe.path)
         with autocast(device, self.recipe.train.precision):
-            return solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
-                         solver=settings.solver, steps=settings.steps, grid=self.recipe.sample.grid,
-                         shift=self.recipe.sample.shift,
-                         seed=settings.seed, first=settings.first, guidance=choice.scale,
-                         callback=callback, return_info=True)
+            x0, info = solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
+                             seed=settings.seed, first=settings.first, guidance=choice.scale, callback=callback,
+                             return_info=True, **self._clock(settings))
+        return x0, replace(info, solver=info.solver if settings.solver == "auto" else settings.solver)
+
+    def _clock(self, settings: Settings) -> dict[str, Any]:
+        """Solver, steps and grid: the recipe's grid, unless the solver brings its own or chooses its steps."""
+        solver, default = self.solver(settings.solver), self.recipe.sample
+        if isinstance(solver, Procedure):
+            return {"solver": solver}
+        own = {} if settings.solver not in SOLVERS else {"grid": default.grid, "shift": default.shift}
+        return {"solver": solver, "steps": settings.steps, **own}
 
     def _noise(self, settings: Settings) -> Tensor:
         return sample_noise(self.noise_shape(settings), settings.seed, settings.first)

@@ -37,10 +37,13 @@ def _folder_name(name: str) -> str:
     return name
 
 
+USABLE = ("auto", *(name for name in SOLVERS if name != "picard"))  # picard asks for other batches than a prompt's
+
+
 def _solver(name: str) -> str:
     """The name of a solver."""
-    if name != "auto" and name not in SOLVERS:
-        raise PydanticCustomError("solver", "is not the name of a solver. {hint}", {"hint": nearest(name, SOLVERS)})
+    if name not in USABLE:
+        raise PydanticCustomError("solver", "is not the name of a solver. {hint}", {"hint": nearest(name, USABLE)})
     return name
 
 

@@ -78,6 +78,11 @@ class GaussianMixture:
         tiny = values.abs() < 1e-14 * values.abs().amax(-1, keepdim=True)
         return torch.where(tiny, values.clamp(min=0), values), vectors
 
+    @cached_property
+    def _turned_means(self) -> Tensor:
+        """``[K, D]``: the means in the axes of their components."""
+        return torch.einsum("kde,kd->ke", self._eigen[1], self.means)
+
     @property
     def variances(self) -> Tensor:
         return self._eigen[0]
@@ -136,8 +141,7 @@ class GaussianMixture:
         t = t.double().reshape(-1, 1)
         alpha, sigma = path.alpha(t), path.sigma(t)
         values, vectors = self._eigen
-        away = x.double()[:, None] - alpha[..., None] * self.means
-        turned = torch.einsum("kde,bkd->bke", vectors, away)
+        turned = torch.einsum("kde,bd->bke", vectors, x.double()) - alpha[..., None] * self._turned_means
         return alpha, sigma, turned, alpha[..., None] ** 2 * values + sigma[..., None] ** 2
 
     def log_joint(self, x: Tensor, t: Tensor, path: GaussianPath) -> Tensor:
@@ -171,7 +175,7 @@ class GaussianMixture:
         r = self._log_joint(turned, S).softmax(-1)
         values, vectors = self._eigen
         gain = alpha[..., None] * values / S if what == "x0" else sigma[..., None] / S if what == "eps" else -1 / S
-        found = torch.einsum("bk,kde,bke->bd", r, vectors, gain * turned)
+        found = torch.einsum("kde,bke->bd", vectors, r[..., None] * gain * turned)
         return found + r @ self.means if what == "x0" else found
 
     def x0(self, x: Tensor, t: Tensor | float, path: GaussianPath) -> Tensor:

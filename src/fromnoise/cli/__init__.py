@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "train and show the default models in a couple of minutes",
     "train": "train a recipe into a run folder; the same command again goes on",
     "sample": "pictures from a trained run",
+    "tune": "fit a fast solver to a trained run",
     "evaluate": "measure a trained run",
     "bench": "measure solvers side by side, on problems with an exact answer",
     "recipes": "list the named recipes",

@@ -47,7 +47,7 @@ class Arguments:
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Classifier-free guidance; 1 is none."""
     solver: str | None = None
-    """euler, heun or dpmpp_2m."""
+    """auto, dpmpp_2m or another name of docs/solvers.md, or one of `fromnoise tune`: tuned-8."""
     size: str | None = None
     """WIDTHxHEIGHT in pixels, such as 64x48."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None

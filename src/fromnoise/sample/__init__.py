@@ -13,9 +13,12 @@ from fromnoise.sample.runge_kutta import Exponential, RungeKutta, Tableau
 from fromnoise.sample.solve import solve
 from fromnoise.sample.solvers import SOLVERS, Solver
 from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, PredictorCorrector, Restart
+from fromnoise.sample.tune import tune
+from fromnoise.sample.tuned import Errors, Tuned
 
 __all__ = [
-    "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "Brownian", "Callback", "Churn", "EulerMaruyama",
+    "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "Brownian", "Callback", "Churn", "Errors", "EulerMaruyama",
     "Exponential", "Multistep", "Picard", "Plan", "PredictorCorrector", "Procedure", "Progress", "Restart",
-    "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "auto", "solve", "time_grid",
+    "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned", "auto", "solve",
+    "time_grid", "tune",
 ]

@@ -50,6 +50,11 @@ class Plan:
     stages: tuple[Stage, ...]
     evaluate_start: bool = True
     notes: tuple[str, ...] = field(default=(), compare=False)
+    jump: Callable[[Tensor], Tensor] | None = None  # from noise to state 0, where a factor does not say it
+
+    def begin(self, noise: Tensor) -> Tensor:
+        """State 0."""
+        return self.start_std * noise if self.jump is None else self.jump(noise)
 
     @property
     def nfe(self) -> int:

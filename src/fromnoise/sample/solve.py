@@ -69,6 +69,19 @@ def named(solver: str | Solver) -> tuple[str, Solver]:
     return solver, SOLVERS[solver]
 
 
+def times_of(name: str, solver: Solver, path: GaussianPath, nfe: int | None, steps: int | None,
+             grid: str | Sequence[float] | Tensor | None, shift: float) -> Tensor:
+    """The grid to solve on: the one asked for, or the solver's own, whose steps are then those asked for."""
+    own = getattr(solver, "grid", None)
+    if grid is not None or own is None:
+        return time_grid(step_count(name, solver, nfe, steps), path, "uniform" if grid is None else grid, shift)
+    if nfe is not None or steps is not None:
+        count = step_count(name, solver, nfe, steps)
+        if count != len(own) - 1:
+            raise UserError(f"{name} has a grid of its own, of {len(own) - 1} steps, and cannot take {count}.")
+    return torch.tensor(own, dtype=torch.float64)
+
+
 def step_count(name: str, solver: Solver, nfe: int | None, steps: int | None) -> int:
     """The steps to take, from the evaluations to spend or the steps asked for."""
     if nfe is None:
