@@ -272,3 +272,19 @@ def test_transformer_runs_train_and_take_other_sizes(tmp_path, positions):
     train(recipe, tmp_path)
     out = fn.load(tmp_path).sample(["one"], size=(16, 12), steps=2)
     assert out.media.shape[-2:] == (16, 12)
+
+
+def test_one_clock_for_all_is_the_same_denoiser_and_has_the_same_gradient(model):
+    """Two numbers in place of weights on every frame; where t is learned, as in tuning, its gradient stays."""
+    denoiser, x = model.system.denoiser, torch.randn(3, 1, 1, 8, 8)
+    condition = model.encode(["seven", "", "one"])
+    for time in (1.0, 0.6, 0.05):
+        t = torch.tensor(time, dtype=torch.float64)
+        many = torch.full((3, 1), time, requires_grad=True)
+        with torch.no_grad():
+            torch.testing.assert_close(denoiser(x, t, condition), denoiser(x, many.detach(), condition))
+        one = t.clone().requires_grad_()
+        (a,) = torch.autograd.grad(denoiser(x, one, condition).square().sum(), one)
+        (b,) = torch.autograd.grad(denoiser(x, many, condition).square().sum(), many)
+        assert float(a) == pytest.approx(float(b.sum()), rel=1e-3)
+        assert abs(float(a)) > 1e-6

@@ -55,8 +55,10 @@ def main(argv: list[str]) -> int:
     if not args.run:
         raise UserError("Name a run folder: fromnoise tune runs/digits --nfe 6.")
     from fromnoise.generate import load
+    from fromnoise.workflow import settle_threads
 
     model, name = load(args.run, args.device), f"tuned-{args.nfe}"
+    settle_threads(model)
     console = Console(stderr=True)
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
                TextColumn("error {task.fields[error]:.4f}"), TimeElapsedColumn())

@@ -39,7 +39,7 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, **told) -> Tensor:
         output = self.output(x, t, condition, **told)
-        if t.ndim or t.device.type != "cpu":
+        if t.ndim or t.device.type != "cpu" or t.requires_grad:
             return to_x0(self.prediction, self.path, output, x, self.clock(x, t))
         if self.prediction == "x0":
             return output
