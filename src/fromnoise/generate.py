@@ -262,16 +262,19 @@ class Model:
 
     def solver(self, name: str) -> Solver | str:
         """The solver of a name: "auto", one of ``SOLVERS``, or one tuned for this run.  UserError for another."""
-        name, own = checked("solver", name), self.tuned_solvers()
+        name = checked("solver", name)
         if name == "auto":
             return name
         if name == "picard":
             raise UserError("picard asks for many times at once, which a prompt's batch does not fit: use it in "
                             "Python, with fromnoise.sample.solve.")
-        if name not in SOLVERS and name not in own:
-            there = f"Tuned for this run: {', '.join(sorted(own))}." if own else "None was tuned for this run."
-            raise UserError(f'There is no solver "{name}". {nearest(name, ["auto", *SOLVERS, *own])} {there}')
-        return SOLVERS[name] if name in SOLVERS else Tuned.load(own[name])
+        if name in SOLVERS:
+            return SOLVERS[name]
+        own = self.tuned_solvers()
+        if name in own:
+            return Tuned.load(own[name])
+        there = f"Tuned for this run: {', '.join(sorted(own))}." if own else "None was tuned for this run."
+        raise UserError(f'There is no solver "{name}". {nearest(name, ["auto", *SOLVERS, *own])} {there}')
 
     def tuned_solvers(self) -> dict[str, Path]:
         """The files of the solvers that were tuned for this run, by name."""
