@@ -101,6 +101,8 @@ def test_bytes_that_are_not_text_are_refused(argv, capsys):
     (["--objective.max-weight", "9"], []), (["--text.vocabulary", "300"], ["--text.tokenizer", "bytes"]),
     (["--net.reach", "3"], ["--net", "transformer", "--net.positions", "rotary"]),
     (["--train.optimizer.muon-lr", "0.1"], ["--train.optimizer.matrices", "adamw"]),
+    (["--sample.shift", "2"], ["--sample.solver", "auto"]), (["--sample.grid", "karras"], ["--sample.solver", "rk45"]),
+    (["--sample.steps", "7"], ["--sample.solver", "rk45"]),
 ])
 def test_a_field_without_effect_is_said(field, choice, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(workflow, "train_run", lambda *_: SimpleNamespace(report=None))

@@ -22,7 +22,7 @@ from fromnoise.data.shapes import Shapes
 from fromnoise.latents import Pixels
 from fromnoise.nets import Transformer, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
-from fromnoise.sample import SOLVERS
+from fromnoise.sample import SOLVERS, Procedure
 from fromnoise.text import Trained
 from fromnoise.types import UserError
 
@@ -189,9 +189,19 @@ OPERATIONAL = ("name", "sample.", "evaluate.", "train.device", "train.threads", 
 
 def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
     """The fields, dotted, in which two recipes learn something else: ``{"train.batch": (64, 32)}``."""
+    return {field: values for field, values in changes(a, b).items() if not field.startswith(OPERATIONAL)}
+
+
+def changes(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
+    """The fields, dotted, in which two recipes differ at all."""
     old, new = _leaves(to_dict(a)), _leaves(to_dict(b))
     return {field: (old.get(field), new.get(field)) for field in sorted(old.keys() | new.keys())
-            if old.get(field) != new.get(field) and not field.startswith(OPERATIONAL)}
+            if old.get(field) != new.get(field)}
+
+
+def has_own_grid(sampling: Sampling) -> bool:
+    """Whether the solver chooses its times itself, so that grid and shift say nothing."""
+    return sampling.solver == "auto" or isinstance(SOLVERS[sampling.solver], Procedure)
 
 
 def without_effect(recipe: Recipe) -> dict[str, str]:
@@ -207,6 +217,10 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "train.optimizer.muon_lr": optimizer.matrices == "adamw" and "matrices use AdamW, whose rate is lr",
     }
+    if has_own_grid(recipe.sample):
+        idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
+    if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):
+        idle["sample.steps"] = f"{recipe.sample.solver} chooses its own steps"
     return {field: why for field, why in idle.items() if isinstance(why, str)}
 
 

@@ -32,7 +32,7 @@ from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model, load
 from fromnoise.media import enlargement, grid, ungrid
-from fromnoise.recipe import Recipe, recipe_dict
+from fromnoise.recipe import Recipe, has_own_grid, recipe_dict
 from fromnoise.studio import FilmFrame, Showcase, write_card, write_page
 from fromnoise.system import System, resolve_device
 from fromnoise.train import Hooks, Interrupted, Result, train
@@ -174,9 +174,11 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
                         seed: int = 0) -> dict[str, Any]:
     """What an evaluation is made with, by the recipe unless given: with others its numbers would be others."""
     spec, sampling = model.recipe.evaluate, model.recipe.sample
+    own = has_own_grid(sampling)
     chosen = next(g for g in (guidance, spec.guidance, sampling.guidance) if g is not None)
     return {"samples": samples or spec.samples, "guidance": chosen, "solver": sampling.solver,
-            "steps": sampling.steps, "grid": sampling.grid, "shift": sampling.shift, "seed": seed,
+            "steps": sampling.steps, "grid": "own" if own else sampling.grid, "shift": 1.0 if own else sampling.shift,
+            "seed": seed,
             "trained_steps": model.step}
 
 

@@ -15,7 +15,7 @@ from fromnoise.cli.fields import Values
 from fromnoise.cli.options import parse
 from fromnoise.config import from_dict, nearest, spec, to_dict
 from fromnoise.process import describe_weighting
-from fromnoise.recipe import Recipe, differences, load_recipe, without_effect
+from fromnoise.recipe import Recipe, changes, load_recipe, without_effect
 from fromnoise.recipes import RECIPES
 from fromnoise.types import UserError
 
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     recipe, named, out = resolve(argv)
     console = Console(stderr=True)
     console.print(describe(recipe, named, out))
-    for field in differences(named, recipe).keys() & (idle := without_effect(recipe)).keys():
+    for field in changes(named, recipe).keys() & (idle := without_effect(recipe)).keys():
         console.print(f"--{field.replace('_', '-')} has no effect here: {idle[field]}.", highlight=False, markup=False)
     from fromnoise.workflow import train_run
 

@@ -1,6 +1,6 @@
 """``solver="auto"``: the solver and grid that were best for a budget on problems with an exact answer.
 
-Measured on Gaussian mixtures (``fromnoise bench solvers``; docs/log.md has the table).  Samples of few numbers,
+Measured on Gaussian mixtures (``fromnoise bench solvers``; docs/solvers.md has the table).  Samples of few numbers,
 whose modes are sharp beside their distances, want the plain extrapolation; samples of many, pictures among
 them, want the corrector.  All are polynomials in the angle atan(sigma / alpha) or in the flow clock, so their
 last step needs no special rule, and grids on the flow clock, which are those of any path.
