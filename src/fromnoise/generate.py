@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 import fromnoise
-from fromnoise.config import from_dict, nearest
+from fromnoise.config import nearest
 from fromnoise.denoise import Denoise, Guidance
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid, to_pil, to_uint8
 from fromnoise.random import sample_noise
 from fromnoise.recipe import Recipe, load_recipe, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
+from fromnoise.settings import Noise, Settings, as_noise, checked
 from fromnoise.system import System, autocast, resolve_device
 from fromnoise.text import unseen
 from fromnoise.types import Condition, UserError
@@ -30,131 +28,6 @@ from fromnoise.weights import load_weights
 
 PNG_KEY = "fromnoise"
 TUNING = 2**40  # index of the first sample that solvers are tuned on, far from those that people look at
-
-Noise = Tensor | np.ndarray | Sequence[Any]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that a picture depends on besides the weights; saved inside its PNG."""
-
-    prompts: list[str]
-    steps: int
-    guidance: float | Guidance
-    solver: str
-    seed: int
-    size: tuple[int, int]
-    negative: str = ""
-    first: int = 0
-    given_noise: bool = False  # the noise was the caller's: these settings alone do not make the picture again
-
-
-# ---- what a setting may be ------------------------------------------------------------------------------
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    value.encode()  # a lone surrogate, which is a ValueError
-    return str(value)
-
-
-def _texts(value: Any) -> list[str]:
-    found = None if isinstance(value, str | bytes) else [_text(text) for text in value]
-    if not found:
-        raise ValueError
-    return found
-
-
-def _whole(low: int, high: int) -> Callable[[Any], int]:
-    def convert(value: Any) -> int:
-        number = operator.index(value)
-        if isinstance(value, bool) or not low <= number <= high:
-            raise ValueError
-        return number
-
-    return convert
-
-
-def _guidance(value: Any) -> float | Guidance:
-    if isinstance(value, Guidance):
-        return value
-    if isinstance(value, dict):  # as it stands in a picture
-        return from_dict(Guidance, value, "guidance")
-    if isinstance(value, str | bytes | bool) or not math.isfinite(number := float(value)) or number < 0:
-        raise ValueError
-    return number
-
-
-def _size(value: Any) -> tuple[int, int]:
-    height, width = map(_whole(-(2**31), 2**31), value)  # the model says which of them it can take
-    return height, width
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "prompts": (_texts, "a list of at least one text (an empty text is allowed)"),
-    "steps": (_whole(1, 10_000), "a whole number from 1 to 10,000"),
-    "guidance": (_guidance, "a number that is 0 or more, or a Guidance"),
-    "solver": (_text, "the name of a solver"),
-    "seed": (_whole(0, 2**63 - 1), "a whole number from 0 to 2^63 - 1"),
-    "size": (_size, "two whole numbers of pixels, (height, width)"),
-    "negative": (_text, "a text"),
-    "first": (_whole(0, 2**62), "a whole number from 0 to 2^62"),
-    "given_noise": (_flag, "true or false"),
-    "run": (_text, "a text"),
-    "recipe": (_fields, "an object of fields"),
-    "batch": (_whole(1, 2**31), "a whole number that is 1 or more"),
-    "enlarge": (_whole(1, 1000), "a whole number from 1 to 1,000"),
-    "columns": (_whole(1, 2**31), "a whole number that is 1 or more"),
-}
-
-
-def checked(name: str, value: Any) -> Any:
-    """The value of a setting, in its plain type.  UserError where it cannot be."""
-    convert, meaning = RULES[name]
-    try:
-        return convert(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise UserError(f"{name} must be {meaning} (got {shown(value)}).") from None
-
-
-def shown(value: Any) -> str:
-    """A value in a sentence: on one line, and short."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def as_noise(noise: Noise, shape: tuple[int, ...]) -> Tensor:
-    """The caller's starting noise in float32.  UserError where it has another shape or is not of finite numbers."""
-    try:
-        given = noise if isinstance(noise, Tensor) else torch.from_numpy(_real(np.asarray(noise)))
-    except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"noise must be an array of numbers (got {shown(noise)}).") from None
-    if tuple(given.shape) != shape:
-        raise UserError(f"The noise has shape {tuple(given.shape)}, but {shape} is needed.")
-    if given.is_complex() or not bool(given.float().isfinite().all()):
-        raise UserError("The noise must be of finite real numbers: it has others, such as NaN.")
-    return given.detach().float()
-
-
-def _real(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind not in "fiu":
-        raise TypeError
-    with np.errstate(over="ignore"):  # what overflows is refused with what is infinite
-        return array.astype(np.float32)
-
 
 # ---- samples --------------------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from fromnoise.cli.options import parse
 from fromnoise.config import spec
-from fromnoise.generate import Settings, load, read_picture
+from fromnoise.generate import load, read_picture
 from fromnoise.recipe import Recipe, differences, read_recipe
+from fromnoise.settings import Settings
 from fromnoise.types import UserError
 
 ABOUT = """Pictures from a trained run.

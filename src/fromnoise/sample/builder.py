@@ -30,11 +30,11 @@ class Builder:
         self.points.append(at)
         return len(self.stages)
 
-    def plan(self, notes: Sequence[str] = ()) -> Plan:
+    def plan(self) -> Plan:
         """The plan; the last state is never evaluated."""
         last = self.stages[-1]
         stages = (*self.stages[:-1], Stage(last.t, last.states, last.predictions, last.noise, False, last.step))
-        return Plan(tuple(p.t for p in self.grid), self.grid[0].sigma, stages, self.evaluate_start, tuple(notes))
+        return Plan(tuple(p.t for p in self.grid), self.grid[0].sigma, stages, self.evaluate_start)
 
 
 def _terms(weights: dict[int, float]) -> tuple[tuple[int, float], ...]:

@@ -10,7 +10,7 @@ one loop runs all of them, and a step costs as many operations as it has numbers
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -49,7 +49,6 @@ class Plan:
     start_std: float
     stages: tuple[Stage, ...]
     evaluate_start: bool = True
-    notes: tuple[str, ...] = field(default=(), compare=False)
     jump: Callable[[Tensor], Tensor] | None = None  # from noise to state 0, where a factor does not say it
 
     def begin(self, noise: Tensor) -> Tensor:
@@ -81,6 +80,12 @@ class Table(Protocol):
     """A solver that is a function from a path and a grid of falling times ``[steps + 1]`` to a plan."""
 
     def plan(self, path: GaussianPath, times: Tensor) -> Plan: ...
+
+
+def whole_steps(nfe: int, multiple: int) -> int | None:
+    """Steps that spend exactly ``nfe`` evaluations, ``multiple`` a step and one in the last; None where none do."""
+    whole, rest = divmod(nfe - 1, multiple)
+    return whole + 1 if rest == 0 else None
 
 
 Watch = Callable[[Stage, Tensor, Tensor | None], None]  # (stage, its x, the newest prediction that led there)

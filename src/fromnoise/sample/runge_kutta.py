@@ -18,7 +18,7 @@ import torch
 from fromnoise.process import GaussianPath
 from fromnoise.sample.bases import Basis, Target
 from fromnoise.sample.builder import Builder
-from fromnoise.sample.plan import Plan
+from fromnoise.sample.plan import Plan, whole_steps
 from fromnoise.sample.weights import Integrator, Point, points
 
 Row = tuple[float, ...]
@@ -54,8 +54,7 @@ class RungeKutta:
         return len(self.table.nodes)
 
     def steps(self, nfe: int) -> int | None:
-        whole, rest = divmod(nfe - 1, self.multiple)
-        return whole + 1 if rest == 0 else None
+        return whole_steps(nfe, self.multiple)
 
     def plan(self, path: GaussianPath, times: torch.Tensor) -> Plan:
         grid = points(path, times)
@@ -83,8 +82,7 @@ class Exponential:
         return len(self.nodes) + 1
 
     def steps(self, nfe: int) -> int | None:
-        whole, rest = divmod(nfe - 1, self.multiple)
-        return whole + 1 if rest == 0 else None
+        return whole_steps(nfe, self.multiple)
 
     def plan(self, path: GaussianPath, times: torch.Tensor) -> Plan:
         grid = points(path, times)

@@ -9,7 +9,7 @@ import torch
 
 from fromnoise.process import GaussianPath
 from fromnoise.sample.builder import Builder
-from fromnoise.sample.plan import Plan
+from fromnoise.sample.plan import Plan, whole_steps
 from fromnoise.sample.runge_kutta import at_q, heun_step
 from fromnoise.sample.weights import Point, points
 from fromnoise.types import UserError
@@ -78,8 +78,7 @@ class PredictorCorrector:
     multiple = 2
 
     def steps(self, nfe: int) -> int | None:
-        whole, rest = divmod(nfe - 1, 2)
-        return whole + 1 if rest == 0 else None
+        return whole_steps(nfe, 2)
 
     def plan(self, path: GaussianPath, times: torch.Tensor) -> Plan:
         grid = points(path, times)
@@ -107,8 +106,7 @@ class Churn:
     multiple = 2
 
     def steps(self, nfe: int) -> int | None:
-        whole, rest = divmod(nfe - 1, 2)
-        return whole + 1 if rest == 0 else None
+        return whole_steps(nfe, 2)
 
     def plan(self, path: GaussianPath, times: torch.Tensor) -> Plan:
         grid = points(path, times)
@@ -148,8 +146,8 @@ class Restart:
     multiple = 2
 
     def steps(self, nfe: int) -> int | None:
-        whole, rest = divmod(nfe - 1 - self.times * self.inner * 2, 2)
-        return whole + 1 if rest == 0 and whole >= 2 else None
+        whole = whole_steps(nfe - self.times * self.inner * 2, 2)
+        return whole if whole is not None and whole >= 3 else None
 
     def plan(self, path: GaussianPath, times: torch.Tensor) -> Plan:
         grid = points(path, times)
