@@ -14,7 +14,7 @@ Media are float tensors ``[B, T, C, H, W]`` in [-1, 1].  Time ``t`` is the noise
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -69,31 +69,47 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Condition:
-    """What a network is told besides x and t: for now, text.
+    """What a network is told besides x and t.
 
-    text: ``[B, L, D]`` token features;  mask: ``[B, L]`` bool, True where a token is
-    real; None when all of them are.
-    Streams that later rooms add (actions, cameras, reference images) become further fields.
+    text: ``[B, L, D]`` token features;  mask: ``[B, L]`` bool, True where a token is real, None when all are;
+    pooled: ``[B, P]``, one vector for the whole text or class;  numbers: ``[B, K]``, sizes, crops, aspect ratios or
+    a guidance scale, in the network's own order;  image: ``[B, T, C', H, W]``, channels that stand beside those of x
+    (a low-resolution picture, a mask, the last estimate of x0).
+    Streams that later rooms add (actions, cameras) become further fields.
     """
 
     text: Tensor | None = None
     mask: Tensor | None = None
+    pooled: Tensor | None = None
+    numbers: Tensor | None = None
+    image: Tensor | None = None
 
     def map(self, f) -> Condition:
         """The condition with ``f`` applied to every tensor it holds."""
-        return replace(self, text=None if self.text is None else f(self.text),
-                       mask=None if self.mask is None else f(self.mask))
+        return Condition(**{name: f(value) for name, value in self._held().items()})
+
+    def _held(self) -> dict[str, Tensor]:
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
-        """Conditions joined along the batch, shorter texts padded, so that one network call serves them all."""
+        """Conditions joined along the batch, shorter texts padded, so that one network call serves them all.
+
+        ValueError where one of them has a part (text, pooled, ...) that another lacks.
+        """
+        parts = {name for c in conditions for name in c._held()} - {"mask"}
+        lacking = sorted(name for name in parts if any(getattr(c, name) is None for c in conditions))
+        if lacking:
+            raise ValueError(f"some of the conditions have {' and '.join(lacking)} and others do not")
+        joined = {name: torch.cat([getattr(c, name) for c in conditions]) for name in parts - {"text"}}
         texts = [c.text for c in conditions if c.text is not None]
         if not texts:
-            return Condition()
+            return Condition(**joined)
         length = max(text.shape[1] for text in texts)
         masks = [t.new_ones(t.shape[:2], dtype=torch.bool) if c.mask is None else c.mask
                  for t, c in zip(texts, conditions, strict=True)]
         return Condition(
             text=torch.cat([F.pad(t, (0, 0, 0, length - t.shape[1])) for t in texts]),
             mask=torch.cat([F.pad(m, (0, length - m.shape[1])) for m in masks]),
+            **joined,
         )
