@@ -4,17 +4,26 @@ from fromnoise.blocks.attention import (
     Attention,
     RelativeBias,
     attend,
+    attend_heads,
+    attend_linear,
     attend_math,
     rms_norm,
     rotary_table,
     rotate,
 )
+from fromnoise.blocks.embed import Embedder, sincos_2d, sinusoid
+from fromnoise.blocks.joint import Around, BlockSpec, Clock, JointBlock, StreamLayer, Tokens
 from fromnoise.blocks.layers import Block, FeedForward, TimeEmbedding, mean_text, norm, token_shift, word_shift
+from fromnoise.blocks.masks import Cache, Mask
 from fromnoise.blocks.patches import patchify, place_waves, unpatchify
 from fromnoise.blocks.perturb import UNDISTURBED, Perturbation
+from fromnoise.blocks.rotary import coordinates, turn, turns
+from fromnoise.blocks.settings import AttentionSpec, FeedForwardSpec, ModulationSpec
 
 __all__ = [
-    "UNDISTURBED", "Attention", "Block", "FeedForward", "Perturbation", "RelativeBias", "TimeEmbedding",
-    "attend", "attend_math", "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate",
-    "token_shift", "unpatchify", "word_shift",
+    "UNDISTURBED", "Around", "Attention", "AttentionSpec", "Block", "BlockSpec", "Cache", "Clock", "Embedder",
+    "FeedForward", "FeedForwardSpec", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias",
+    "StreamLayer", "TimeEmbedding", "Tokens", "attend", "attend_heads", "attend_linear", "attend_math", "coordinates",
+    "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate", "sincos_2d", "sinusoid",
+    "token_shift", "turn", "turns", "unpatchify", "word_shift",
 ]

@@ -38,12 +38,17 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(B, N, D))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
     """softmax(q k / sqrt(d) + bias) v for ``[B, heads, N, d]``.
 
-    A learned bias needs a gradient, which torch's fused CPU kernel does not give: it would fall back
-    to its slow path, so there the three lines are written out.
+    bias: a tensor added to the logits, a bool tensor that is True where a query sees a key, or a ``BlockMask`` for
+    FlexAttention.  A learned bias needs a gradient, which torch's fused CPU kernel does not give: it would fall
+    back to its slow path, so there the three lines are written out.
     """
+    if bias is not None and not isinstance(bias, Tensor):
+        from torch.nn.attention.flex_attention import flex_attention
+
+        return flex_attention(q, k, v, block_mask=bias)  # type: ignore[return-value]
     if bias is None or not (bias.requires_grad and torch.is_grad_enabled()):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     return attend_math(q, k, v, bias)
@@ -52,7 +57,31 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 def attend_math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """The slow twin of ``attend``."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return (logits if bias is None else logits + bias).softmax(-1) @ v
+    if bias is not None:
+        logits = logits.masked_fill(~bias, float("-inf")) if bias.dtype == torch.bool else logits + bias
+    return logits.softmax(-1) @ v
+
+
+def attend_heads(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
+    """``attend`` on ``[B, N, heads, d]``, to ``[B, N, heads d]``; fewer heads of k and v are shared by those of q."""
+    if k.shape[2] != q.shape[2]:
+        k, v = (part.repeat_interleave(q.shape[2] // part.shape[2], dim=2) for part in (k, v))
+    y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias)
+    return y.transpose(1, 2).flatten(2)
+
+
+def attend_linear(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
+    """Linear attention with ReLU features (Katharopoulos et al. 2020; Sana) on ``[B, N, heads, d]``.
+
+    y = relu(q) (relu(k)' v) / (relu(q) sum relu(k)), in float32, where sums over many tokens need it.
+    bias: a bool mask ``[B, 1, 1, N]`` of keys, or None; who sees whom beyond that cannot be said.
+    """
+    q, k, v = (part.transpose(1, 2) if part.dtype == torch.float64 else part.transpose(1, 2).float()
+               for part in (F.relu(q), F.relu(k), v))
+    if bias is not None:
+        k = k * bias.transpose(-1, -2)
+    y = q @ (k.transpose(-1, -2) @ v) / (q @ k.sum(-2)[..., None] + 1e-15)
+    return y.transpose(1, 2).flatten(2)
 
 
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:

@@ -1,0 +1,211 @@
+"""What goes into the trunk and comes out: the vector of the noise level, text, places, and the last layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fromnoise.blocks import Clock, Embedder, RelativeBias, coordinates, sincos_2d, sinusoid, turns
+from fromnoise.blocks.joint import modulated
+from fromnoise.nets.trunk.settings import Relative, Rotary, SinCos, TextSpec, TimeSpec, Trunk
+from fromnoise.types import Condition, UserError
+
+PLACE_WAVES = 8  # half-periods of the finest wave that tells patches their place
+
+
+class Conditioner(nn.Module):
+    """Noise level, pooled text and numbers to one vector: ``[B, R]`` clocks to ``[B, R, F]``."""
+
+    def __init__(self, spec: TimeSpec, width: int, pooled_width: int | None):
+        super().__init__()
+        self.spec = spec
+        width, hidden = spec.width or width, spec.hidden or spec.width or width
+        self.time = Embedder(spec.waves, hidden, width, spec.bias)
+        self.pooled = None
+        if spec.pooled != "none" and pooled_width is not None:
+            self.pooled = {"add": nn.Identity, "linear": lambda: nn.Linear(pooled_width, width),
+                           "mlp": lambda: Embedder(pooled_width, width, width)}[spec.pooled]()
+        self.numbers = None if spec.numbers == "none" else NUMBERS[spec.numbers](spec, width)
+
+    def forward(self, t: Tensor, condition: Condition) -> Tensor:
+        dtype = next(self.parameters()).dtype
+        t = 1 - t if self.spec.reverse else t
+        features = self.time(sinusoid(t * self.spec.scale, self.spec.waves, shift=self.spec.shift).to(dtype))
+        if self.pooled is not None and condition.pooled is not None:
+            features = features + self.pooled(condition.pooled.to(dtype))[:, None]
+        if self.numbers is not None and condition.numbers is not None:
+            features = features + self.numbers(condition.numbers, dtype)[:, None]
+        return features
+
+
+class GuidanceScale(nn.Module):
+    """A guidance scale ``[B, 1]``, as the noise level is told (Meng et al. 2023; Flux-dev)."""
+
+    def __init__(self, spec: TimeSpec, width: int):
+        super().__init__()
+        self.waves, self.embed = spec.waves, Embedder(spec.waves, width, width, spec.bias)
+
+    def forward(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.embed(sinusoid(numbers[:, 0] * 1000, self.waves).to(dtype))
+
+
+class Size(nn.Module):
+    """Height and width ``[B, 2]``, half of the waves each, in one small network (PRX)."""
+
+    def __init__(self, spec: TimeSpec, width: int):
+        super().__init__()
+        self.waves, self.embed = spec.waves, Embedder(spec.waves, width, width)
+
+    def forward(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.embed(sinusoid(numbers, self.waves // 2).flatten(1).to(dtype))
+
+
+class SizeAspect(nn.Module):
+    """Height, width and aspect ratio ``[B, 3]``, a third of the features each (PixArt)."""
+
+    def __init__(self, spec: TimeSpec, width: int):
+        super().__init__()
+        self.waves = spec.waves
+        self.size, self.aspect = (Embedder(spec.waves, width // 3, width // 3) for _ in range(2))
+
+    def forward(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
+        waves = sinusoid(numbers, self.waves).to(dtype)
+        return torch.cat([self.size(waves[:, :2]).flatten(1), self.aspect(waves[:, 2])], dim=-1)
+
+
+NUMBERS = {"guidance": GuidanceScale, "size": Size, "size_aspect": SizeAspect}
+
+
+class TextIn(nn.Module):
+    """Text features ``[B, L, W]`` to tokens ``[B, L, D]``."""
+
+    def __init__(self, spec: TextSpec, text_width: int, width: int):
+        super().__init__()
+        self.before = nn.RMSNorm(text_width, spec.eps) if spec.norm else nn.Identity()
+        self.map = nn.Linear(text_width, width, bias=spec.bias) if spec.map == "linear" else \
+            Embedder(text_width, width, width, spec.bias, nn.GELU(approximate="tanh"))
+        self.after = nn.RMSNorm(width, spec.eps) if spec.norm_after else nn.Identity()
+
+    def forward(self, text: Tensor) -> Tensor:
+        return self.after(self.map(self.before(text)))
+
+
+class Places(nn.Module):
+    """What positions add to the patches, and by what they turn queries and keys; tables are made once for a size."""
+
+    def __init__(self, spec: Trunk):
+        super().__init__()
+        self.spec, p, head = spec, spec.positions, spec.attention.heads
+        self.tables: dict[tuple, tuple[Tensor | None, Tensor | None]] = {}
+        if p.kind == "learned":
+            self.table = nn.Parameter(torch.randn(p.words + p.places, spec.width) * 0.02)
+        if isinstance(p, Relative):
+            self.media_bias = RelativeBias(head, (p.reach,) * 3)
+            self.cross_bias = nn.Parameter(torch.zeros(2, head))
+
+    def added(self, grid: tuple[int, int, int], like: Tensor) -> Tensor | None:
+        """``[T h w, D]`` to be added to the patches, or None."""
+        p = self.spec.positions
+        if p.kind == "learned":
+            if math.prod(grid) != p.places:
+                raise UserError(f"This network has learned {p.places} places and cannot take a picture of "
+                                f"{math.prod(grid)} patches: give it the size it was trained on.")
+            return self.table[p.words :]
+        if not isinstance(p, SinCos):
+            return None
+        key = ("sincos", *grid, like.device, like.dtype)
+        if key not in self.tables:
+            table = sincos_2d(self.steps(grid[1]), self.steps(grid[2]), self.spec.width).repeat(grid[0], 1)
+            self.tables[key] = (table.to(device=like.device, dtype=like.dtype), None)
+        return self.tables[key][0]
+
+    def steps(self, n: int) -> Tensor:
+        """Coordinates of ``n`` rows or columns."""
+        p = self.spec.positions
+        assert isinstance(p, SinCos)
+        table = p.table or n
+        return (torch.arange(n) + (table - n) // 2).float() / (table / p.base) / p.scale
+
+    def turns(self, grid: tuple[int, int, int], words: int, lengths: Tensor | None, frame: int,
+              device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """Turns of words and of patches (``coordinates``), or None where positions do not turn."""
+        p = self.spec.positions
+        if not isinstance(p, Rotary):
+            return None, None
+        follow = lengths if p.words == "first" else None
+        key = ("turns", *grid, words, frame, device)
+        if follow is None and key in self.tables:
+            return self.tables[key]
+        text, picture = coordinates(grid, words, len(p.axes), p.words, centred=p.centred, start=p.start,
+                                    lengths=follow, frame=frame, device=device)
+        made = (None if p.words == "none" else turns(text, p.axes, p.theta), turns(picture, p.axes, p.theta))
+        if follow is None:
+            self.tables[key] = made
+        return made
+
+    def unturned(self, like: Tensor | None, tokens: Tensor) -> Tensor | None:
+        """Turns that leave ``tokens`` ``[B, N, D]`` as they are, where those of the picture are ``like``."""
+        return None if like is None else like.new_ones(tokens.shape[1], like.shape[-1])
+
+    def add_words(self, text: Tensor) -> Tensor:
+        """Words with their learned places, where there are any."""
+        p = self.spec.positions
+        return text + self.table[: text.shape[1]] if p.kind == "learned" and p.words else text
+
+    def bias(self, grid: tuple[int, int, int], words: int) -> Tensor | None:
+        """Learned bias ``[1, heads, N, N]`` over words and patches, or None."""
+        if not isinstance(self.spec.positions, Relative):
+            return None
+        axes = [torch.arange(n, device=self.cross_bias.device) for n in grid]
+        where = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+        N = words + len(where)
+        to_word, to_patch = (b.view(-1, 1, 1) for b in self.cross_bias)
+        from_patch = torch.cat([to_patch.expand(-1, N - words, words), self.media_bias(where)], dim=2)
+        return torch.cat([to_word.expand(-1, words, N), from_patch], dim=1)[None]
+
+
+class Head(nn.Module):
+    """The last layer: a norm, shifted and scaled by the noise level, and a linear map to patches."""
+
+    def __init__(self, spec: Trunk, features: int, channels: int):
+        super().__init__()
+        self.spec, self.channels = spec, channels
+        D = spec.width
+        self.norm = nn.LayerNorm(D, spec.norm_eps if spec.head == "plain" else 1e-6,
+                                 elementwise_affine=spec.head == "plain")
+        vectors = {"shift_scale": 2, "scale": 1}.get(spec.head, 0)
+        self.modulation = nn.Linear(features, vectors * D, bias=spec.modulation.bias) if vectors else None
+        self.table = nn.Parameter(torch.zeros(2, D)) if spec.head == "table" else None
+        self.out = nn.Linear(D, channels * spec.patch**2, bias=spec.head_bias)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if spec.head_conv else None
+
+    def forward(self, x: Tensor, clock: Clock) -> Tensor:
+        """Tokens ``[B, N, D]`` and the clock, whose signal is the vector before any SiLU, to ``[B, N, C p p]``."""
+        shift = scale = None
+        if self.table is not None:
+            shift, scale = (clock.spread(clock.signal + row) for row in self.table)
+        elif self.modulation is not None:
+            *first, scale = clock.spread(self.modulation(F.silu(clock.signal))).chunk(
+                2 if self.spec.head == "shift_scale" else 1, dim=-1)
+            shift = first[0] if first else None
+        return self.out(modulated(self.norm(x), shift, scale))
+
+    def picture(self, x: Tensor) -> Tensor:
+        """Media ``[B, T, C, H, W]`` after the last convolution, where there is one."""
+        return x if self.conv is None else self.conv(x.flatten(0, 1)).view(x.shape)
+
+
+class ClassTokens(nn.Module):
+    """The pooled text or class ``[B, P]`` as ``count`` tokens, each with its own learned place (JiT)."""
+
+    def __init__(self, count: int, width: int, pooled_width: int | None):
+        super().__init__()
+        self.map = nn.Linear(pooled_width or width, width)
+        self.position = nn.Parameter(torch.randn(count, width) * 0.02)
+
+    def forward(self, pooled: Tensor | None, batch: int) -> Tensor:
+        told = 0 if pooled is None else self.map(pooled)[:, None]
+        return told + self.position.expand(batch, -1, -1)

@@ -1,0 +1,297 @@
+"""The trunk's network; ``Trunk`` (settings) says what each part is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fromnoise.blocks import (
+    UNDISTURBED,
+    Around,
+    BlockSpec,
+    Cache,
+    Clock,
+    JointBlock,
+    Mask,
+    Perturbation,
+    StreamLayer,
+    Tokens,
+    patchify,
+    place_waves,
+    token_shift,
+    unpatchify,
+)
+from fromnoise.blocks.perturb import alone
+from fromnoise.nets.trunk.inputs import PLACE_WAVES, ClassTokens, Conditioner, Head, Places, TextIn
+from fromnoise.nets.trunk.settings import Trunk
+from fromnoise.nets.trunk.start import reset_parameters
+from fromnoise.types import Condition, UserError
+
+Grid = tuple[int, int, int]  # frames, rows and columns of patches
+
+
+class Stage(nn.Module):
+    """Blocks of one kind, one after another.
+
+    streams: what the blocks work on;  maps: for each, the map of the noise level that its blocks share, if any;
+    skips: how many of the first blocks are joined to the last by long skips.
+    """
+
+    def __init__(self, blocks: list[JointBlock], streams: tuple[str, ...], maps: dict[str, nn.Linear], width: int,
+                 skips: int = 0):
+        super().__init__()
+        self.blocks, self.streams, self.maps = nn.ModuleList(blocks), streams, nn.ModuleDict(maps)
+        self.skips = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(skips))
+
+    def forward(self, tokens: dict[str, Tokens], around: Callable[[int], Around | None]) -> dict[str, Tokens]:
+        """Streams to the same after all blocks; ``around(i)`` is what block i is given, None to leave it out."""
+        now = {name: replace(part, clock=part.clock.map(self.maps[name])) if name in self.maps and part.clock else part
+               for name, part in tokens.items() if name in self.streams}
+        passed: list[Tensor] = []
+        joined = len(self.blocks) - len(self.skips)
+        for i, block in enumerate(cast(Iterable[JointBlock], self.blocks)):
+            if i >= joined:
+                both = torch.cat([now["all"].x, passed.pop()], dim=-1)
+                now["all"] = replace(now["all"], x=self.skips[i - joined](both))
+            seen = around(block.index)
+            if seen is not None:
+                now = {name: replace(now[name], x=x) for name, x in block(now, seen).items()}
+            if i < len(self.skips):
+                passed.append(now["all"].x)
+        return {name: replace(part, x=now[name].x) if name in now else part for name, part in tokens.items()}
+
+
+class TrunkNet(nn.Module):
+    """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``.
+
+    perturb disturbs some of the blocks.  With a ``cache`` (causal masks only) x are the frames after those held.
+    """
+
+    def __init__(self, spec: Trunk, channels: int, text_width: int | None, pooled_width: int | None = None):
+        super().__init__()
+        self.spec, self.channels = spec, channels
+        D, features = spec.width, spec.time.width or spec.width
+        inside = (channels + spec.image_channels) * spec.patch**2
+        self.patch_in = nn.Linear(inside, D, bias=spec.patch_bias) if not spec.bottleneck else nn.Sequential(
+            nn.Linear(inside, spec.bottleneck), nn.Linear(spec.bottleneck, D))
+        self.place_in = nn.Linear(2 * PLACE_WAVES, D, bias=False) if spec.places else None
+        self.text_in = None if text_width is None else TextIn(spec.text, text_width, D)
+        self.class_in = ClassTokens(spec.class_tokens, D, pooled_width) if spec.class_tokens else None
+        self.time_in = Conditioner(spec.time, D, pooled_width)
+        self.places = Places(spec)
+        self.pad = nn.ParameterDict({name: torch.zeros(D) for name in ("text", "picture")} if spec.text.pad_to else {})
+        self.stages = nn.ModuleDict(self.stack(features, text_width is not None))
+        self.attention_layers = spec.meets
+        self.head = Head(spec, features, channels * (2 if spec.learned_sigma else 1))
+        reset_parameters(self)
+
+    def stack(self, features: int, told: bool) -> dict[str, Stage]:
+        """The blocks, in the order in which tokens meet them; ``told``: whether there is a text."""
+        spec, m = self.spec, self.spec.modulation
+        block = BlockSpec(width=spec.width, features=features, attention=spec.attention, norm=spec.norm,
+                          feed_forward=spec.feed_forward, modulation=m, norm_eps=spec.norm_eps,
+                          norm_gain=spec.norm_gain, sandwich=spec.sandwich)
+        stages: dict[str, Stage] = {}
+        index = iter([*range(spec.meets), *range(1000, 1000 + 2 * spec.refine)])  # refining blocks come last
+
+        def stage(name: str, count: int, streams: tuple[str, ...], layers, skips: int = 0, sublayers: int = 2) -> None:
+            maps = {s: nn.Linear(features, m.parts(sublayers) * spec.width, bias=m.bias) for s in streams
+                    if m.source in ("shared", "table") and s in layers(0)}
+            blocks = [JointBlock(next(index), block, layers(i)) for i in range(count)]
+            if count:
+                stages[name] = Stage(blocks, streams, maps, spec.width, skips)
+
+        layer = partial(StreamLayer, block)
+        text = ("text",) if told else ()
+        quiet = {"text": layer(asks=False, modulated=False, normed=False)} if told else {}
+        last = spec.double - 1 if spec.text_ends else None
+        before = spec.class_from if spec.class_tokens else 0
+        single = partial(layer, parallel=spec.parallel)
+        stage("cross_stream", spec.cross, ("picture",), lambda i: {"picture": layer(cross=told)})
+        stage("read_stream", spec.read, (*text, "picture"), lambda i: {**quiet, "picture": layer()})
+        stage("double_stream", spec.double, (*text, "picture"), lambda i: {
+            **({"text": layer(asks=i != last)} if told else {}), "picture": layer(alone=i < spec.alone)})
+        stage("before", before, ("all",), lambda i: {"all": single()}, 0, 1 if spec.parallel else 2)
+        stage("single_stream", spec.single - before, ("all",), lambda i: {"all": single()},
+              spec.single // 2 if spec.long_skips else 0, 1 if spec.parallel else 2)
+        stage("refine_text", spec.refine if told else 0, ("text",), lambda i: {"text": layer(modulated=False)})
+        stage("refine_picture", spec.refine, ("picture",), lambda i: {"picture": layer(modulated=spec.refine_clock)})
+        return stages
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED,
+                cache: Cache | None = None) -> Tensor:
+        return self.whole(x, t, condition, perturb, cache)[:, :, : self.channels]
+
+    def whole(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED,
+              cache: Cache | None = None) -> Tensor:
+        """All channels that come out, a learned variance among them."""
+        if cache is not None and self.spec.mask != "causal":
+            raise UserError('Only a causal network can go on from what it has seen: net.mask is "full".')
+        B, T, _, H, W = x.shape
+        grid = (T, H // self.spec.patch, W // self.spec.patch)
+        text, mask = self.words(condition, cache)
+        features = self.time_in(self.times(t.expand(B, T), text is not None), condition)
+        if self.spec.modulation.source == "none":  # the noise level is a word
+            text, mask = add_word(features, text, mask)
+        streams = self.streams(self.patches(x, condition, grid), text, mask, features, grid, cache)
+        picture = self.run(*streams, grid, condition, perturb, cache)
+        tokens = self.head(picture[:, : T * grid[1] * grid[2]], self.clocks(features, grid)[1])
+        return self.head.picture(unpatchify(tokens, self.spec.patch, (T, self.head.channels, H, W)))
+
+    def patches(self, x: Tensor, condition: Condition, grid: Grid) -> Tensor:
+        """Patches as tokens ``[B, T h w, D]`` that know their place."""
+        if self.spec.image_channels:
+            image = condition.image if condition.image is not None else \
+                x.new_zeros(*x.shape[:2], self.spec.image_channels, *x.shape[3:])
+            x = torch.cat([x, image.expand(*x.shape[:2], -1, -1, -1)], dim=2)
+        tokens = self.patch_in(patchify(x, self.spec.patch))
+        if self.place_in is not None:
+            waves = place_waves(*grid[1:], PLACE_WAVES, x.device).to(x.dtype)
+            tokens = tokens + self.place_in(waves).repeat(grid[0], 1)
+        added = self.places.added(grid, tokens)
+        return tokens if added is None else tokens + added
+
+    def words(self, condition: Condition, cache: Cache | None) -> tuple[Tensor | None, Tensor | None]:
+        """Text tokens ``[B, L, D]`` and which are real ``[B, L]``; none where the cache holds them already."""
+        if self.text_in is None or condition.text is None or (cache is not None and cache.text):
+            return None, None
+        return self.text_in(condition.text), condition.mask
+
+    def times(self, t: Tensor, told: bool) -> Tensor:
+        """``[B, R]`` times: that of the text where it has its own, then those of the frames, from ``t`` ``[B, T]``."""
+        if not told or (t.shape[1] == 1 and not self.spec.text.clean):
+            return t
+        return torch.cat([torch.zeros_like(t[:, :1]) if self.spec.text.clean else t.mean(1, keepdim=True), t], dim=1)
+
+    def clocks(self, features: Tensor, grid: Grid) -> tuple[Clock, Clock]:
+        """The clocks of text and picture, from ``features`` ``[B, R, F]``."""
+        if features.shape[1] == 1:
+            return (clock := Clock(features)), clock
+        T, h, w = grid
+        frames = None if T == 1 else torch.arange(T, device=features.device).repeat_interleave(h * w)
+        return Clock(features[:, :1]), Clock(features[:, -T:], frames)
+
+    def streams(self, picture: Tensor, text: Tensor | None, mask: Tensor | None, features: Tensor, grid: Grid,
+                cache: Cache | None) -> tuple[dict[str, Tokens], Tensor | None]:
+        """Tokens with their clocks and places, and which words are real."""
+        told = F.silu(features) if self.spec.modulation.silu else features
+        clocks = (None, None) if self.spec.modulation.source == "none" else self.clocks(told, grid)
+        lengths = None if mask is None else mask.sum(1)
+        if text is not None and self.spec.text.pad_to:
+            text, mask, lengths = pad_text(text, mask, self.pad["text"], self.spec.text.pad_to)
+        words = cache.words if cache is not None and cache.text else 0 if text is None else text.shape[1]
+        turns = self.places.turns(grid, words, lengths, cache.frames if cache else 0, picture.device)
+        streams = {"picture": Tokens(picture, clocks[1], turns[1])}
+        if self.spec.text.pad_to:
+            streams["picture"] = pad_picture(streams["picture"], self.pad["picture"], self.spec.text.pad_to)
+        if text is not None:
+            streams = {"text": Tokens(self.places.add_words(text), clocks[0], turns[0]), **streams}
+        return streams, mask
+
+    def run(self, streams: dict[str, Tokens], mask: Tensor | None, grid: Grid, condition: Condition,
+            perturb: Perturbation, cache: Cache | None) -> Tensor:
+        """Text and picture through all blocks; the picture's tokens as they come out."""
+        spec = self.spec
+        mix = (lambda y: token_shift(y, grid, y.shape[1] - math.prod(grid))) if spec.token_shift else None
+        around = Around(grid=grid, mix=mix)
+
+        def through(stage: str, streams: dict[str, Tokens], around: Around) -> dict[str, Tokens]:
+            if stage not in self.stages:
+                return streams
+            return self.stages[stage](streams, partial(disturbed, around, perturb, streams))
+
+        seen = None if mask is None else mask[:, None, None, :]
+        streams = through("refine_text", streams, replace(around, mask=seen, mix=None))
+        streams = through("refine_picture", streams, around)
+        if self.class_in is not None:
+            first = through("before", {"all": streams["picture"]}, around)["all"]
+            told = self.class_in(condition.pooled, len(first.x))
+            streams = {"text": Tokens(told, first.clock, self.places.unturned(first.turns, told)), "picture": first}
+        words = len(streams["text"]) if "text" in streams else 0
+        if "cross_stream" in self.stages:
+            text = streams["text"].x if words else None
+            return through("cross_stream", streams, replace(around, text=text, text_mask=mask))["picture"].x
+        around = replace(around, mask=self.mask(streams, mask, grid, cache), cache=cache)
+        streams = through("double_stream", through("read_stream", streams, around), around)
+        if "single_stream" not in self.stages:
+            return streams["picture"].x
+        joined = Tokens.cat(streams["text"], streams["picture"]) if words else streams["picture"]
+        return through("single_stream", {"all": joined}, around)["all"].x[:, words:]
+
+    def mask(self, streams: dict[str, Tokens], real: Tensor | None, grid: Grid, cache: Cache | None):
+        """Who sees whom in the joint attention: a bool tensor, a bias, a BlockMask, or None."""
+        words, places = len(streams["text"]) if "text" in streams else 0, len(streams["picture"])
+        device = streams["picture"].x.device
+        mask = Mask(None if real is None or not words else F.pad(real, (0, places), value=True))
+        if self.spec.mask == "causal":
+            first = FRAMES + (cache.frames if cache is not None else 0)
+            frames = first + torch.arange(grid[0], device=device).repeat_interleave(grid[1] * grid[2])
+            groups = torch.cat([torch.arange(words, device=device), frames])
+            mask = Mask(mask.keys, groups, groups)
+            if cache is not None:
+                mask = cache.extend(mask, grid[0], words)
+        bias = self.places.bias(grid, words)
+        if bias is None:
+            return mask.blocks() if device.type == "cuda" and mask.groups is not None else mask.dense()
+        return bias if (dense := mask.dense()) is None else bias + additive(dense, bias)
+
+
+FRAMES = 1 << 20  # groups of a causal mask: words count from 0, frames from here
+
+
+def add_word(features: Tensor, text: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The noise levels ``[B, T, D]`` as words before the text."""
+    if text is None:
+        return features, None
+    features = features[:, features.shape[1] > 1 :]  # the first row, if there are more, is the clock of the text
+    mask = None if mask is None else F.pad(mask, (features.shape[1], 0), value=True)
+    return torch.cat([features, text], dim=1), mask
+
+
+def pad_text(text: Tensor, mask: Tensor | None, token: Tensor, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Texts filled with ``token`` to a multiple of tokens: ``[B, L', D]``, which of them are seen, and how many."""
+    B, L, _ = text.shape
+    real = text.new_full((B,), L, dtype=torch.long) if mask is None else mask.sum(1)
+    full = -(-real // multiple) * multiple
+    text = F.pad(text, (0, 0, 0, -L % multiple))
+    at = torch.arange(text.shape[1], device=text.device)
+    return torch.where((at >= real[:, None])[..., None], token.to(text.dtype), text), at < full[:, None], full
+
+
+def pad_picture(tokens: Tokens, token: Tensor, multiple: int) -> Tokens:
+    """The picture filled with ``token``, which stands at the origin, to a multiple of tokens."""
+    extra = -len(tokens) % multiple
+    x = torch.cat([tokens.x, token.to(tokens.x.dtype).expand(len(tokens.x), extra, -1)], dim=1)
+    turns, clock = tokens.turns, tokens.clock
+    if turns is not None:
+        turns = torch.cat([turns, turns.new_ones(*turns.shape[:-2], extra, turns.shape[-1])], dim=-2)
+    if clock is not None and clock.row is not None:
+        clock = Clock(clock.signal, torch.cat([clock.row, clock.row[-1:].expand(extra)]))
+    return Tokens(x, clock, turns)
+
+
+def disturbed(around: Around, perturb: Perturbation, streams: dict[str, Tokens], block: int) -> Around | None:
+    """What block number ``block`` is given; None where it is left out."""
+    if perturb.skips(block):
+        return None
+    if block not in perturb.layers:
+        return around
+    like = streams["all"].x if "all" in streams else streams["picture"].x
+    total = sum(len(part) for name, part in streams.items() if name != "text" or around.text is None)
+    bias = alone(total - math.prod(around.grid), math.prod(around.grid), like)
+    mask = around.mask
+    if mask is not None:
+        bias = bias + (additive(mask, bias) if mask.dtype == torch.bool else mask)
+    return replace(around, mask=bias)
+
+
+def additive(seen: Tensor, like: Tensor) -> Tensor:
+    """0 where a query sees a key, -inf elsewhere."""
+    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(~seen, float("-inf"))

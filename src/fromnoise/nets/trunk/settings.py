@@ -1,0 +1,284 @@
+"""The trunk: one diffusion transformer whose fields are the choices in which published ones differ.
+
+    text, picture  ->  refine  ->  cross | read | double  ->  single  ->  picture
+
+Any count may be 0.  Presets (``fromnoise.nets.trunk.presets``) are settings of these fields and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from fromnoise.blocks import AttentionSpec, FeedForwardSpec, ModulationSpec
+from fromnoise.blocks.settings import Count
+from fromnoise.config import spec
+from fromnoise.types import UserError
+
+if TYPE_CHECKING:
+    from fromnoise.nets.trunk.net import TrunkNet
+
+Number = Annotated[int, Field(ge=0)]
+
+
+@spec
+class TimeSpec:
+    """How the noise level, the pooled text and plain numbers become the vector that modulates."""
+
+    width: Number = 0
+    """Features of that vector; 0: the trunk's width."""
+    hidden: Number = 0
+    """Hidden features of the small network that makes it; 0: its width."""
+    waves: Annotated[int, Field(ge=2, multiple_of=2)] = 256
+    """Sinusoids of the noise level."""
+    scale: Annotated[float, Field(gt=0)] = 1000.0
+    """The noise level is multiplied by this before the sinusoids."""
+    shift: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """1: the slowest sinusoid has exactly the period 10,000 (the first DDPM code); 0: a little less."""
+    reverse: bool = False
+    """The network is told 1 - t (models trained with t = 1 for data)."""
+    bias: bool = True
+    """Biases of the small network."""
+    pooled: Literal["none", "add", "linear", "mlp"] = "none"
+    """What becomes of the pooled text or class: nothing, added as it is, by a linear map, or by a small network."""
+    numbers: Literal["none", "guidance", "size", "size_aspect"] = "none"
+    """Numbers the network is told: a guidance scale (distilled models), height and width (PRX), or height, width and
+    aspect ratio (PixArt)."""
+
+
+@spec
+class TextSpec:
+    """How text features enter."""
+
+    norm: bool = False
+    """RMS norm before the map to the trunk's width."""
+    eps: Annotated[float, Field(gt=0)] = 1e-6
+    """Epsilon of the norms."""
+    map: Literal["linear", "mlp"] = "linear"
+    """A linear map, or a small network with tanh-GELU."""
+    norm_after: bool = False
+    """RMS norm after it."""
+    bias: bool = True
+    """Biases of the map."""
+    clean: bool = False
+    """Text is told t = 0, whatever the noise of the picture is, so that its keys and values can be cached."""
+    pad_to: Number = 0
+    """Pad text and picture with learned tokens to a multiple of this (Z-Image: 32); 0: no."""
+
+
+@spec
+class NoPositions:
+    """Nothing tells tokens apart but what they hold."""
+
+    kind: Literal["none"] = "none"
+
+
+@spec
+class SinCos:
+    """Fixed sines and cosines of row and column, added to the patches."""
+
+    kind: Literal["sincos"] = "sincos"
+    base: Count = 16
+    """Side, in tokens, on which coordinates are 0, 1, 2, ...; other tables are stretched to it."""
+    table: Number = 0
+    """Side of the table; the centre of a larger table is used (SD3).  0: just the picture."""
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """Coordinates are divided by this."""
+
+
+@spec
+class Learned:
+    """A learned vector for every place and word, added (U-ViT); pictures have one size."""
+
+    kind: Literal["learned"] = "learned"
+    places: Count = 256
+    """Tokens of the picture."""
+    words: Number = 0
+    """Tokens before it: text, and one for the noise level where that is a token."""
+
+
+@spec
+class Rotary:
+    """Queries and keys turned by the place of their token, over several axes."""
+
+    kind: Literal["rotary"] = "rotary"
+    axes: tuple[Annotated[int, Field(ge=2, multiple_of=2)], ...] = (8, 8, 8)
+    """Features of a head for each axis (frame, row, column, more); their sum is the size of a head."""
+    theta: Annotated[float, Field(gt=1)] = 10_000.0
+    """The slowest turn is about 1 / theta."""
+    words: Literal["zero", "first", "last", "before", "after", "none"] = "zero"
+    """Where words stand: all at the origin; along the first axis, before the picture; along the last; along all axes,
+    before or after the picture; nowhere."""
+    start: Number = 0
+    """Coordinate of the first word."""
+    centred: bool = False
+    """Rows and columns count from the middle of the picture."""
+
+
+@spec
+class Relative:
+    """A learned bias for every offset between two patches, and two numbers between words and patches."""
+
+    kind: Literal["relative"] = "relative"
+    reach: Count = 8
+    """Furthest offset, in tokens, that is told apart."""
+
+
+Positions = Annotated[NoPositions | SinCos | Learned | Rotary | Relative, Field(discriminator="kind")]
+
+
+@spec
+class Trunk:
+    """A diffusion transformer."""
+
+    kind: Literal["trunk"] = "trunk"
+    patch: Annotated[int, Field(ge=1, le=64)] = 2
+    """Side of the square patch that becomes one token."""
+    bottleneck: Number = 0
+    """Features through which patches go on their way in (JiT); 0: none."""
+    width: Annotated[int, Field(ge=16)] = 96
+    """Features of a token."""
+    refine: Number = 0
+    """Blocks that text and picture each have for themselves before they meet (Lumina 2, Z-Image)."""
+    refine_clock: bool = True
+    """The noise level modulates the picture's refining blocks (never the text's)."""
+    cross: Number = 0
+    """Blocks in which the picture sees itself and then, by cross-attention, a text that stays as it is (PixArt)."""
+    read: Number = 0
+    """Blocks in which the picture sees itself and a text that stays as it is in one attention (PRX)."""
+    double: Number = 0
+    """Blocks in which text and picture have their own weights and share the attention (SD3)."""
+    single: Number = 0
+    """Blocks in which text and picture share weights as well (the later blocks of Flux)."""
+    parallel: bool = False
+    """In single blocks, attention and feed-forward stand side by side (Flux)."""
+    text_ends: bool = False
+    """The text of the last double block is only looked at (SD3)."""
+    alone: Number = 0
+    """So many of the first double blocks have a second attention, of the picture alone (SD3.5)."""
+    long_skips: bool = False
+    """The first half of the single blocks is joined to the second by long skips (U-ViT)."""
+    class_tokens: Number = 0
+    """Copies of the pooled text or class that join the single blocks as tokens (JiT)."""
+    class_from: Number = 0
+    """The single block from which they are there."""
+    norm: Literal["layer", "rms"] = "layer"
+    """Norm before every sub-layer."""
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    """Epsilon of the norms."""
+    norm_gain: bool = False
+    """The norms have a learned gain."""
+    sandwich: bool = False
+    """RMS norm after every sub-layer as well."""
+    attention: AttentionSpec = AttentionSpec()
+    feed_forward: FeedForwardSpec = FeedForwardSpec()
+    modulation: ModulationSpec = ModulationSpec()
+    time: TimeSpec = TimeSpec()
+    text: TextSpec = TextSpec()
+    positions: Positions = SinCos()
+    places: bool = False
+    """Tell every patch by learned waves where in the frame it lies."""
+    token_shift: bool = False
+    """Let each patch see a few features of its four neighbours before every sub-layer."""
+    mask: Literal["full", "causal"] = "full"
+    """Who sees whom: everyone; or words the words before them, and a frame what comes before it and itself."""
+    head: Literal["shift_scale", "scale", "table", "plain"] = "shift_scale"
+    """The noise level's part in the last layer: shift and scale, scale alone, both from a table (PixArt), or none."""
+    head_conv: bool = False
+    """A last 3x3 convolution over the picture (U-ViT)."""
+    head_bias: bool = True
+    """Bias of the last map."""
+    patch_bias: bool = True
+    """Bias of the first map."""
+    learned_sigma: bool = False
+    """Twice the channels come out; the second half was trained to be a variance and is not used here (DiT)."""
+    image_channels: Number = 0
+    """Channels of a picture the network is told, beside those of x."""
+
+    def build(self, channels: int, text_width: int | None, pooled_width: int | None = None) -> TrunkNet:
+        """The network for media of ``channels``, text features of ``text_width`` and a pooled text of ``pooled_width``.
+
+        UserError where the fields contradict each other.
+        """
+        from fromnoise.nets.trunk.net import TrunkNet
+
+        self.check(text_width is not None or pooled_width is not None)
+        return TrunkNet(self, channels, text_width, pooled_width)
+
+    @property
+    def multiple(self) -> int:
+        """Media sides must be multiples of this."""
+        return self.patch
+
+    @property
+    def meets(self) -> int:
+        """Blocks in which the picture meets the text (all but the refining ones)."""
+        return self.cross + self.read + self.double + self.single
+
+    def check(self, told: bool = True) -> None:
+        """UserError with the reason where the fields contradict each other; ``told``: whether there is a text."""
+        for wrong, reason in self.contradictions():
+            if wrong:
+                raise UserError(f"net: {reason}")
+
+    def contradictions(self):
+        """(whether it is so, why it cannot be)."""
+        a, heads, p = self.attention, self.attention.heads, self.positions
+        size = self.width // heads
+        yield self.meets == 0, "there is no block: set net.single, net.double, net.cross or net.read."
+        yield bool(self.width % heads), f"net.width {self.width} is not a multiple of net.attention.heads {heads}."
+        yield a.kv_heads and heads % a.kv_heads, (
+            f"net.attention.heads {heads} is not a multiple of net.attention.kv_heads {a.kv_heads}.")
+        yield a.cross_heads and self.width % a.cross_heads, (
+            f"net.width {self.width} is not a multiple of net.attention.cross_heads {a.cross_heads}.")
+        yield isinstance(p, Rotary) and sum(p.axes) != size, (
+            f"net.positions.axes {list(getattr(p, 'axes', []))} must add up to the size of a head, {size}.")
+        yield isinstance(p, Rotary) and not 2 <= len(p.axes) <= 4, "net.positions.axes needs two to four axes."
+        yield isinstance(p, Rotary) and p.words == "last" and len(p.axes) < 4, (
+            'words can only stand along the last axis (net.positions.words "last") where there is a fourth.')
+        yield isinstance(p, SinCos) and self.width % 4, "sincos positions need a net.width that is a multiple of 4."
+        yield self.token_shift and self.width % 16, "token shift needs a net.width that is a multiple of 16."
+        yield self.read and self.double, "net.read keeps the text as it is and net.double changes it: choose one."
+        yield self.cross and (self.read or self.double or self.single), (
+            "net.cross has the text outside the sequence of tokens; it goes with no other kind of block.")
+        yield self.read and self.single, "net.read keeps the text out of the sequence that net.single needs."
+        yield self.alone > self.double, f"net.alone {self.alone} is more than the {self.double} double blocks."
+        yield self.text_ends and self.single, "net.text_ends drops the text that the single blocks need."
+        yield self.text_ends and not self.double, "net.text_ends speaks of the last double block; there is none."
+        yield self.parallel and not self.single, "net.parallel speaks of single blocks; there are none."
+        yield self.long_skips and self.single < 3, "net.long_skips needs at least three single blocks."
+        yield self.long_skips and (self.double or self.cross or self.read), "net.long_skips needs single blocks alone."
+        yield self.class_tokens and (not self.single or self.double or self.cross or self.read), (
+            "net.class_tokens joins single blocks; it goes with no other kind of block.")
+        yield self.class_tokens and self.class_from >= self.single, (
+            f"net.class_from {self.class_from} must be less than net.single {self.single}.")
+        yield a.kind == "linear" and self.mask == "causal", "linear attention cannot have a causal mask here."
+        yield a.kind == "linear" and (self.double or self.single), (
+            "linear attention here is the picture's own: use net.cross.")
+        yield a.kind == "linear" and isinstance(p, Relative), "linear attention has no logits to add a bias to."
+        yield self.feed_forward.conv and not (self.cross or self.read), (
+            "net.feed_forward.conv works on pictures without words among their tokens: use net.cross or net.read.")
+        yield self.feed_forward.conv and not self.feed_forward.gated, "net.feed_forward.conv needs gated."
+        yield self.mask == "causal" and not self.text.clean, (
+            'net.mask "causal" is for text that is told t = 0: set net.text.clean.')
+        yield self.mask == "causal" and (self.cross or self.read), 'net.mask "causal" needs net.double or net.single.'
+        yield self.modulation.source == "none" and self.head in ("shift_scale", "scale", "table"), (
+            'without modulation nothing shifts or scales the last layer: set net.head to "plain".')
+        yield self.modulation.source != "table" and self.head == "table", (
+            'net.head "table" goes with net.modulation.source "table".')
+        yield self.modulation.source == "none" and isinstance(p, Rotary), (
+            "the noise level is a token here, and rotary positions have no place for it.")
+        yield self.modulation.source == "table" and bool(self.double or self.read), (
+            "one map and a table for each block is built for net.cross and net.single.")
+        yield self.text.pad_to and not (isinstance(p, Rotary) and p.words == "first"), (
+            'net.text.pad_to is built for rotary positions with words along the "first" axis.')
+        yield self.text.pad_to and not self.single, "net.text.pad_to needs net.single."
+        yield self.modulation.source == "none" and self.time.width not in (0, self.width), (
+            "the noise level is a token here, and net.time.width must be that of a token.")
+        yield self.mask == "causal" and self.text_ends, (
+            'net.text_ends leaves no text for a causal cache: set net.mask "full" or net.text_ends off.')
+        yield self.learned_sigma and self.head_conv, "net.learned_sigma and net.head_conv do not go together."
+
+
+__all__ = ["Learned", "NoPositions", "Relative", "Rotary", "SinCos", "TextSpec", "TimeSpec", "Trunk"]

@@ -1,0 +1,90 @@
+"""A network of ours against its peer in diffusers: the same outputs and gradients, from the peer's own weights.
+
+Peers are tiny, and every parameter is made random again: fresh ones hide bugs behind gains of one and zeros.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from fromnoise.interop.rules import give, take
+from fromnoise.interop.transformers import FAMILIES
+
+B, L, H, W = 2, 5, 6, 10
+
+
+class Exact(TorchFunctionMode):
+    """float64 stays float64: peers round norms, turns and sinusoids to float32 on their way, which would hide 1e-10."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        down = func is torch.Tensor.float or (func is torch.Tensor.to and torch.float32 in (*args, *kwargs.values()))
+        if down and args[0].dtype == torch.float64:
+            return args[0]
+        if func is torch.Tensor.type_as and args[0].dtype == torch.float64:
+            return args[0]
+        return func(*args, **kwargs)
+
+
+def randomised(module, seed=0):
+    """The module with every parameter drawn anew, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    module = module.double()
+    for name, p in module.named_parameters():
+        centre = 1.0 if "norm" in name and p.ndim == 1 and name.endswith("weight") else 0.0
+        p.data = centre + 0.2 * torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    return module
+
+
+def draw(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def packed(x, p=2):
+    """``[B, C, H, W]`` to the tokens ``[B, N, C p p]`` that some pipelines hand to their transformer."""
+    b, c, h, w = x.shape
+    x = x.view(b, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5)
+    return x.reshape(b, (h // p) * (w // p), c * p * p)
+
+
+def ids(h, w, axes):
+    """Positions (0, row, column, ...) of h x w tokens."""
+    found = torch.zeros(h, w, axes)
+    found[..., 1], found[..., 2] = torch.arange(h)[:, None], torch.arange(w)[None]
+    return found.reshape(-1, axes)
+
+
+def assert_parity(case, channels=4, text_width=24, pooled_width=20, size=(H, W)):
+    """``case()`` is (class name, peer, run, condition), where ``run(x, t, condition)`` calls the peer."""
+    with Exact():
+        family, peer, run, condition = case()
+    config, family = dict(peer.config), FAMILIES[family]
+    spec = family.spec(config)
+    net = spec.build(channels, text_width, pooled_width).double()
+    rules = list(family.rules(spec, config))
+    theirs = {k: v for k, v in peer.state_dict().items() if k not in family.tables}
+    ours = take(theirs, rules)
+    net.load_state_dict(ours)
+    for k, v in give(ours, rules).items():  # and back
+        assert v.shape == theirs[k].shape, k
+
+    x, t = draw(B, channels, *size), torch.tensor([0.3, 0.85], dtype=torch.float64)
+    for parameter in (*net.parameters(), *peer.parameters()):
+        parameter.grad = None
+    with Exact():
+        mine = net.whole(x[:, None], t[:, None], condition)[:, 0]
+        its = run(x, t, condition)
+    mine_shaped = packed(mine) if its.ndim == 3 else mine
+    assert float((mine_shaped - its).detach().abs().max()) < family.tolerance * float(its.detach().abs().max())
+
+    direction = draw(*its.shape, seed=9)
+    (its * direction).sum().backward()
+    (mine_shaped * direction).sum().backward()
+    grads = {k: (torch.zeros_like(p) if p.grad is None else p.grad) for k, p in peer.named_parameters()}
+    expected = take(grads, rules)
+    for k, p in net.named_parameters():
+        scale = float(expected[k].abs().max())
+        assert p.grad is not None or scale == 0, k
+        if p.grad is not None:
+            assert float((p.grad - expected[k]).abs().max()) <= 10 * family.tolerance * max(scale, 1e-3), k
