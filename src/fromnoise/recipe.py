@@ -20,7 +20,7 @@ from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.latents import Pixels
-from fromnoise.nets import Transformer, UNet
+from fromnoise.nets import Transformer, Trunk, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
 from fromnoise.text import Trained
@@ -129,7 +129,7 @@ class Evaluation:
 
 
 Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
-Net = Annotated[Transformer | UNet, Field(discriminator="kind")]
+Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
 
 
 @spec

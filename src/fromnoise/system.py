@@ -24,7 +24,7 @@ class System(nn.Module):
             torch.manual_seed(recipe.seed)
             self.latents = recipe.latents.build(recipe.data.channels)
             self.text = recipe.text.build(tokenizer)
-            net = recipe.net.build(self.latents.channels, recipe.text.width)
+            net = recipe.net.build(self.latents.channels, recipe.text.width, recipe.text.pooled_width)
         self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
         # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
         self.variance = LossVariance() if recipe.objective.learned_variance else None

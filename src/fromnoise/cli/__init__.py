@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "measure a trained run",
     "bench": "measure solvers side by side, on problems with an exact answer",
     "recipes": "list the named recipes",
+    "presets": "published networks as settings of one trunk, and how they differ",
     "doctor": "what this machine has, and what is missing for what",
 }
 

@@ -49,6 +49,19 @@ def build(cls: type[T], values: Values) -> T:
         raise UserError("; ".join(_fault(dict(e), values) for e in error.errors(include_url=False)) + ".") from None
 
 
+def taken(args: list[str], option: str) -> tuple[list[str], str | None]:
+    """The arguments without ``option value`` (or ``option=value``), and the value."""
+    for i, token in enumerate(args):
+        name, equals, value = token.partition("=")
+        if name == option:
+            if equals:
+                return args[:i] + args[i + 1 :], value
+            if i + 1 == len(args) or args[i + 1].startswith("-"):
+                raise UserError(f"{option} needs a value.")
+            return args[:i] + args[i + 2 :], args[i + 1]
+    return args, None
+
+
 # ---- the form -------------------------------------------------------------------------------------------
 
 

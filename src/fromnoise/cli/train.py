@@ -1,4 +1,4 @@
-"""fromnoise train RECIPE [--out RUN] [--field value ...]"""
+"""fromnoise train RECIPE [--preset SYSTEM] [--out RUN] [--field value ...]"""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from fromnoise.cli.fields import Values
-from fromnoise.cli.options import parse
+from fromnoise.cli.options import parse, taken
 from fromnoise.config import from_dict, nearest, spec, to_dict
 from fromnoise.process import describe_weighting
 from fromnoise.recipe import Recipe, changes, load_recipe, without_effect
 from fromnoise.recipes import RECIPES
+from fromnoise.recipes.presets import with_preset
 from fromnoise.types import UserError
 
-USAGE = """usage: fromnoise train RECIPE [--out RUN] [--field value ...]
+USAGE = """usage: fromnoise train RECIPE [--preset SYSTEM] [--out RUN] [--field value ...]
 
 RECIPE is the name of a recipe (fromnoise recipes), a recipe.json, or a run folder.  The run goes to RUN,
 by default runs/<recipe>; the same command again goes on where it was stopped.
@@ -28,6 +29,7 @@ by default runs/<recipe>; the same command again goes on where it was stopped.
   fromnoise train digits --out runs/mine --train.steps 500 --net.width 64 --seed 1
   fromnoise train digits --net transformer --path cosine
   fromnoise train image --data ./photos
+  fromnoise train shapes --preset sd3   (a published system, small: fromnoise presets)
 
 fromnoise train RECIPE --help lists every field of that recipe, with its value and its meaning."""
 
@@ -62,7 +64,10 @@ def resolve(argv: list[str]) -> tuple[Recipe, Recipe, Path]:
     """(the recipe to train, the recipe as named, the run folder) that the arguments ask for."""
     if not argv or argv[0].startswith("-"):
         raise UserError("Name a recipe first: fromnoise train digits (`fromnoise recipes` lists them).")
+    argv, preset = taken(argv, "--preset")
     named = find_recipe(argv[0])
+    if preset is not None:
+        named = with_preset(named, preset)
     values = {**to_dict(named), "out": default_out(argv[0], named)}
     about = f"{first_line(argv[0])}\n\nThe same command again goes on where a run was stopped."
     chosen = to_dict(parse(Arguments, argv[1:], f"fromnoise train {argv[0]}", values, about))

@@ -1,6 +1,7 @@
 """Networks: the transformer trunk and the U-Net."""
 
 from fromnoise.nets.transformer import Transformer, TransformerNet
+from fromnoise.nets.trunk import Trunk, TrunkNet
 from fromnoise.nets.unet import UNet, UNetNet
 
-__all__ = ["Transformer", "TransformerNet", "UNet", "UNetNet"]
+__all__ = ["Transformer", "TransformerNet", "Trunk", "TrunkNet", "UNet", "UNetNet"]

@@ -59,8 +59,11 @@ class Transformer:
     pooled_text: bool = True
     """Add the mean of the words to the time embedding that modulates every block (as SD3 does)."""
 
-    def build(self, channels: int, text_width: int | None) -> TransformerNet:
-        """The network for media of ``channels`` and text features of ``text_width`` (None: no text)."""
+    def build(self, channels: int, text_width: int | None, pooled_width: int | None = None) -> TransformerNet:
+        """The network for media of ``channels`` and text features of ``text_width`` (None: no text).
+
+        The mean of the words is all it pools: a pooled text of ``pooled_width`` is not looked at.
+        """
         if self.width % self.heads:
             raise UserError(f"net.width {self.width} is not a multiple of net.heads {self.heads}.")
         if self.positions == "rotary" and self.width // self.heads % 2:

@@ -32,7 +32,7 @@ class UNet:
     heads: Annotated[int, Field(ge=1)] = 4
     """Heads of the attention at the coarsest scale."""
 
-    def build(self, channels: int, text_width: int | None) -> UNetNet:
+    def build(self, channels: int, text_width: int | None, pooled_width: int | None = None) -> UNetNet:
         if not self.multipliers or min(self.multipliers) < 1:
             raise UserError("net.multipliers needs at least one number, each 1 or more.")
         if self.width * self.multipliers[-1] % self.heads:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fromnoise.blocks import Block, RelativeBias, norm, word_shift
+from fromnoise.blocks import Block, RelativeBias, mean_text, norm, word_shift
 from fromnoise.config import spec
 from fromnoise.text.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer, cut, tokenize
 from fromnoise.types import Condition, UserError
@@ -39,6 +39,11 @@ class Trained:
     """Transformer layers of the encoder."""
     heads: Annotated[int, Field(gt=0)] = 4
     """Attention heads."""
+
+    @property
+    def pooled_width(self) -> int:
+        """Features of the pooled text, the mean of its words."""
+        return self.width
 
     def learn_tokenizer(self, captions: Iterable[str]) -> Tokenizer:
         """The tokenizer these captions call for."""
@@ -89,7 +94,8 @@ class TextEncoder(nn.Module):
             bias = bias + torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))[:, None, None, :]
         for block in self.blocks:
             x = block(x, bias=bias, mix=lambda y: word_shift(y, mask))
-        return Condition(text=norm(x), mask=mask)
+        text = norm(x)
+        return Condition(text=text, mask=mask, pooled=mean_text(text, mask))
 
     def encode(self, texts: Sequence[str]) -> Condition:
         """Texts to their condition."""

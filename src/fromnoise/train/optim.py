@@ -11,7 +11,8 @@ from fromnoise.recipe import Optimizer
 
 # Parts of parameter names that mark first and last layers, tables and modulation: not Muon's business,
 # because their rows are looked up, or their inputs and outputs have a meaning of their own.
-OUTER = ("embedding", "position", "_in.", "_out.", "modulation", "time", "bias")
+OUTER = ("embedding", "position", "places", "_in.", "_out.", "head.", "pad.", "modulation", "maps", "depthwise", "time",
+         "bias")
 
 
 class Muon(torch.optim.Optimizer):
