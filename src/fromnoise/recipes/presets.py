@@ -69,7 +69,10 @@ def small(name: str, recipe: Recipe) -> Trunk:
     elif isinstance(positions, Learned):
         positions = replace(positions, places=side * side, words=recipe.text.max_length + 1)
     # Sizes and guidance scales are told by nobody here, and no variance is trained.
-    return replace(net, patch=patch, positions=positions, learned_sigma=False, time=replace(net.time, numbers="none"))
+    time = replace(net.time, numbers="none")
+    if time.pooled == "add" and recipe.text.pooled_width != net.width:
+        time = replace(time, pooled="linear")
+    return replace(net, patch=patch, positions=positions, learned_sigma=False, time=time)
 
 
 def published(name: str) -> Callable[..., Trunk]:

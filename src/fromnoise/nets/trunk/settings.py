@@ -203,7 +203,11 @@ class Trunk:
         """
         from fromnoise.nets.trunk.net import TrunkNet
 
-        self.check(text_width is not None or pooled_width is not None)
+        self.check()
+        features = self.time.width or self.width
+        if self.time.pooled == "add" and pooled_width not in (None, features):
+            raise UserError(f'net.time.pooled "add" needs a pooled text of {features} features (it has '
+                            f'{pooled_width}): choose "linear" or "mlp".')
         return TrunkNet(self, channels, text_width, pooled_width)
 
     @property
@@ -216,8 +220,8 @@ class Trunk:
         """Blocks in which the picture meets the text (all but the refining ones)."""
         return self.cross + self.read + self.double + self.single
 
-    def check(self, told: bool = True) -> None:
-        """UserError with the reason where the fields contradict each other; ``told``: whether there is a text."""
+    def check(self) -> None:
+        """UserError with the reason where the fields contradict each other."""
         for wrong, reason in self.contradictions():
             if wrong:
                 raise UserError(f"net: {reason}")
