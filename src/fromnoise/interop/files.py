@@ -55,20 +55,24 @@ class Component:
                 return read_object(self.folder / name)
         return {}
 
-    def files(self, variant: str | None = None) -> dict[Path, list[str]]:
-        """Its safetensors files, in ``variant`` ("fp16") where it has that, and the tensors an index says they hold.
+    def choice(self, variant: str | None = None) -> tuple[str, str | None]:
+        """(stem, variant) of the files to read: of ``variant`` where there are such, else the plain ones.
 
-        Without a variant the plain files, or where there is only one variant, that.  UserError where there are none.
+        Where there are no plain ones either, the only variant there is.  UserError where there is nothing to choose.
         """
         for stem in STEMS:
             variants = self._variants(stem)
             chosen = variant if variant in variants else None if None in variants or len(variants) != 1 else variants[0]
             if chosen in variants:
-                return self._files_of(stem, chosen)
+                return stem, chosen
             if variants:
                 raise UserError(f"{self.folder} holds weights only as {' and '.join(map(str, variants))}: choose one "
                                 "of them as the variant.")
         raise UserError(self._no_weights())
+
+    def files(self, variant: str | None = None) -> dict[Path, list[str]]:
+        """Its safetensors files, and the tensors that an index says they hold.  UserError as for ``choice``."""
+        return self._files_of(*self.choice(variant))
 
     def _variants(self, stem: str) -> list[str | None]:
         """The variants of which a file or an index is there, None for the plain one."""
