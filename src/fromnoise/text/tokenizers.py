@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -80,12 +80,16 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tup
 
 def cut(tokenizer: Tokenizer, text: str, max_length: int) -> str | None:
     """A sentence on what of ``text`` is not read because it is too long, or None when it fits."""
-    count = len(tokenizer.encode(text)) + 1
-    if count <= max_length:
+    return cut_sentence(lambda part: len(tokenizer.encode(part)) + 1, text, max_length)
+
+
+def cut_sentence(count: Callable[[str], int], text: str, max_length: int) -> str | None:
+    """The sentence of ``cut`` for anything that counts tokens, those it adds included."""
+    if count(text) <= max_length:
         return None
     low, high = 0, len(text)
     while low < high:  # the longest prefix that fits
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if len(tokenizer.encode(text[:middle])) < max_length else (low, middle - 1)
-    return (f"The prompt has {count} tokens but the text encoder reads {max_length}: "
+        low, high = (middle, high) if count(text[:middle]) <= max_length else (low, middle - 1)
+    return (f"The prompt has {count(text)} tokens but the text encoder reads {max_length}: "
             f'it was cut after "...{text[:low][-40:]}".')
