@@ -1,6 +1,7 @@
 """Networks: the transformer trunk and the U-Net."""
 
 from fromnoise.nets.transformer import Transformer, TransformerNet
-from fromnoise.nets.unet import UNet, UNetNet
+from fromnoise.nets.unet import UNet
+from fromnoise.nets.unet_net import UNetNet
 
 __all__ = ["Transformer", "TransformerNet", "UNet", "UNetNet"]
