@@ -71,14 +71,14 @@ def double(x: Tensor, size: Size | None) -> Tensor:
 class Down(nn.Module):
     """Half the picture: averages ("pool"), averages and a 1x1 convolution ("project"), or a strided one ("conv").
 
-    ``pad`` says where the strided convolution pads: on both sides, or, as DDPM does, at the end alone.
+    Only "project" goes from ``inside`` to ``outside`` channels.  ``pad`` says where the strided convolution pads: on both sides, or, as DDPM does, at the end alone.
     """
 
     def __init__(self, inside: int, outside: int, how: Literal["pool", "project", "conv"], pad: str = "both"):
         super().__init__()
         self.ends = pad == "end"
         self.conv = {"pool": lambda: None, "project": lambda: nn.Conv2d(inside, outside, 1),
-                     "conv": lambda: nn.Conv2d(inside, outside, 3, stride=2, padding=0 if self.ends else 1)}[how]()
+                     "conv": lambda: nn.Conv2d(inside, inside, 3, stride=2, padding=0 if self.ends else 1)}[how]()
         self.strided = how == "conv"
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class Up(nn.Module):
     def __init__(self, inside: int, outside: int, how: Literal["pool", "project", "conv"]):
         super().__init__()
         self.before = nn.Conv2d(inside, outside, 1) if how == "project" else None
-        self.conv = nn.Conv2d(inside, outside, 3, padding=1) if how == "conv" else None
+        self.conv = nn.Conv2d(inside, inside, 3, padding=1) if how == "conv" else None
 
     def forward(self, x: Tensor, features: Tensor, size: Size | None) -> Tensor:
         x = double(x if self.before is None else self.before(x), size)
