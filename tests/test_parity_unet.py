@@ -37,7 +37,7 @@ PEERS = {
     "sd1": ("UNet2DConditionModel", {**TEXT, **CROSS, "attention_head_dim": 4}, (9, 13)),
     "sd1 inpainting": ("UNet2DConditionModel", {**TEXT, **CROSS, "attention_head_dim": 4, "in_channels": 9}, (7, 10)),
     "sd2": ("UNet2DConditionModel", {**TEXT, **CROSS, "attention_head_dim": (2, 4), "use_linear_projection": True,
-                                     "norm_num_groups": 32}, (9, 13)),
+                                     "norm_num_groups": 16}, (9, 13)),
     "sdxl": ("UNet2DConditionModel", {
         **TEXT, **DEEP, "attention_head_dim": (2, 4), "use_linear_projection": True,
         "transformer_layers_per_block": (1, 2), "addition_embed_type": "text_time", "addition_time_embed_dim": 8,

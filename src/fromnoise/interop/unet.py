@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -198,7 +198,8 @@ def write_config(peer: Peer) -> dict[str, Any]:
         config |= {**added, "projection_class_embeddings_input_dim": total}
     elif spec.pooled == "linear":
         config["num_class_embeds"] = spec.pooled_width
-    if read_config(config) != peer:
+    told = replace(spec, heads=UNet.heads) if spec.head_width else spec  # heads says nothing where head_width does
+    if read_config(config) != replace(peer, spec=told):
         raise UserError("This U-Net cannot be exported: diffusers has no U-Net of its settings.")
     return config
 
