@@ -2,6 +2,7 @@
 
 from fromnoise.nets.transformer import Transformer, TransformerNet
 from fromnoise.nets.trunk import Trunk, TrunkNet
-from fromnoise.nets.unet import UNet, UNetNet
+from fromnoise.nets.unet import UNet
+from fromnoise.nets.unet_net import UNetNet
 
 __all__ = ["Transformer", "TransformerNet", "Trunk", "TrunkNet", "UNet", "UNetNet"]

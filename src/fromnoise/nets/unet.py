@@ -1,26 +1,26 @@
-"""A small U-Net: residual convolutions at three scales, attention over picture and words at the coarsest.
+"""The U-Net family as one spec: residual convolutions at several scales, attention where it is asked for.
 
-After DDPM (Ho et al. 2020) and ADM (Dhariwal and Nichol 2021): adaptive group norm for time and pooled
-text, skip connections by concatenation.  Frames ride along in the batch, each with its own clock.
+After DDPM (Ho et al. 2020) and ADM (Dhariwal and Nichol 2021), Stable Diffusion (Rombach et al. 2022) and SDXL
+(Podell et al. 2023), EDM2 (Karras et al. 2024) and simple diffusion (Hoogeboom et al. 2023), which are presets of it
+(``unet_presets``).  The defaults are the small U-Net with words that the built-in recipes train.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
 
-from fromnoise.blocks import UNDISTURBED, Attention, Perturbation, TimeEmbedding, mean_text
+from fromnoise.blocks.waves import Fourier, Sinusoid, Time
 from fromnoise.config import spec
-from fromnoise.types import Condition, UserError
+from fromnoise.nets.unet_net import UNetNet
+from fromnoise.types import UserError
 
 
 @spec
 class UNet:
-    """A convolutional U-Net with text."""
+    """A convolutional U-Net."""
 
     kind: Literal["unet"] = "unet"
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
@@ -30,120 +30,129 @@ class UNet:
     blocks: Annotated[int, Field(ge=1)] = 1
     """Residual blocks a scale."""
     heads: Annotated[int, Field(ge=1)] = 4
-    """Heads of the attention at the coarsest scale."""
+    """Heads of every attention layer, unless head_width says otherwise."""
+    head_width: Annotated[int, Field(ge=0)] = 0
+    """Features of a head, so that wider layers have more heads; 0: there are as many as heads says."""
+    attention: Literal["joint", "plain", "spatial"] = "joint"
+    """joint: places and words in one sequence; plain: places alone (DDPM, ADM); spatial: Stable Diffusion's blocks of
+    self-attention, cross-attention to words and a gated feed-forward layer."""
+    depths: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Attention blocks behind each residual block, for every scale; () is none at all."""
+    middle: Literal["attention", "residual", "transformer"] = "attention"
+    """At the coarsest scale: a residual block and attention; another residual block behind them; or, as in simple
+    diffusion, a transformer in place of all residual blocks of that scale."""
+    middle_depth: Annotated[int, Field(ge=0)] = 1
+    """Attention blocks in the middle; 0 is none."""
+    resample: Literal["pool", "project", "conv", "residual"] = "pool"
+    """Between scales: averages and repetition; the same with a 1x1 convolution that changes the width (simple
+    diffusion); 3x3 convolutions (DDPM, Stable Diffusion); or inside residual blocks (ADM, EDM2)."""
+    pad: Literal["both", "end"] = "both"
+    """Where a strided convolution pads: on both sides, or at the end alone (DDPM)."""
+    skips: Literal["blocks", "all", "add"] = "blocks"
+    """What the way up reads of the way down: channels of every residual block; those of the halved pictures too, in
+    one more block a scale (DDPM); or every residual block, added instead of set beside (simple diffusion)."""
+    modulation: Literal["scale_shift", "add"] = "scale_shift"
+    """How time enters a residual block: scales and shifts behind the second norm (ADM), or a sum before it (DDPM)."""
+    magnitude: bool = False
+    """EDM2's magnitude-preserving layers in place of group norms and biases."""
+    groups: Annotated[int, Field(ge=1)] = 8
+    """Groups of every group norm; must divide all widths."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-5
+    """What group norms add to the variance."""
+    time: Time = Sinusoid()
+    """How t becomes features."""
+    time_ratio: Annotated[int, Field(ge=1)] = 4
+    """Width of the features of time, relative to the width."""
+    pooled: Literal["mean", "linear", "mlp", "none"] = "mean"
+    """What is added to the features of time: the mean of the words; the pooled vector of the condition, through a
+    matrix (of one-hot vectors it is a table of classes); that and numbers through two layers (SDXL); or nothing."""
+    pooled_width: Annotated[int, Field(ge=0)] = 0
+    """Width of the pooled vector, or number of classes."""
+    numbers: Annotated[int, Field(ge=0)] = 0
+    """Numbers beside the pooled vector, such as SDXL's six of size and crop."""
+    number_waves: Annotated[int, Field(ge=1)] = 128
+    """Sinusoids that each of the numbers becomes."""
+    extra_channels: Annotated[int, Field(ge=0)] = 0
+    """Channels of the condition's image, set beside those of x: a small picture, a mask, the last estimate of x0."""
+    extra_outputs: Annotated[int, Field(ge=0)] = 0
+    """Channels put out beyond those of x, such as a learned variance."""
 
     def build(self, channels: int, text_width: int | None, pooled_width: int | None = None) -> UNetNet:
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise UserError("net.multipliers needs at least one number, each 1 or more.")
-        if self.width * self.multipliers[-1] % self.heads:
-            raise UserError(f"net.heads {self.heads} does not divide the coarsest width "
-                            f"{self.width * self.multipliers[-1]}.")
-        return UNetNet(self, channels, text_width)
+        """The network for media of ``channels`` and text features of ``text_width`` (None: no text).
+
+        pooled_width: width of the pooled vectors there will be, where the settings leave it open.  UserError where
+        the settings do not fit together.
+        """
+        told = self.pooled in ("linear", "mlp") and not self.pooled_width and pooled_width
+        chosen = replace(self, pooled_width=pooled_width) if told else self
+        chosen.check()
+        return UNetNet(chosen, channels, text_width)
 
     @property
     def multiple(self) -> int:
         """Media sides must be multiples of this."""
-        return 2 ** (len(self.multipliers) - 1)
+        return 1 if self.resample == "conv" else 2 ** (len(self.multipliers) - 1)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels at each scale."""
+        return tuple(self.width * m for m in self.multipliers)
 
-class ResidualBlock(nn.Module):
-    """norm, conv, adaptive norm, conv, plus the input; the second convolution starts at zero."""
+    @property
+    def all_depths(self) -> tuple[int, ...]:
+        """Attention blocks behind each residual block, for every scale."""
+        return self.depths or (0,) * len(self.multipliers)
 
-    def __init__(self, inside: int, outside: int, features: int):
-        super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(8, inside), nn.Conv2d(inside, outside, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(8, outside), nn.Conv2d(outside, outside, 3, padding=1)
-        self.modulation = nn.Linear(features, 2 * outside)
-        self.skip = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+    def check(self) -> None:
+        """UserError, one sentence, for the first thing that cannot be built."""
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise UserError("net.multipliers needs at least one number, each 1 or more.")
+        if self.depths and len(self.depths) != len(self.multipliers):
+            raise UserError(f"net.depths has {len(self.depths)} numbers and net.multipliers {len(self.multipliers)}: "
+                            "both have one for every scale.")
+        attending = [w for w, depth in zip(self.widths, self.all_depths, strict=True) if depth]
+        attending += [self.widths[-1]] if self.middle_depth else []
+        for width in attending:
+            if width % (self.head_width or self.heads):
+                what = f"net.head_width {self.head_width}" if self.head_width else f"net.heads {self.heads}"
+                where = "the coarsest width" if width == self.widths[-1] else "the width"
+                raise UserError(f"{what} does not divide {where} {width}.")
+        for wrong, sentence in self.conflicts():
+            if wrong:
+                raise UserError(sentence)
 
-    def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        scale, shift = self.modulation(features)[..., None, None].chunk(2, dim=1)
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(torch.addcmul(shift, self.norm2(y), 1 + scale)))
-        return self.skip(x) + y
-
-
-class TextAttention(nn.Module):
-    """Every place of the coarsest picture looks at all places and at all words."""
-
-    def __init__(self, channels: int, heads: int, text_width: int | None):
-        super().__init__()
-        self.norm = nn.GroupNorm(8, channels)
-        self.attention = Attention(channels, heads)
-        self.text_in = None if text_width is None else nn.Linear(text_width, channels)
-        nn.init.zeros_(self.attention.out.weight)
-
-    def forward(self, x: Tensor, text: Tensor | None, mask: Tensor | None, perturb: Perturbation) -> Tensor:
-        if perturb.skips(0):
-            return x
-        B, C, h, w = x.shape
-        tokens, bias, L = self.norm(x).flatten(2).transpose(1, 2), None, 0
-        if self.text_in is not None and text is not None:
-            L = text.shape[1]
-            tokens = torch.cat([self.text_in(text), tokens], dim=1)
-            if mask is not None:
-                bias = F.pad(torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf")), (0, h * w))
-                bias = bias[:, None, None, :]
-        bias = perturb.bias(0, bias, L, tokens)
-        return x + self.attention(tokens, bias)[:, L:].transpose(1, 2).reshape(B, C, h, w)
-
-
-class UNetNet(nn.Module):
-    """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``; ``perturb`` disturbs its one attention."""
-
-    attention_layers = 1
-
-    def __init__(self, spec: UNet, channels: int, text_width: int | None):
-        super().__init__()
-        self.spec = spec
-        widths = [spec.width * m for m in spec.multipliers]
-        features = 4 * spec.width
-        self.time = TimeEmbedding(features)
-        self.text = None if text_width is None else nn.Linear(text_width, features)
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
-        self.down, self.up, skips, current = nn.ModuleList(), nn.ModuleList(), [widths[0]], widths[0]
-        for width in widths:
-            blocks = nn.ModuleList()
-            for _ in range(spec.blocks):
-                blocks.append(ResidualBlock(current, width, features))
-                current = width
-                skips.append(current)
-            self.down.append(blocks)
-        self.middle = ResidualBlock(current, current, features)
-        self.attention = TextAttention(current, spec.heads, text_width)
-        for width in reversed(widths):
-            blocks = nn.ModuleList()
-            for _ in range(spec.blocks):
-                blocks.append(ResidualBlock(current + skips.pop(), width, features))
-                current = width
-            self.up.append(blocks)
-        self.norm_out = nn.GroupNorm(8, current + skips.pop())
-        self.conv_out = nn.Conv2d(self.norm_out.num_channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED) -> Tensor:
-        T = x.shape[1]
-        features = self.time(t)
-        text, mask = condition.text, condition.mask
-        if self.text is not None and text is not None:
-            features = features + self.text(mean_text(text, mask))[:, None]
-            text = text.repeat_interleave(T, 0)
-            mask = None if mask is None else mask.repeat_interleave(T, 0)
-        features = F.silu(features.flatten(0, 1))
-        y = self.conv_in(x.flatten(0, 1))
-        skips = [y]
-        for level, blocks in enumerate(self.down):
-            y = F.avg_pool2d(y, 2) if level else y
-            for block in blocks:  # type: ignore[union-attr]
-                y = block(y, features)
-                skips.append(y)
-        y = self.attention(self.middle(y, features), text, mask, perturb)
-        for level, blocks in enumerate(self.up):
-            y = F.interpolate(y, scale_factor=2.0) if level else y
-            for block in blocks:  # type: ignore[union-attr]
-                y = block(torch.cat([y, skips.pop()], dim=1), features)
-        y = torch.cat([y, skips.pop()], dim=1)
-        return self.conv_out(F.silu(self.norm_out(y))).view(x.shape)
+    def conflicts(self) -> list[tuple[bool, str]]:
+        """Combinations of settings that mean nothing, each with the reason."""
+        odd = [w for w in self.widths if w % self.groups]
+        deep = max((*self.all_depths, 0 if self.middle == "transformer" else self.middle_depth))
+        transformer, vector = self.middle == "transformer", self.pooled in ("linear", "mlp")
+        return [
+            (bool(odd) and not self.magnitude, f"net.groups {self.groups} does not divide the width {(odd or [0])[0]}."),
+            (deep > 1 and self.attention != "spatial",
+             f'net.attention "{self.attention}" has one layer a place: net.depths and net.middle_depth are 0 or 1, or '
+             'net.attention is "spatial".'),
+            (self.middle == "attention" and not self.middle_depth,
+             'net.middle "attention" needs net.middle_depth of 1 or more; "residual" works without.'),
+            (transformer and not (self.skips == "add" and self.resample == "project" and self.middle_depth
+                                  and len(self.multipliers) > 1 and not self.all_depths[-1]),
+             'net.middle "transformer" takes the place of the last of two or more scales, which needs net.skips "add", '
+             'net.resample "project", a net.middle_depth of 1 or more and no net.depths at that scale.'),
+            (self.skips == "add" and self.resample != "project",
+             'net.skips "add" sums pictures of one width, so that the width must change between scales: net.resample '
+             'is "project" then.'),
+            (self.skips == "all" and self.resample == "project",
+             'net.skips "all" hands on halved pictures at their old width, but net.resample "project" changes it: take '
+             '"blocks" or "add".'),
+            (self.pad == "end" and self.resample != "conv",
+             'net.pad "end" speaks of strided convolutions, and only net.resample "conv" has them.'),
+            (vector and not self.pooled_width,
+             f'net.pooled "{self.pooled}" reads a vector of the condition: net.pooled_width says how wide it is.'),
+            (bool(self.pooled_width) and not vector,
+             f'net.pooled_width is of no use with net.pooled "{self.pooled}": take "linear" or "mlp".'),
+            (bool(self.numbers) and self.pooled != "mlp", 'net.numbers go through net.pooled "mlp".'),
+            (self.magnitude and not (self.attention == "plain" and self.resample == "residual" and self.skips == "all"
+                                     and self.middle == "residual" and self.modulation == "scale_shift"
+                                     and self.pooled != "mlp" and isinstance(self.time, Fourier)),
+             'net.magnitude is worked out for EDM2\'s U-Net alone: net.attention "plain", resample "residual", skips '
+             '"all", middle "residual", modulation "scale_shift", time "fourier" and a pooled that is not "mlp".'),
+        ]

@@ -1,0 +1,102 @@
+"""Layers of convolutional networks: the residual block, and halving and doubling of a picture."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+
+
+class ResidualBlock(nn.Module):
+    """norm, conv, modulation by time, conv, plus the input; the second convolution starts at zero.
+
+        scale_shift   (1 + a) norm(h) + b, with a and b from time (ADM, Dhariwal and Nichol 2021)
+        add           norm(h + b) (DDPM, Ho et al. 2020)
+
+    ``resample`` halves or doubles the picture inside the block, on both of its paths (BigGAN; ADM).  With ``joins``
+    a skip of the same width is added to the normalised input, at the same magnitude (simple diffusion, Hoogeboom et
+    al. 2023, appendix).
+    """
+
+    def __init__(self, inside: int, outside: int, features: int, *, groups: int = 8, epsilon: float = 1e-5,
+                 modulation: Literal["scale_shift", "add"] = "scale_shift",
+                 resample: Literal["down", "up"] | None = None, joins: bool = False):
+        super().__init__()
+        self.resample, self.added = resample, modulation == "add"
+        self.norm1, self.conv1 = nn.GroupNorm(groups, inside, epsilon), nn.Conv2d(inside, outside, 3, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(groups, outside, epsilon), nn.Conv2d(outside, outside, 3, padding=1)
+        self.modulation = nn.Linear(features, outside if self.added else 2 * outside)
+        self.skip = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
+        self.norm_skip = nn.GroupNorm(groups, inside, epsilon) if joins else None
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, features: Tensor, size: Size | None = None, skip: Tensor | None = None) -> Tensor:
+        """x: ``[B, C, H, W]``;  features: ``[B, F]``, after their SiLU;  size: of the result where it is doubled."""
+        y = self.norm1(x)
+        if self.norm_skip is not None and skip is not None:
+            y = (y + self.norm_skip(skip)) * 0.5**0.5
+        y = silu(y)
+        if self.resample is not None:
+            x, y = (half(z) if self.resample == "down" else double(z, size) for z in (x, y))
+        y = self.conv1(y)
+        told = self.modulation(features)[..., None, None]
+        if self.added:
+            y = self.norm2(y + told)
+        else:
+            scale, shift = told.chunk(2, dim=1)
+            y = torch.addcmul(shift, self.norm2(y), 1 + scale)
+        return self.skip(x) + self.conv2(silu(y))
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU of a fresh tensor: in place where nobody will ask for its gradient."""
+    return F.silu(x, inplace=not (torch.is_grad_enabled() and x.requires_grad))
+
+
+def half(x: Tensor) -> Tensor:
+    """A picture of half the size, by averages."""
+    return F.avg_pool2d(x, 2)
+
+
+def double(x: Tensor, size: Size | None) -> Tensor:
+    """A picture of twice the size, or of ``size``, by repetition."""
+    return F.interpolate(x, scale_factor=2.0) if size is None else F.interpolate(x, size=size)
+
+
+class Down(nn.Module):
+    """Half the picture: averages ("pool"), averages and a 1x1 convolution ("project"), or a strided one ("conv").
+
+    Only "project" goes from ``inside`` to ``outside`` channels.  ``pad`` says where the strided convolution pads: on both sides, or, as DDPM does, at the end alone.
+    """
+
+    def __init__(self, inside: int, outside: int, how: Literal["pool", "project", "conv"], pad: str = "both"):
+        super().__init__()
+        self.ends = pad == "end"
+        self.conv = {"pool": lambda: None, "project": lambda: nn.Conv2d(inside, outside, 1),
+                     "conv": lambda: nn.Conv2d(inside, inside, 3, stride=2, padding=0 if self.ends else 1)}[how]()
+        self.strided = how == "conv"
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        if self.conv is None:
+            return half(x)
+        if not self.strided:
+            return self.conv(half(x))
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.ends else x)
+
+
+class Up(nn.Module):
+    """Twice the picture: repetition ("pool"), with a 1x1 convolution before ("project") or a 3x3 one after ("conv")."""
+
+    def __init__(self, inside: int, outside: int, how: Literal["pool", "project", "conv"]):
+        super().__init__()
+        self.before = nn.Conv2d(inside, outside, 1) if how == "project" else None
+        self.conv = nn.Conv2d(inside, inside, 3, padding=1) if how == "conv" else None
+
+    def forward(self, x: Tensor, features: Tensor, size: Size | None) -> Tensor:
+        x = double(x if self.before is None else self.before(x), size)
+        return x if self.conv is None else self.conv(x)
