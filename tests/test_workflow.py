@@ -14,6 +14,7 @@ from test_train import tiny
 
 from fromnoise import workflow
 from fromnoise.data.pictures import Folder
+from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report
 from fromnoise.generate import load
 from fromnoise.nets import Transformer
@@ -181,7 +182,8 @@ def test_a_stopped_run_keeps_the_facts_of_its_training(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    (lambda r: replace(r, sample=replace(r.sample, guidance=3.0)), "60 samples, dpmpp_2m, 20 steps, guidance 3"),
+    (lambda r: replace(r, sample=replace(r.sample, guidance=Guidance(scale=3.0))),
+     "60 samples, dpmpp_2m, 20 steps, guidance 3"),
     (lambda r: replace(r, sample=replace(r.sample, solver="euler", steps=4, shift=2.0)),
      "60 samples, euler, 4 steps, guidance 1.15, shift 2"),
     (lambda r: replace(r, evaluate=Evaluation(samples=30, guidance=2.0)),

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model, load
@@ -175,8 +176,10 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
     """What an evaluation is made with, by the recipe unless given: with others its numbers would be others."""
     spec, sampling = model.recipe.evaluate, model.recipe.sample
     own = has_own_grid(sampling)
-    chosen = next(g for g in (guidance, spec.guidance, sampling.guidance) if g is not None)
-    return {"samples": samples or spec.samples, "guidance": chosen, "solver": sampling.solver,
+    chosen = next(g for g in (guidance, spec.guidance, sampling.guidance.scale) if g is not None)
+    full = replace(sampling.guidance, scale=chosen)
+    rest = {} if full == Guidance(scale=chosen) else {"guidance_words": full.words()}
+    return {"samples": samples or spec.samples, "guidance": chosen, **rest, "solver": sampling.solver,
             "steps": sampling.steps, "grid": "own" if own else sampling.grid, "shift": 1.0 if own else sampling.shift,
             "seed": seed,
             "trained_steps": model.step}
@@ -350,7 +353,7 @@ def headline(recipe: Recipe) -> str:
 def description(recipe: Recipe) -> str:
     return (f"A {recipe.net.kind} that predicts {recipe.objective.prediction} along the {recipe.path.kind} path, "
             f"sampled with {recipe.sample.solver} in {recipe.sample.steps} steps at "
-            f"guidance {recipe.sample.guidance:g}.")
+            f"guidance {recipe.sample.guidance.words()}.")
 
 
 def repeat_command(recipe: Recipe, out: Path) -> str:
