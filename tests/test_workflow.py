@@ -18,6 +18,7 @@ from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report
 from fromnoise.generate import load
 from fromnoise.nets import Transformer
+from fromnoise.process import describe_weighting
 from fromnoise.recipe import Evaluation
 from fromnoise.recipes import RECIPES
 from fromnoise.train import Interrupted
@@ -35,7 +36,7 @@ def run(tmp_path_factory):
 
 
 def test_a_run_has_all_its_parts(run):
-    folder, _, showcase = run
+    folder, recipe, showcase = run
     for name in ("recipe.json", "model.safetensors", "metrics.jsonl", "evaluation.json", "index.html", "README.md",
                  "training.json", "samples/grid.png", "samples/step-000000.png", "samples/step-000012.png",
                  "checkpoints/step-000012"):
@@ -43,6 +44,8 @@ def test_a_run_has_all_its_parts(run):
     page = (folder / "index.html").read_text()
     assert "a handwritten seven" in page
     assert "caption accuracy" in page
+    assert showcase.weighting.words == describe_weighting(recipe.objective, recipe.path)
+    assert showcase.weighting.words in page
     assert showcase.grid.shape[:2] == (10, 8)
     assert showcase.film[0].t == 1
     assert showcase.film[-1].t == 0
