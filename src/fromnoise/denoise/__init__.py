@@ -11,7 +11,7 @@ from fromnoise.denoise.guidance import (
     zero_init,
 )
 from fromnoise.denoise.inpaint import measured, replaced, start_from
-from fromnoise.denoise.likelihood import Estimate, bits_per_dim, log_likelihood, variational_bound
+from fromnoise.denoise.likelihood import Estimate, bits_per_dim, dequantised, log_likelihood, variational_bound
 from fromnoise.denoise.passes import Counted, passes, under
 from fromnoise.denoise.perturbed import perturbed
 from fromnoise.denoise.rescheduled import rescheduled
@@ -21,8 +21,8 @@ from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 
 __all__ = [
     "APG", "CFG", "CFGZero", "Counted", "Denoise", "Denoiser", "Estimate", "Guidance", "Guided", "Rule", "Schedule",
-    "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free", "classifier_guided", "dynamic_threshold",
-    "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed", "optimised", "passes", "perturbed",
-    "projected", "replaced", "rescaled", "rescheduled", "scale_of", "start_from", "static_threshold", "under",
-    "variational_bound", "zero_init",
+    "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free", "classifier_guided", "dequantised",
+    "dynamic_threshold", "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed", "optimised",
+    "passes", "perturbed", "projected", "replaced", "rescaled", "rescheduled", "scale_of", "start_from",
+    "static_threshold", "under", "variational_bound", "zero_init",
 ]
