@@ -112,7 +112,7 @@ class TokenProcess:
         """``[B, ...]``: KL(q(x_s | x_t = x, x0) || p(x_s | x_t = x)) of each token in nats, for a step from t to s.
 
         Summed over the steps of a grid from 1 to 0 and averaged over x_t ~ q(x_t | x0) it is D3PM's bound on -log p(x0)
-        (Austin et al. 2021, section 3), whose last step, with s = 0, is -log p(x0 | x_t).
+        (Austin et al. 2021), whose last step, with s = 0, is -log p(x0 | x_t).
         """
         clean = one_hot(x0, self.vocabulary).to(logits)
         true, found = (self.posterior(probs, x, s, t) for probs in (clean, logits.softmax(-1)))
