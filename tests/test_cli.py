@@ -418,7 +418,7 @@ def test_a_replay_can_be_varied(run, tmp_path):
     assert main(["sample", str(run), "seven", "--n", "2", "--guidance", "3", "--steps", "2", "--out", str(first)]) == 0
     assert main(["sample", "--like", str(first), "--seed", "8", "--n", "3", "--out", str(other)]) == 0
     varied = read_picture(other)["settings"]
-    assert (varied.prompts, varied.seed, varied.guidance, varied.steps) == (["seven"] * 3, 8, 3.0, 2)
+    assert (varied.prompts, varied.seed, varied.guidance.scale, varied.steps) == (["seven"] * 3, 8, 3.0, 2)
 
 
 def test_a_text_beside_like_is_a_prompt_unless_it_is_a_folder(run, tmp_path, capsys):
@@ -475,7 +475,7 @@ def test_a_cut_prompt_is_said(run, capsys, tmp_path):
     ("{run} x --n 0", "--n should be greater than or equal to 1 (got 0)"),
     ("{run} x --steps 0", "--steps should be"),
     ("{run} x --steps 99999999999", "--steps should be less than or equal to 10000"),
-    ("{run} x --guidance nan", "--guidance should be"),
+    ("{run} x --guidance nan", "--guidance.scale should be"),
     ("{run} x --guidence 2", "Did you mean --guidance?"),
     ("{run} x --solver eulr", 'Did you mean "euler"?'),
     ("{run} x --size 9x9", "multiples of 2"),

@@ -8,7 +8,15 @@ import torch
 from scipy.stats import chisquare
 from torch.nn.functional import one_hot
 
-from fromnoise.process import MaskedTokens, TokenProcess, UniformTokens, ancestral, by_confidence, token_bound
+from fromnoise.process import (
+    MaskedTokens,
+    TokenProcess,
+    UniformTokens,
+    ancestral,
+    by_confidence,
+    token_bound,
+    token_samplers,
+)
 
 V = 3
 PROCESSES = [kind(vocabulary=V, schedule=schedule) for kind in (MaskedTokens, UniformTokens)
@@ -164,6 +172,95 @@ def test_the_estimated_bound_is_within_its_error(process):
         token_bound(process, denoise, x0, 1, torch.Generator())
 
 
+# ---- the bound of a number of steps -----------------------------------------------------------------------
+
+
+def bound_by_steps(process: TokenProcess, denoise, x0: torch.Tensor, steps: int) -> float:
+    """The mean of ``step_loss`` over every x_t, summed over the steps."""
+    x, exact, total = words(len(x0), process.states), Exact(process, len(x0)), 0.0
+    which = int((exact.words == x0).all(1).nonzero())
+    for k in range(1, steps + 1):
+        s, t = (torch.tensor(i / steps, **double) for i in (k - 1, k))
+        chance, there = exact.chance(x, t)[:, which], exact.chance(x, t)[:, which] > 0
+        loss = process.step_loss(denoise(x, t), x0.expand(len(x), -1), x, s, t).sum(1)
+        total += float((chance[there] * loss[there]).sum())
+    return total
+
+
+def bound_by_trajectories(process: TokenProcess, denoise, x0: torch.Tensor, steps: int) -> float:
+    """E log q(x_1 .. x_T | x0) / p(x_0 .. x_T) over every trajectory of the chain, forward and back: brute force."""
+    S, tokens = process.states, len(x0)
+    every, start = words(tokens, S), torch.zeros(S**tokens, **double)
+    index = (every * S ** torch.arange(tokens - 1, -1, -1)).sum(1)
+    start[int(index[(every == x0).all(1)])] = 1
+    pi, grid = process.noise(torch.ones((), **double)), torch.arange(steps + 1, **double) / steps
+    log_q, log_p, prob = torch.zeros((), **double), torch.zeros((), **double), start  # over (x_0, x_1, .. x_k)
+    for s, t in itertools.pairwise(grid):
+        kept = process.alpha(t) / process.alpha(s)
+        step = kept * torch.eye(S, **double) + (1 - kept) * pi
+        forward = torch.stack([step[every[:, i]][:, every[:, i]] for i in range(tokens)]).prod(0)  # [x_s, x_t]
+        back = process.posterior(denoise(every, t).softmax(-1), every, s, t)  # [x_t, tokens, S]
+        reverse = torch.stack([back[:, i][:, every[:, i]] for i in range(tokens)]).prod(0).T  # [x_s, x_t]
+        prob = prob[..., None] * forward
+        log_q = log_q[..., None] + forward.clamp(min=1e-300).log()
+        log_p = log_p[..., None] + reverse.clamp(min=1e-300).log()
+    prior = torch.stack([pi[every[:, i]] for i in range(tokens)]).prod(0)
+    log_p = log_p + prior.clamp(min=1e-300).log()
+    return float(torch.where(prob > 0, prob * (log_q - log_p), 0.0).sum())
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=IDS)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_bound_of_steps_is_that_of_all_trajectories(process, steps):
+    exact = Exact(process, 2)
+
+    def worse(x, t):
+        return 0.6 * exact(x, t).clamp(min=-30)
+
+    for word in exact.words[::4]:
+        want = bound_by_trajectories(process, worse, word, steps)
+        assert bound_by_steps(process, worse, word, steps) == pytest.approx(want, rel=1e-9)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=IDS)
+def test_one_token_is_bounded_exactly_in_any_number_of_steps(process):
+    exact = Exact(process, 1)
+    for word, steps in itertools.product(exact.words, (1, 2, 7)):
+        assert bound_by_steps(process, exact, word, steps) == pytest.approx(-math.log(float(law(1)[word])), rel=1e-9)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=IDS)
+def test_the_bound_of_steps_falls_to_that_of_continuous_time(process):
+    """In expectation over the data, for the exact denoiser and for a worse one: half the gap in twice the steps."""
+    exact, p = Exact(process, 2), law(2).flatten()
+
+    def worse(x, t):
+        return exact(x, t) + torch.tensor([0.6, -0.4, 0.0], **double)
+
+    for denoise in (exact, worse):
+        def mean(bound, denoise=denoise):
+            return sum(float(q) * bound(denoise, w) for q, w in zip(p, exact.words, strict=True))
+
+        limit = mean(lambda d, w: bound_by_quadrature(process, d, w, 2, 60))
+        gaps = [mean(lambda d, w, n=n: bound_by_steps(process, d, w, n)) - limit for n in (32, 64)]
+        assert gaps[1] > 0 or denoise is worse
+        assert abs(gaps[1]) < 0.02
+        assert gaps[0] / gaps[1] == pytest.approx(2, abs=0.15)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=IDS)
+def test_the_estimated_bound_of_steps_is_within_its_error(process):
+    exact, count, word = Exact(process, 2), 400, torch.tensor([1, 2])
+
+    def denoise(x, t):
+        return torch.cat([exact(row[None], time) for row, time in zip(x, t, strict=True)])
+
+    nats, _ = token_bound(process, denoise, word.expand(count, -1), 6, torch.Generator().manual_seed(0), steps=3)
+    assert abs(float(nats.mean()) - bound_by_steps(process, exact, word, 3)) < 4 * float(nats.std()) / count**0.5
+    with pytest.raises(ValueError, match="steps should be at least 1"):
+        token_bound(process, denoise, word[None], 2, torch.Generator(), steps=0)
+
+
 # ---- samplers ---------------------------------------------------------------------------------------------
 
 
@@ -236,6 +333,36 @@ def test_confidence_orders_tokens_and_any_number_of_steps_will_do():
         by_confidence(process, denoise, (5, 8), 0)
     with pytest.raises(ValueError, match="needs masked tokens"):
         by_confidence(UniformTokens(vocabulary=4), denoise, (5, 8), 2)
+
+
+def test_cooling_is_by_the_ratio_or_by_all_ratios_so_far(monkeypatch):
+    """With known noise, against the loop as it is written down: which tokens stay after each step."""
+    process, seen, count, steps = MaskedTokens(vocabulary=4, schedule="linear"), [], 12, 12
+    sure = torch.linspace(0.55, 0.95, count, **double)  # of token 0, which stands at quantile 0.5
+    logits = torch.stack([sure, *[(1 - sure) / 3] * 3], 1).log()
+
+    def denoise(x, t):
+        seen.append(x.clone())
+        return logits.expand(*x.shape, 4)
+
+    draws = torch.rand(steps, 1, count, generator=torch.Generator().manual_seed(2), **double)
+    monkeypatch.setattr(token_samplers, "_uniforms", lambda shape, seed, first, stream, step, device:
+                        draws[step] if stream == token_samplers.ORDER else torch.full((1, count), 0.5, **double))
+    orders = {}
+    for cooling in ("linear", "cumulative"):
+        seen.clear()
+        by_confidence(process, denoise, (1, count), steps, temperature=0.5, cooling=cooling)
+        known, heat = torch.zeros(count, dtype=torch.bool), 0.5
+        for step, x in enumerate(seen):
+            assert torch.equal(x[0] != process.mask, known), (cooling, step)
+            ratio = (step + 1) / steps
+            heat = heat * (1 - ratio) if cooling == "cumulative" else 0.5 * (1 - ratio)
+            score = sure.log() - heat * torch.log(-torch.log(draws[step, 0]))
+            known[score.masked_fill(known, -math.inf).argmax()] = True
+        orders[cooling] = torch.stack([x[0] for x in seen])
+    assert not torch.equal(orders["linear"], orders["cumulative"])
+    with pytest.raises(ValueError, match='"linear" or "cumulative"'):
+        by_confidence(process, denoise, (1, count), steps, cooling="fast")
 
 
 def test_samples_are_the_same_in_any_batch():

@@ -50,7 +50,7 @@ def test_commands_are_understood(line, capsys):
         if name == "train":
             train.resolve(args)
         elif module is not None:
-            parse(module.Arguments, args, f"fromnoise {name}")
+            sample.read(args) if module is sample else parse(module.Arguments, args, f"fromnoise {name}")
 
 
 @pytest.mark.parametrize("line", commands("make"))

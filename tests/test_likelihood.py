@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from fromnoise.analytic import GaussianMixture, anisotropic, grid25, ring
-from fromnoise.denoise import bits_per_dim, log_likelihood, variational_bound
+from fromnoise.denoise import bits_per_dim, dequantised, log_likelihood, variational_bound
 from fromnoise.process import EDM, VP, Cosine, Flow, Shifted, Trigonometric
 
 
@@ -80,6 +81,39 @@ def test_a_network_has_a_likelihood():
 def test_bits_of_uniform_noise():
     """Uniform data in [-1, 1] of 256 levels need 8 bits."""
     assert float(bits_per_dim(torch.tensor(-5 * math.log(2.0)), 5)) == pytest.approx(8)
+
+
+def test_dequantised_pictures_fill_their_cells_and_depend_on_their_index_alone():
+    levels = torch.arange(256).repeat(200, 1)
+    x = levels / 127.5 - 1
+    y = dequantised(x, seed=3)
+    cell = (y.double() + 1) * 128
+    assert torch.equal(cell.floor().long(), levels)
+    part = (cell - cell.floor()).flatten()
+    assert float(part.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(part.var()) == pytest.approx(1 / 12, abs=0.002)
+    assert torch.equal(dequantised(x[2:4], seed=3, first=2), y[2:4])
+    assert not torch.equal(dequantised(x, seed=4), y)
+    for wrong in (x + 0.001, x * 2):
+        with pytest.raises(ValueError, match="256 levels"):
+            dequantised(wrong)
+
+
+def test_bits_of_dequantised_pictures_bound_those_of_the_levels():
+    """A density that is even in each cell has exactly the bits of its levels; a Gaussian has more by Jensen's gap."""
+    p = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    levels = torch.arange(4).repeat(20_000)[:, None]
+    y = dequantised(levels.double() * 2 / 3 - 1, bits=2)
+    density = p[((y[:, 0] + 1) * 2).long()] * 2  # four cells of width 1/2
+    assert_close(bits_per_dim(density.log(), 1, bits=2), -p[levels[:, 0]].log2())
+    normal = torch.distributions.Normal(torch.tensor(0.1, dtype=torch.float64), 0.7)
+    found = bits_per_dim(normal.log_prob(y[:, 0]), 1, bits=2)
+    edges = normal.cdf(torch.linspace(-1, 1, 5, dtype=torch.float64))
+    for k in range(4):
+        ours, nodes = found[levels[:, 0] == k], torch.linspace(-1 + k / 2, -0.5 + k / 2, 2001, dtype=torch.float64)
+        mean = bits_per_dim(torch.trapezoid(normal.log_prob(nodes), nodes) * 2, 1, bits=2)
+        assert float(ours.mean()) == pytest.approx(float(mean), abs=5 * float(ours.std()) / len(ours) ** 0.5)
+        assert float(mean) > float(-(edges[k + 1] - edges[k]).log2())
 
 
 @pytest.mark.parametrize("cleanest", [3.0, 5.0, 13.0])

@@ -12,7 +12,7 @@ from fromnoise.studio import FilmFrame, Showcase, render_page, write_card, write
 from fromnoise.studio.card import recipe_in_words, render_card
 from fromnoise.studio.page import report_rows
 from fromnoise.studio.pictures import data_uris, shown_width
-from fromnoise.studio.plots import POINTS, envelope, loss_points, loss_svg, smooth
+from fromnoise.studio.plots import POINTS, Weightings, envelope, loss_points, loss_svg, smooth, weighting_svg
 from fromnoise.types import UserError
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -490,3 +490,35 @@ def test_card_escapes_and_does_without():
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert code is not None
     compile(code[1], "card", "exec")
+
+
+# ---- the weighting ----------------------------------------------------------------------------------------
+
+
+def bell(middle: float) -> np.ndarray:
+    return np.exp(-((np.linspace(-10, 10, 101) - middle) ** 2))
+
+
+def test_the_weighting_of_a_run_stands_beside_the_named_ones():
+    curves = Weightings(np.linspace(-10, 10, 101), bell(2), {"simple": bell(0), "elbo": bell(-3)}, "peak at 2.0")
+    svg = weighting_svg(curves, "a")
+    assert 'aria-label="Effective weighting over log-SNR: peak at 2.0"' in svg
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert [t for t in texts if t in ("this run", "simple", "elbo")] == ["this run", "simple", "elbo"]
+    assert "var(--accent)" in svg
+    showcase = digits_showcase()
+    assert "What the loss pays attention to" not in render_page("x", [showcase])
+    showcase.weighting = curves
+    page = render_page("x", [showcase, showcase])
+    Reader(page)
+    assert page.count("What the loss pays attention to") == 2
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_the_curve_peaks_where_the_weighting_does():
+    """The highest point drawn of this run's line, as a share of the width from clean (10) to noise (-10)."""
+    svg = weighting_svg(Weightings(np.linspace(-10, 10, 101), bell(5), {}), "a")
+    line = max(re.findall(r'<path d="([^"]+)"[^>]*stroke: var\(--accent\)', svg.replace("\n", " ")), key=len)
+    x, y = np.array([[float(v) for v in pair] for pair in re.findall(r"[ML] ([\d.-]+) ([\d.-]+)", line)]).T
+    assert (x[y.argmin()] - x.min()) / (x.max() - x.min()) == pytest.approx(0.25, abs=0.02)

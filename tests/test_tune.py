@@ -225,7 +225,7 @@ def run(tmp_path_factory):
 
 def test_a_run_keeps_its_solvers_and_uses_them_by_name(run, capsys, tmp_path):
     saved = Tuned.load(run / "solvers" / "tuned-3.json")
-    assert (saved.nfe, saved.noises, saved.steps_done, saved.guidance) == (3, 16, 10, tiny().sample.guidance)
+    assert (saved.nfe, saved.noises, saved.steps_done, saved.guidance) == (3, 16, 10, tiny().sample.guidance.scale)
     model = fn.load(run)
     out = model.sample(["seven"] * 2, solver="tuned-3", seed=4)
     assert (out.info.nfe, out.info.solver, out.settings.steps, out.info.grid) == (3, "tuned-3", 3, saved.grid)

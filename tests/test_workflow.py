@@ -14,9 +14,11 @@ from test_train import tiny
 
 from fromnoise import workflow
 from fromnoise.data.pictures import Folder
+from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report
 from fromnoise.generate import load
 from fromnoise.nets import Transformer
+from fromnoise.process import describe_weighting
 from fromnoise.recipe import Evaluation
 from fromnoise.recipes import RECIPES
 from fromnoise.train import Interrupted
@@ -34,7 +36,7 @@ def run(tmp_path_factory):
 
 
 def test_a_run_has_all_its_parts(run):
-    folder, _, showcase = run
+    folder, recipe, showcase = run
     for name in ("recipe.json", "model.safetensors", "metrics.jsonl", "evaluation.json", "index.html", "README.md",
                  "training.json", "samples/grid.png", "samples/step-000000.png", "samples/step-000012.png",
                  "checkpoints/step-000012"):
@@ -42,6 +44,8 @@ def test_a_run_has_all_its_parts(run):
     page = (folder / "index.html").read_text()
     assert "a handwritten seven" in page
     assert "caption accuracy" in page
+    assert showcase.weighting.words == describe_weighting(recipe.objective, recipe.path)
+    assert showcase.weighting.words in page
     assert showcase.grid.shape[:2] == (10, 8)
     assert showcase.film[0].t == 1
     assert showcase.film[-1].t == 0
@@ -181,7 +185,8 @@ def test_a_stopped_run_keeps_the_facts_of_its_training(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    (lambda r: replace(r, sample=replace(r.sample, guidance=3.0)), "60 samples, dpmpp_2m, 20 steps, guidance 3"),
+    (lambda r: replace(r, sample=replace(r.sample, guidance=Guidance(scale=3.0))),
+     "60 samples, dpmpp_2m, 20 steps, guidance 3"),
     (lambda r: replace(r, sample=replace(r.sample, solver="euler", steps=4, shift=2.0)),
      "60 samples, euler, 4 steps, guidance 1.15, shift 2"),
     (lambda r: replace(r, evaluate=Evaluation(samples=30, guidance=2.0)),

@@ -14,11 +14,13 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as _dataclass
+from pydantic_core import core_schema
 
 from fromnoise.types import UserError
 
@@ -29,6 +31,24 @@ T = TypeVar("T")
 def spec(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass that validates types and ranges and refuses unknown fields."""
     return _dataclass(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Short:
+    """Marks a part that may be said by one of its fields alone, in Python, in JSON and on the command line.
+
+    With ``guidance: Annotated[Guidance, Short("scale")]`` a 3 is ``{"scale": 3}``, and ``--guidance`` is
+    ``--guidance.scale``.
+    """
+
+    field: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.full, handler(source))
+
+    def full(self, value: Any) -> Any:
+        """What a value alone stands for."""
+        return value if isinstance(value, dict) or is_dataclass(value) else {self.field: value}
 
 
 def to_dict(value: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from fromnoise.recipe import Recipe, load_recipe, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
 from fromnoise.settings import Noise, Settings, as_noise, checked
 from fromnoise.system import System, autocast, resolve_device
-from fromnoise.text import unseen
+from fromnoise.text import composed, unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import load_weights
 
@@ -76,6 +76,7 @@ class Model:
 
     def __init__(self, system: System, run: str = "", step: int = 0, words: Sequence[str] = ()):
         self.system, self.run, self.step, self.words = system.eval(), run, step, frozenset(words)
+        self._guides: dict[str, Model] = {}
         self.recipe = system.recipe
 
     @property
@@ -85,16 +86,18 @@ class Model:
     @torch.no_grad()
     def sample(self, prompts: str | Sequence[str], *, steps: int | None = None,
                guidance: float | Guidance | None = None, solver: str | None = None,
-               size: tuple[int, int] | None = None, seed: int = 0, negative: str = "", noise: Noise | None = None,
-               first: int = 0, callback: Callback | None = None, batch: int = 256) -> Output:
+               size: tuple[int, int] | None = None, seed: int = 0, negative: str = "", compose: bool = False,
+               noise: Noise | None = None, first: int = 0, callback: Callback | None = None,
+               batch: int = 256) -> Output:
         """A sample for every prompt.
 
         steps, guidance, solver, size (height, width): as in the recipe unless given;  solver: a name of ``SOLVERS``,
-        or of one that was tuned for this run, which has its own number of steps;  guidance: the scale, or a
-        ``Guidance`` with its schedule, method and threshold;  negative: what to steer away from, with guidance
-        other than 1;  noise: the starting noise ``[B, T, C, h, w]``, instead of seed, as any array of numbers;
-        first: the index of the first sample, which with the seed fixes its noise;  callback: called after each
-        solver step with a ``Progress`` (of each batch of at most ``batch``).
+        or of one that was tuned for this run, which has its own number of steps;  guidance: the scale, with
+        the rest as in the recipe, or a ``Guidance`` with its schedule, method and threshold;  negative: what to steer
+        away from, with guidance other than 1;  compose: whether AND and NOT in a prompt join and exclude what stands
+        on their sides (``fromnoise.text.composed``);  noise: the starting noise ``[B, T, C, h, w]``, instead of
+        seed, as any array of numbers;  first: the index of the first sample, which with the seed fixes its noise;
+        callback: called after each solver step with a ``Progress`` (of each batch of at most ``batch``).
 
         Sample i depends on (seed, first + i), its prompt and the settings alone: 16 samples of one call and 16
         calls for one sample with first=0, 1, ... agree to float32 rounding.  Raises UserError for settings that
@@ -102,7 +105,7 @@ class Model:
         """
         batch = checked("batch", batch)
         settings = self.settings(prompts, steps=steps, guidance=guidance, solver=solver, size=size, seed=seed,
-                                 negative=negative, first=first, given_noise=noise is not None)
+                                 negative=negative, compose=compose, first=first, given_noise=noise is not None)
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
         parts, info = [], None
         for i in range(0, len(settings.prompts), batch):
@@ -110,7 +113,7 @@ class Model:
             latents, info = self._solve(part, None if start is None else start[i : i + batch], callback)
             parts.append(self.system.latents.decode(latents).float().clamp(-1, 1).cpu())
         assert info is not None
-        texts = dict.fromkeys([*settings.prompts, settings.negative])
+        texts = dict.fromkeys([*self._texts(settings), settings.negative])
         notes = [self.system.text.cut(text) for text in texts] + [unseen(texts, self.words), self._tuned_at(settings)]
         return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)))
 
@@ -125,6 +128,8 @@ class Model:
         if isinstance(solver, Procedure) and given.get("steps") is not None:
             raise UserError(f"{given.get('solver') or default.solver} chooses its own steps: leave them out.")
         chosen = {name: usual.get(name) if value is None else value for name, value in (usual | given).items()}
+        if not isinstance(chosen["guidance"], Guidance):
+            chosen["guidance"] = replace(default.guidance, scale=checked("guidance", chosen["guidance"]).scale)
         chosen["prompts"] = [prompts] if isinstance(prompts, str) else prompts
         settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
         self.system.latent_size(*settings.size)
@@ -156,7 +161,7 @@ class Model:
     def _tuned_at(self, settings: Settings) -> str:
         """What to say where a tuned solver is used at another guidance than it was tuned for."""
         solver = self.solver(settings.solver)
-        if not isinstance(solver, Tuned) or solver.guidance in (None, settings.guidance):
+        if not isinstance(solver, Tuned) or solver.guidance in (None, settings.guidance.scale):
             return ""
         return f"{settings.solver} was tuned at guidance {solver.guidance:g}, for which alone it is known to be good."
 
@@ -167,22 +172,24 @@ class Model:
         guidance: the scale, as in the recipe unless given;  samples: paths, a quarter of them to judge on;  choices:
         those of ``sample.tune`` (seconds, steps, teleport, weights, progress, ...).
         """
-        scale = checked("guidance", self.recipe.sample.guidance if guidance is None else guidance)
+        usual = self.recipe.sample.guidance
+        choice = usual if guidance is None else replace(usual, scale=checked("guidance", guidance).scale)
+        if choice.guide is not None or getattr(choice.method, "momentum", 0):
+            raise UserError("A solver is tuned on questions in any order, which guidance with momentum or by another "
+                            "run does not allow: set sample.guidance otherwise in the recipe.")
         prompts = list(self.recipe.data.open("test").prompts()) or [""]
-        settings = self.settings([prompts[i % len(prompts)] for i in range(samples)], guidance=scale, seed=seed,
+        settings = self.settings([prompts[i % len(prompts)] for i in range(samples)], guidance=choice, seed=seed,
                                  first=TUNING)
         with torch.no_grad():
             condition, null = self.encode(settings.prompts), self.encode([""])
 
         def denoise(x: Tensor, t: Tensor, rows: Condition) -> Tensor:
             nulls = null.map(lambda value: value.expand(len(x), *value.shape[1:]))
-            guided = self.system.denoiser if scale == 1 else Guidance(scale=scale).of(
-                self.system.denoiser, nulls, self.recipe.path)
-            return guided(x, t, rows).float()
+            return choice.of(self.system.denoiser, nulls, self.recipe.path)(x, t, rows).float()
 
         with autocast(self.system.device, self.recipe.train.precision):
             return tune(denoise, self.recipe.path, nfe=nfe, noise=self._noise(settings).to(self.system.device),
-                        condition=condition, batch=batch, teacher=teacher, seed=seed, guidance=scale, **choices)
+                        condition=condition, batch=batch, teacher=teacher, seed=seed, guidance=choice.scale, **choices)
 
     def noise_shape(self, settings: Settings) -> tuple[int, ...]:
         h, w = self.system.latent_size(*settings.size)
@@ -193,18 +200,46 @@ class Model:
         device = self.system.device
         if noise is None:
             noise = self._noise(settings)
-        condition = self.encode(settings.prompts)
-        guided: Denoise = self.system.denoiser
-        choice = settings.guidance
-        choice = choice if isinstance(choice, Guidance) else Guidance(scale=choice)
-        if settings.guidance != 1:
-            null = self.encode([settings.negative] * len(settings.prompts))
-            guided = choice.of(guided, null, self.recipe.path)
+        condition, guided = self._guided(settings)
         with autocast(device, self.recipe.train.precision):
             x0, info = solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
-                             seed=settings.seed, first=settings.first, guidance=choice.scale, callback=callback,
-                             return_info=True, **self._clock(settings))
+                             seed=settings.seed, first=settings.first, guidance=settings.guidance.strongest,
+                             callback=callback, return_info=True, **self._clock(settings))
         return x0, replace(info, solver=info.solver if settings.solver == "auto" else settings.solver)
+
+    def _guided(self, settings: Settings) -> tuple[Condition, Denoise]:
+        """(the condition of the prompts, the denoiser with the guidance that was asked for)."""
+        prompts, choice = settings.prompts, settings.guidance
+        first, others = composed(prompts, settings.negative) if settings.compose else (prompts, [])
+        weak = None
+        if choice.guide is not None:
+            if others:
+                raise UserError("Composed prompts are guided by the unconditional model: leave the guide out.")
+            weak = self._guide(choice.guide, prompts)
+        null = self.encode([settings.negative] * len(prompts))
+        guided = choice.of(self.system.denoiser, null, self.recipe.path, weak=weak,
+                           others=[(self.encode(texts), weight) for texts, weight in others])
+        return self.encode(first), guided
+
+    def _guide(self, run: str, prompts: list[str]) -> Denoise:
+        """The denoiser of another run under its own reading of the prompts.  UserError where it cannot guide this."""
+        if run not in self._guides:
+            self._guides[run] = load(run, str(self.system.device))
+        guide = self._guides[run]
+        for name in ("path", "latents"):
+            if getattr(guide.recipe, name) != getattr(self.recipe, name):
+                raise UserError(f"{run} cannot guide this run: the {name} of its recipe is another.")
+        if guide.recipe.data.channels != self.recipe.data.channels:
+            raise UserError(f"{run} cannot guide this run: its pictures have {guide.recipe.data.channels} channels.")
+        condition = guide.encode(prompts)
+        return lambda x, t, _: guide.system.denoiser(x, t, condition)
+
+    def _texts(self, settings: Settings) -> list[str]:
+        """What the text encoder reads of the prompts."""
+        if not settings.compose:
+            return settings.prompts
+        first, others = composed(settings.prompts, settings.negative)
+        return [*first, *(text for texts, _ in others for text in texts)]
 
     def _clock(self, settings: Settings) -> dict[str, Any]:
         """Solver, steps and grid: the recipe's grid, unless the solver brings its own or chooses its steps."""

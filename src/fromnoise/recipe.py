@@ -19,6 +19,7 @@ from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
+from fromnoise.denoise import Guidance, Guided
 from fromnoise.latents import Pixels
 from fromnoise.nets import Transformer, Trunk, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
@@ -26,7 +27,8 @@ from fromnoise.sample import SOLVERS, Procedure
 from fromnoise.text import Trained
 from fromnoise.types import UserError
 
-FORMAT = 1  # of recipe.json; raised when an older library could no longer read it rightly
+FORMAT = 2  # of recipe.json; raised when an older library could no longer read it rightly
+OLDEST = 1  # with a number for sample.guidance, which is still short for its scale
 
 
 def _folder_name(name: str) -> str:
@@ -110,8 +112,8 @@ class Sampling:
     """What integrates from noise to picture: a name of docs/solvers.md, or auto, which also chooses the grid."""
     steps: Annotated[int, Field(ge=1, le=10_000)] = 20
     """Solver steps."""
-    guidance: Annotated[float, Field(ge=0)] = 2.0
-    """Classifier-free guidance: 1 is none."""
+    guidance: Guided = Guidance()
+    """Guidance; a number alone is its scale, of which 1 is none."""
     grid: Literal["uniform", "quadratic", "cosine", "sigmoid", "beta", "karras", "logsnr", "angle", "flow"] = "uniform"
     """Where the steps are on the clock."""
     shift: Annotated[float, Field(gt=0)] = 1.0
@@ -125,7 +127,7 @@ class Evaluation:
     samples: Annotated[int, Field(gt=0)] = 600
     """Pictures generated and judged."""
     guidance: Annotated[float, Field(ge=0)] | None = None
-    """Guidance while judging; by default that of sampling."""
+    """Scale of guidance while judging, the rest as in sampling; by default that of sampling too."""
 
 
 Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
@@ -174,8 +176,9 @@ def read_recipe(data: Any, where: str) -> Recipe:
     if not isinstance(data, dict):
         raise UserError(f"{where} is not a recipe: it must be a JSON object.")
     version, found = data.get("fromnoise", "unknown"), data.get("format", FORMAT)
-    if type(found) is not int or found < FORMAT:
-        raise UserError(f"{where} has recipe format {found!r:.60}, which is not known here: it must be {FORMAT}.")
+    if type(found) is not int or found < OLDEST:
+        raise UserError(f"{where} has recipe format {found!r:.60}, which is not known here: it must be {OLDEST} to "
+                        f"{FORMAT}.")
     if found > FORMAT:
         raise UserError(f"{where} was written by a newer fromnoise ({version}, recipe format {found}; this is "
                         f"{fromnoise.__version__}, format {FORMAT}): update fromnoise to open it.")
@@ -192,8 +195,8 @@ def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
     return {field: values for field, values in changes(a, b).items() if not field.startswith(OPERATIONAL)}
 
 
-def changes(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
-    """The fields, dotted, in which two recipes differ at all."""
+def changes(a: Any, b: Any) -> dict[str, tuple[object, object]]:
+    """The fields, dotted, in which two specs differ at all."""
     old, new = _leaves(to_dict(a)), _leaves(to_dict(b))
     return {field: (old.get(field), new.get(field)) for field in sorted(old.keys() | new.keys())
             if old.get(field) != new.get(field)}
@@ -221,7 +224,8 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):
         idle["sample.steps"] = f"{recipe.sample.solver} chooses its own steps"
-    return {field: why for field, why in idle.items() if isinstance(why, str)}
+    of_guidance = {f"sample.guidance.{field}": why for field, why in recipe.sample.guidance.idle().items()}
+    return {field: why for field, why in (idle | of_guidance).items() if isinstance(why, str)}
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, object]:

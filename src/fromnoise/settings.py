@@ -25,11 +25,12 @@ class Settings:
 
     prompts: list[str]
     steps: int
-    guidance: float | Guidance
+    guidance: Guidance
     solver: str
     seed: int
     size: tuple[int, int]
     negative: str = ""
+    compose: bool = False
     first: int = 0
     given_noise: bool = False  # the noise was the caller's: these settings alone do not make the picture again
 
@@ -61,14 +62,14 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return convert
 
 
-def _guidance(value: Any) -> float | Guidance:
+def _guidance(value: Any) -> Guidance:
     if isinstance(value, Guidance):
         return value
     if isinstance(value, dict):  # as it stands in a picture
         return from_dict(Guidance, value, "guidance")
     if isinstance(value, str | bytes | bool) or not math.isfinite(number := float(value)) or number < 0:
         raise ValueError
-    return number
+    return Guidance(scale=number)
 
 
 def _size(value: Any) -> tuple[int, int]:
@@ -96,6 +97,7 @@ RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "seed": (_whole(0, 2**63 - 1), "a whole number from 0 to 2^63 - 1"),
     "size": (_size, "two whole numbers of pixels, (height, width)"),
     "negative": (_text, "a text"),
+    "compose": (_flag, "true or false"),
     "first": (_whole(0, 2**62), "a whole number from 0 to 2^62"),
     "given_noise": (_flag, "true or false"),
     "run": (_text, "a text"),

@@ -28,12 +28,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model, load
 from fromnoise.media import enlargement, grid, ungrid
+from fromnoise.process import describe_weighting, effective_weighting
+from fromnoise.process.effective import LAMBDAS, named_weightings
 from fromnoise.recipe import Recipe, has_own_grid, recipe_dict
-from fromnoise.studio import FilmFrame, Showcase, write_card, write_page
+from fromnoise.studio import FilmFrame, Showcase, Weightings, write_card, write_page
 from fromnoise.system import System, resolve_device
 from fromnoise.train import Hooks, Interrupted, Result, train
 from fromnoise.train.metrics import read_metrics
@@ -175,8 +178,10 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
     """What an evaluation is made with, by the recipe unless given: with others its numbers would be others."""
     spec, sampling = model.recipe.evaluate, model.recipe.sample
     own = has_own_grid(sampling)
-    chosen = next(g for g in (guidance, spec.guidance, sampling.guidance) if g is not None)
-    return {"samples": samples or spec.samples, "guidance": chosen, "solver": sampling.solver,
+    chosen = next(g for g in (guidance, spec.guidance, sampling.guidance.scale) if g is not None)
+    full = replace(sampling.guidance, scale=chosen)
+    rest = {} if full == Guidance(scale=chosen) else {"guidance_words": full.words()}
+    return {"samples": samples or spec.samples, "guidance": chosen, **rest, "solver": sampling.solver,
             "steps": sampling.steps, "grid": "own" if own else sampling.grid, "shift": 1.0 if own else sampling.shift,
             "seed": seed,
             "trained_steps": model.step}
@@ -220,9 +225,19 @@ def show(model: Model, out: Path, report: Report | None, timings: Timings) -> Sh
         prompts=prompts, grid=output.media.unflatten(0, (len(prompts), wide)),
         real=real.media, real_captions=list(real.text), film=film, film_prompt=name,
         previews=read_previews(model, out), preview_prompts=preview_prompts(model),
-        metrics=read_metrics(out / "metrics.jsonl"), report=report,
+        metrics=read_metrics(out / "metrics.jsonl"), weighting=weightings(model), report=report,
         facts=facts(model, out, timings), recipe=recipe_dict(recipe),
         command=read_training_facts(out).get("command") or repeat_command(recipe, out))
+
+
+def weightings(model: Model) -> Weightings:
+    """The effective weighting of the recipe, with the variance where that was learned, beside the named ones."""
+    objective, path, learned = model.recipe.objective, model.recipe.path, model.system.variance
+    variance = None if learned is None else lambda at: learned(at.to(model.system.device)).cpu()
+    at = LAMBDAS[::5]
+    named = {name: values.numpy() for name, values in named_weightings(path, at).items()}
+    return Weightings(at.numpy(), effective_weighting(objective, path, at, variance).numpy(), named,
+                      describe_weighting(objective, path))
 
 
 def film_of(model: Model, prompt: str) -> tuple[str, list[FilmFrame]]:
@@ -350,7 +365,7 @@ def headline(recipe: Recipe) -> str:
 def description(recipe: Recipe) -> str:
     return (f"A {recipe.net.kind} that predicts {recipe.objective.prediction} along the {recipe.path.kind} path, "
             f"sampled with {recipe.sample.solver} in {recipe.sample.steps} steps at "
-            f"guidance {recipe.sample.guidance:g}.")
+            f"guidance {recipe.sample.guidance.words()}.")
 
 
 def repeat_command(recipe: Recipe, out: Path) -> str:

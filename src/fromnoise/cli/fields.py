@@ -17,7 +17,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
 
-from fromnoise.config import to_dict
+from fromnoise.config import Short, to_dict
 
 Values = dict[str, Any]
 
@@ -55,6 +55,11 @@ def part(annotation: Any, value: Any) -> Any:
     return inner if dataclasses.is_dataclass(inner) else None
 
 
+def short(annotation: Any) -> str:
+    """The field by which alone the part may be said, or an empty string."""
+    return next((m.field for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Short)), "")
+
+
 @cache
 def meanings(cls: type) -> dict[str, str]:
     """Field name to the string that stands under it in the source."""
@@ -78,7 +83,7 @@ def options(cls: Any, values: Values, prefix: str = "") -> Iterator[str]:
             yield prefix + name
             if bare(annotation) is bool:
                 yield f"{prefix}no_{name}"
-        if kinds(annotation):
+        if kinds(annotation) or short(annotation):
             yield prefix + name
         if inner is not None:
             yield from options(inner, values[name], f"{prefix}{name}.")

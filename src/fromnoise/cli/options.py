@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from fromnoise.cli.fields import Values, bare, defaults, hints, kinds, meanings, members, options, part
+from fromnoise.cli.fields import Values, bare, defaults, hints, kinds, meanings, members, options, part, short
 from fromnoise.cli.kinds import choose_kinds, shorthand
 from fromnoise.config import field_path
 from fromnoise.types import UserError
@@ -65,18 +65,22 @@ def taken(args: list[str], option: str) -> tuple[list[str], str | None]:
 # ---- the form -------------------------------------------------------------------------------------------
 
 
-def _form(cls: Any, values: Values, path: str = "", choice: dict[str, type] | None = None) -> Any:
-    """A plain dataclass of text leaves for the spec at ``path``, which had the ``choice`` of these kinds."""
+def _form(cls: Any, values: Values, path: str = "", choice: dict[str, type] | None = None, brief: str = "") -> Any:
+    """A plain dataclass of text leaves for the spec at ``path``.
+
+    choice: the kinds it was chosen from;  brief: the field that may be said by the path alone.
+    """
     fields: list[Any] = []
     if choice:
         fields.append(("kind", _kind_leaf(path, choice), values["kind"]))
     for name, annotation in hints(cls).items():
         inner = part(annotation, values.get(name))
         if inner is not None:
-            nested = _form(inner, values[name], f"{path}.{name}".lstrip("."), kinds(annotation))
+            nested = _form(inner, values[name], f"{path}.{name}".lstrip("."), kinds(annotation), short(annotation))
             fields.append((name, nested, dataclasses.field(default_factory=nested)))
         elif name != "kind":
-            fields.append((name, *_leaf(cls, name, annotation, values)))
+            also = (f"--{path.replace('_', '-')}",) if name == brief else ()
+            fields.append((name, *_leaf(cls, name, annotation, values, also)))
     form = dataclasses.make_dataclass(cls.__name__, fields, frozen=True)
     form.__doc__ = (inspect.getdoc(cls) or "").split("\n\n")[0]
     return form
@@ -92,8 +96,8 @@ def _kind_leaf(path: str, choice: dict[str, type]) -> Any:
     return Annotated[str, tyro.conf.arg(name=path, prefix_name=False, metavar=_braces(choice), help=about)]
 
 
-def _leaf(cls: type, name: str, annotation: Any, values: Values) -> tuple[Any, Any]:
-    """(annotation, default) of one option of the form."""
+def _leaf(cls: type, name: str, annotation: Any, values: Values, also: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """(annotation, default) of one option of the form, which may ``also`` be called otherwise."""
     import tyro
 
     text, default = str, _shown(values.get(name, ""))
@@ -110,7 +114,7 @@ def _leaf(cls: type, name: str, annotation: Any, values: Values) -> tuple[Any, A
         hint = "" if values[name] is None or word == "" else f"(default: {word})"
     markers = [m for m in getattr(annotation, "__metadata__", ()) if type(m).__module__.startswith("tyro")]
     about = tyro.conf.arg(metavar=name.upper() if markers else _metavar(annotation),
-                          help=meanings(cls).get(name, ""), help_behavior_hint=hint)
+                          help=meanings(cls).get(name, ""), help_behavior_hint=hint, aliases=also or None)
     return Annotated[text, about, *markers], default  # type: ignore[valid-type]
 
 

@@ -13,16 +13,21 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
+from fromnoise.cli.fields import defaults
 from fromnoise.cli.options import parse
-from fromnoise.config import spec
+from fromnoise.config import spec, to_dict
+from fromnoise.denoise import Guidance, Guided
 from fromnoise.generate import load, read_picture
-from fromnoise.recipe import Recipe, differences, read_recipe
+from fromnoise.recipe import Recipe, changes, differences, load_recipe, read_recipe
 from fromnoise.settings import Settings
+from fromnoise.text import parts
 from fromnoise.types import UserError
 
 ABOUT = """Pictures from a trained run.
 
 fromnoise sample runs/digits "a handwritten seven" "the digit 3" --n 8
+
+fromnoise sample runs/digits "the digit 3" --guidance 3 --guidance.interval 0.2 0.8 --guidance.method apg
 
 fromnoise sample --like picture.png
 
@@ -45,8 +50,8 @@ class Arguments:
     """The PNG to write; by default the next free sample-0001.png in the run's samples folder."""
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Solver steps."""
-    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Classifier-free guidance; 1 is none."""
+    guidance: Guided = Guidance()
+    """Guidance; a number alone is its scale, of which 1 is none."""
     solver: str | None = None
     """auto, dpmpp_2m or another name of docs/solvers.md, or one of `fromnoise tune`: tuned-8."""
     size: str | None = None
@@ -55,6 +60,8 @@ class Arguments:
     """Fixes the noise; by default 0."""
     negative: str | None = None
     """What to steer away from."""
+    compose: bool = False
+    """AND and NOT in a prompt join and exclude what stands on their sides: "a red circle AND a blue square"."""
     like: str | None = None
     """A PNG that fromnoise saved: make it again, but for what is said otherwise."""
     device: str = "auto"
@@ -62,7 +69,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    args = parse(Arguments, argv, "fromnoise sample", about=ABOUT)
+    args, usual = read(argv)
     if args.out is not None and Path(args.out).suffix.lower() != ".png":
         raise UserError(f"--out is a .png file, which keeps samples exact (got {args.out}).")
     if args.like is not None and not args.prompts and not os.path.isdir(args.run):
@@ -75,6 +82,8 @@ def main(argv: list[str]) -> int:
     if not run:
         raise UserError('Name a run folder: fromnoise sample runs/digits "a handwritten seven".')
     prompts, settings = wanted(args, picture["settings"] if picture else None)
+    for sentence in without_effect(usual, args, prompts):
+        say(sentence)
     model = load(run, args.device)
     if picture and not draws_alike(picture["recipe"], model.recipe):
         say(f"{run} is of another recipe than the picture, which will not come out the same.")
@@ -83,6 +92,48 @@ def main(argv: list[str]) -> int:
         say(note)
     print(output.save(args.out or next_free(Path(run) / "samples"), columns=columns_of(prompts)))
     return 0
+
+
+def read(argv: list[str]) -> tuple[Arguments, Guidance]:
+    """(the arguments, the guidance that they change): which options there are depends on the method of the latter."""
+    argv = [re.sub(r"^--sample\.", "--", word) for word in argv]  # a field of a recipe by its full name
+    pairs = list(zip(["", *argv], argv, strict=False))
+    run = next((word for before, word in pairs if before != "--guidance.guide" and is_run(word)), "")
+    like = next((word for before, word in pairs if before == "--like"), None)
+    args, usual = parse_over(argv, run, like)
+    if (args.run, args.like) != (run, like):  # the guess was wrong, which is known now
+        args, usual = parse_over(argv, args.run, args.like)
+    return args, usual
+
+
+def parse_over(argv: list[str], run: str, like: str | None) -> tuple[Arguments, Guidance]:
+    """(the arguments, the guidance) over what the picture says, or else the recipe of the run."""
+    usual, compose = Guidance(), False
+    if like is not None:
+        settings = read_picture(like)["settings"]
+        usual, compose = settings.guidance, settings.compose
+    elif is_run(run):
+        usual = load_recipe(Path(run) / "recipe.json").sample.guidance
+    values = defaults(Arguments) | {"guidance": to_dict(usual), "compose": compose}
+    return parse(Arguments, argv, "fromnoise sample", values, ABOUT), usual
+
+
+def is_run(word: str) -> bool:
+    return os.path.isfile(os.path.join(word, "recipe.json"))
+
+
+def without_effect(usual: Guidance, args: Arguments, prompts: list[str]) -> list[str]:
+    """A sentence for every option of guidance that was said in vain."""
+    guidance = args.guidance
+    joined = args.compose and any(len(wanted) + len(excluded) > 1 for wanted, excluded in map(parts, prompts))
+    said = {f"guidance.{field}" for field in changes(usual, guidance)} | {"compose"}
+    idle = {f"guidance.{field}": why for field, why in guidance.idle(others=joined).items()}
+    if args.compose and not joined:
+        idle["compose"] = "no prompt has AND or NOT in it"
+    if args.negative and (guidance.guide is not None or (guidance.inert and not joined)):
+        said.add("negative")
+        idle["negative"] = "guidance is 1 at all times" if guidance.inert else "the guide stands in its place"
+    return [f"--{field.replace('_', '-')} has no effect here: {why}." for field, why in idle.items() if field in said]
 
 
 def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
@@ -98,7 +149,7 @@ def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
 def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str, Any]]:
     """(every prompt n times, the other settings): those of ``like``, if there is one, unless said otherwise."""
     said = {"steps": args.steps, "guidance": args.guidance, "solver": args.solver, "size": size_of(args.size),
-            "seed": args.seed, "negative": args.negative}
+            "seed": args.seed, "negative": args.negative, "compose": args.compose}
     prompts = [*args.prompts, *(read_prompts(args.prompts_file) if args.prompts_file is not None else [])]
     base: dict[str, Any] = {"seed": 0, "negative": ""}
     if like is not None:

@@ -1,6 +1,6 @@
 """Denoisers, guidance from denoisers to a denoiser, and how likely a denoiser finds data."""
 
-from fromnoise.denoise.choice import APG, CFG, CFGZero, Guidance
+from fromnoise.denoise.choice import APG, CFG, CFGZero, Guidance, Guided
 from fromnoise.denoise.denoiser import Denoise, Denoiser
 from fromnoise.denoise.guidance import (
     autoguidance,
@@ -11,7 +11,7 @@ from fromnoise.denoise.guidance import (
     zero_init,
 )
 from fromnoise.denoise.inpaint import measured, replaced, start_from
-from fromnoise.denoise.likelihood import Estimate, bits_per_dim, log_likelihood, variational_bound
+from fromnoise.denoise.likelihood import Estimate, bits_per_dim, dequantised, log_likelihood, variational_bound
 from fromnoise.denoise.passes import Counted, passes, under
 from fromnoise.denoise.perturbed import perturbed
 from fromnoise.denoise.rescheduled import rescheduled
@@ -20,9 +20,9 @@ from fromnoise.denoise.schedule import Schedule, scale_of
 from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 
 __all__ = [
-    "APG", "CFG", "CFGZero", "Counted", "Denoise", "Denoiser", "Estimate", "Guidance", "Rule", "Schedule",
-    "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free", "classifier_guided", "dynamic_threshold",
-    "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed", "optimised", "passes", "perturbed",
-    "projected", "replaced", "rescaled", "rescheduled", "scale_of", "start_from", "static_threshold", "under",
-    "variational_bound", "zero_init",
+    "APG", "CFG", "CFGZero", "Counted", "Denoise", "Denoiser", "Estimate", "Guidance", "Guided", "Rule", "Schedule",
+    "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free", "classifier_guided", "dequantised",
+    "dynamic_threshold", "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed", "optimised",
+    "passes", "perturbed", "projected", "replaced", "rescaled", "rescheduled", "scale_of", "start_from",
+    "static_threshold", "under", "variational_bound", "zero_init",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from fromnoise.config import nearest, spec
@@ -16,7 +17,7 @@ from fromnoise.types import UserError
 
 def _interval(ends: tuple[float, float]) -> tuple[float, float]:
     if not 0 <= ends[0] <= ends[1] <= 1:
-        raise ValueError("should be two times in [0, 1], the smaller first")
+        raise PydanticCustomError("interval", "should be two times in [0, 1], the smaller first")
     return ends
 
 
@@ -28,7 +29,7 @@ class Schedule:
     """The scale s(t) of guidance, in the convention u + s (c - u)."""
 
     scale: float = 2.0
-    """The scale at t = 1, and at every time unless ``clean`` is given; 1 is no guidance."""
+    """The scale at t = 1, and at every time unless clean is given; 1 is no guidance."""
     clean: float | None = None
     """The scale at t = 0, where it is not that of t = 1 (Wang et al. 2024 let it rise from noise to clean)."""
     shape: Literal["linear", "cosine"] = "linear"

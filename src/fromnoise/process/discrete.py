@@ -108,6 +108,17 @@ class TokenProcess:
         rate = -self.alpha_dot(t) / self.alpha(t).clamp(min=TINY) * self.noise(logits)[x][..., None]
         return (rate * others * (away - r * log)).sum(-1)
 
+    def step_loss(self, logits: Tensor, x0: Tensor, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """``[B, ...]``: KL(q(x_s | x_t = x, x0) || p(x_s | x_t = x)) of each token in nats, for a step from t to s.
+
+        Summed over the steps of a grid from 1 to 0 and averaged over x_t ~ q(x_t | x0) it is D3PM's bound on -log p(x0)
+        (Austin et al. 2021), whose last step, with s = 0, is -log p(x0 | x_t).
+        """
+        clean = one_hot(x0, self.vocabulary).to(logits)
+        true, found = (self.posterior(probs, x, s, t) for probs in (clean, logits.softmax(-1)))
+        log = true.clamp(min=NEVER).log() - found.clamp(min=NEVER).log()
+        return (true * log - true + found).sum(-1)  # both sum to 1; so no state adds less than nothing
+
     def _ratios(self, probs: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """sum_v p(v) q(y | v) / q(x | v) for every state y."""
         share = self._over_evidence(probs, x, t)
@@ -177,14 +188,23 @@ Tokens = Annotated[MaskedTokens | UniformTokens, Field(discriminator="kind")]
 
 
 def token_bound(process: TokenProcess, denoise: TokenDenoise, x0: Tensor, draws: int,
-                generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(an upper bound on -log p(x0) ``[B]`` in nats, its standard error ``[B]``) from ``draws`` >= 2 times each."""
+                generator: torch.Generator, steps: int | None = None) -> tuple[Tensor, Tensor]:
+    """(an upper bound on -log p(x0) ``[B]`` in nats, its standard error ``[B]``) from ``draws`` >= 2 times each.
+
+    steps: the bound of ancestral sampling in so many even steps, which tends to that in continuous time, the default.
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps should be at least 1 (got {steps})")
     if draws < 2:
         raise ValueError("a standard error needs at least two draws")
     found = []
     times = torch.stack([stratified(draws, generator) for _ in range(len(x0))], 1).to(x0.device)
     for t in times:
+        if steps is not None:
+            t = (t * steps).floor().clamp(max=steps - 1).add(1) / steps  # the ends of the steps, each as often
         x = process.corrupt(x0, t, generator)
-        found.append(process.loss(denoise(x, t), x0, x, t).flatten(1).sum(1))
+        loss = process.loss(denoise(x, t), x0, x, t) if steps is None else steps * process.step_loss(
+            denoise(x, t), x0, x, (t - 1 / steps).clamp(min=0), t)
+        found.append(loss.flatten(1).sum(1))
     losses = torch.stack(found)
     return losses.mean(0), losses.std(0) / draws**0.5

@@ -71,7 +71,7 @@ class GaussianPath:
         return self.alpha(t) * x0 + self.sigma(t) * eps
 
     def shift(self, t: Tensor, s: float) -> Tensor:
-        """Time moved towards noise by 2 log s in log-SNR; on the flow path s t / (1 + (s-1) t) (SD3, eq. 23)."""
+        """Time moved towards noise by 2 log s in log-SNR; on the flow path s t / (1 + (s-1) t) (SD3)."""
         return self.time(self.logsnr(t) - 2 * math.log(s)) if s != 1 else t
 
 

@@ -1,7 +1,7 @@
 """Paths given by a table of discrete noise levels, as the networks of DDPM and Stable Diffusion were trained.
 
 Level i of N (0 ... N-1) has alpha^2 = prod_{j <= i} (1 - beta_j).  On our clock it stands at t = (i+1)/N, and
-between levels log alpha is a straight line (as in Lu et al. 2022, DPM-Solver, appendix D.4), with alpha = 1 at
+between levels log alpha is a straight line (as in Lu et al. 2022, DPM-Solver, appendix), with alpha = 1 at
 t = 0: continuous, and exact at every level of the table.
 """
 

@@ -63,7 +63,7 @@ class Uniform(_OnClock):
 
 @spec
 class Mode(_OnClock):
-    """SD3's law with heavy tails (Esser et al. 2024, eq. 20): t = 1 - u - scale (cos^2(pi u / 2) - 1 + u)."""
+    """SD3's law with heavy tails (Esser et al. 2024, mode sampling): t = 1 - u - scale (cos^2(pi u / 2) - 1 + u)."""
 
     kind: Literal["mode"] = "mode"
     scale: Annotated[float, Field(ge=-1, le=2 / (math.pi - 2))] = 1.29
@@ -142,7 +142,7 @@ class LogNormal(_OnNoise):
 
 @spec
 class CosMap(_OnNoise):
-    """The log-SNRs of the cosine path, on any path: sigma / alpha = tan(pi u / 2) (Esser et al. 2024, eq. 21)."""
+    """The log-SNRs of the cosine path, on any path: sigma / alpha = tan(pi u / 2) (Esser et al. 2024, CosMap)."""
 
     kind: Literal["cosmap"] = "cosmap"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,29 +37,36 @@ def ancestral(process: TokenProcess, denoise: TokenDenoise, shape: Sequence[int]
 
 @torch.no_grad()
 def by_confidence(process: MaskedTokens, denoise: TokenDenoise, shape: Sequence[int], steps: int,
-                  temperature: float = 4.5, seed: int = 0, first: int = 0,
-                  device: torch.device | str = "cpu") -> Tensor:
+                  temperature: float = 4.5, cooling: Literal["linear", "cumulative"] = "linear", seed: int = 0,
+                  first: int = 0, device: torch.device | str = "cpu") -> Tensor:
     """Tokens ``shape`` = ``[B, ...]``, the most confident first (Chang et al. 2022, MaskGIT).
 
     After each step the schedule says how many tokens are still masked.  All masked tokens are drawn, and those stay
-    whose log-probability plus temperature t times Gumbel noise is highest; t falls to 0.  Temperature 0 is greedy;
+    whose log-probability plus temperature times Gumbel noise is highest.  Temperature 0 is greedy;
     infinity is a random order, which with a step for each token (linear schedule) has exactly the denoiser's law.
+    cooling: after step k of n the temperature is ``temperature`` (1 - k/n) as in MaskGIT, or the product of all these
+    factors so far as in the loop of Show-o, which cools much faster.  ValueError for another.
     """
     _positive(steps)
+    if cooling not in ("linear", "cumulative"):
+        raise ValueError(f'cooling is "linear" or "cumulative" (got "{cooling}")')
     if not isinstance(process, MaskedTokens):
         raise ValueError(f"an order by confidence needs masked tokens, and these are {type(process).__name__}")
     x = torch.full(tuple(shape), process.mask, device=device)
     count = left = math.prod(shape[1:])
+    product = 1.0
     for step in range(steps):
         t, s = 1 - step / steps, 1 - (step + 1) / steps
+        product *= s
         stay = min(left, math.floor(count * float(process.lost(torch.tensor(s, dtype=torch.float64))) + 1e-9))
         if stay == left:
             continue  # more steps than tokens
         log = denoise(x, torch.full((shape[0],), t, device=device)).double().log_softmax(-1)
         drawn = _draw(log.exp(), _uniforms(shape, seed, first, DRAW, step, device))
         gumbel = -torch.log(-torch.log(_uniforms(shape, seed, first, ORDER, step, device).clamp(min=1e-300)))
+        heat = s if cooling == "linear" else product
         score = log.gather(-1, drawn[..., None])[..., 0]
-        score = gumbel if math.isinf(temperature) else score + temperature * s * gumbel
+        score = gumbel if math.isinf(temperature) else score + temperature * heat * gumbel
         chosen = score.masked_fill(x != process.mask, -math.inf).flatten(1).topk(left - stay, 1).indices
         x = x.flatten(1).scatter(1, chosen, drawn.flatten(1).gather(1, chosen)).view(x.shape)
         left = stay

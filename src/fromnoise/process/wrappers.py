@@ -23,8 +23,8 @@ Plain = Annotated[Flow | Trigonometric | Cosine | VP | SubVP | DDPM | ScaledLine
 class Shifted(GaussianPath):
     """A path whose clock is shifted, so that every t is noisier: lambda(t) = base.lambda(t) - 2 log(by).
 
-    (Hoogeboom et al. 2023, simple diffusion; Esser et al. 2024, SD3, eq. 23.)  Train and sample on this path, or
-    shift the sampler's grid alone; nothing shifts twice.
+    (Hoogeboom et al. 2023, simple diffusion; Esser et al. 2024, SD3, on shifting with resolution.)  Train and
+    sample on this path, or shift the sampler's grid alone; nothing shifts twice.
     """
 
     kind: Literal["shifted"] = "shifted"

@@ -1,6 +1,7 @@
 """The default recipe."""
 
 from fromnoise.data.digits import Digits
+from fromnoise.denoise import Guidance
 from fromnoise.nets import UNet
 from fromnoise.process import LogNormal, Objective
 from fromnoise.recipe import Evaluation, Optimizer, Recipe, Sampling, Training
@@ -22,6 +23,6 @@ def digits() -> Recipe:
         net=UNet(width=32, multipliers=(1, 2, 2)),
         train=Training(steps=800, batch=64, text_dropout=0.05, optimizer=Optimizer(muon_lr=0.01), checkpoint_every=200,
                        preview_every=100),
-        sample=Sampling(guidance=1.15),
+        sample=Sampling(guidance=Guidance(scale=1.15)),
         evaluate=Evaluation(samples=600),
     )

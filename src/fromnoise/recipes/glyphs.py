@@ -1,6 +1,7 @@
 """Letters in typefaces."""
 
 from fromnoise.data.glyphs import Glyphs
+from fromnoise.denoise import Guidance
 from fromnoise.nets import Transformer
 from fromnoise.process import LogNormal, Objective
 from fromnoise.recipe import Evaluation, Optimizer, Recipe, Sampling, Training
@@ -21,6 +22,6 @@ def glyphs() -> Recipe:
         net=Transformer(patch=4, width=96, depth=4),
         train=Training(steps=2400, batch=32, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
                        checkpoint_every=200, preview_every=400),
-        sample=Sampling(guidance=1.5, steps=20, shift=2.0),
+        sample=Sampling(guidance=Guidance(scale=1.5), steps=20, shift=2.0),
         evaluate=Evaluation(samples=512),
     )

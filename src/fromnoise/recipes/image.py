@@ -1,6 +1,7 @@
 """The user's own pictures."""
 
 from fromnoise.data.pictures import Folder
+from fromnoise.denoise import Guidance
 from fromnoise.nets import Transformer
 from fromnoise.process import LogNormal, Objective
 from fromnoise.recipe import Evaluation, Recipe, Sampling, Training
@@ -16,6 +17,6 @@ def image() -> Recipe:
         objective=Objective(prediction="x0", loss="velocity", times=LogNormal(), max_weight=25.0),
         net=Transformer(patch=4, width=192, depth=6, heads=6, positions="rotary"),
         train=Training(steps=3000, batch=16, checkpoint_every=100, preview_every=200),
-        sample=Sampling(guidance=2.0, steps=25, shift=2.0),
+        sample=Sampling(guidance=Guidance(scale=2.0), steps=25, shift=2.0),
         evaluate=Evaluation(samples=256),
     )

@@ -19,7 +19,7 @@ The reverse SDEs have the target x0 as well, with more pull towards it and fresh
     S = alpha g(r),      m = 1 / g(r),      noise variance = alpha'^2 (r'^2 - (g(r') / g(r))^2 r^2)
 
 g = r is the ODE, g = r^(1 + tau^2) the SDE of strength tau (tau = 1: Song et al. 2021b; SA-Solver, Xue et al. 2023),
-g = r (exp(r^0.3) + 10) the one of ER-SDE (Cui et al. 2023, eq. 35).
+g = r (exp(r^0.3) + 10) the one of ER-SDE (Cui et al. 2023).
 """
 
 from __future__ import annotations

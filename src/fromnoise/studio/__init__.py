@@ -2,5 +2,6 @@
 
 from fromnoise.studio.card import write_card
 from fromnoise.studio.page import FilmFrame, Showcase, render_page, write_page
+from fromnoise.studio.plots import Weightings
 
-__all__ = ["FilmFrame", "Showcase", "render_page", "write_card", "write_page"]
+__all__ = ["FilmFrame", "Showcase", "Weightings", "render_page", "write_card", "write_page"]

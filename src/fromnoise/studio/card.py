@@ -70,7 +70,7 @@ def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = 
         python_run=json.dumps(run, ensure_ascii=False),
         python_prompt=json.dumps(prompt, ensure_ascii=False),
         steps=int(sampling.get("steps", 20)),
-        guidance=float(sampling.get("guidance", 2.0)),
+        guidance=scale_of(sampling.get("guidance", 2.0)),
         shell_sample=shlex.join(["fromnoise", "sample", run, prompt]),
         shell_evaluate=shlex.join(["fromnoise", "evaluate", run]),
         choices=recipe_in_words(showcase.recipe),
@@ -80,6 +80,11 @@ def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = 
         licence=licence,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def scale_of(guidance: Any) -> float:
+    """The scale of a recipe's guidance, which older recipes have as a number."""
+    return float(guidance["scale"] if isinstance(guidance, dict) else guidance)
 
 
 def recipe_in_words(recipe: dict[str, Any]) -> list[tuple[str, str]]:

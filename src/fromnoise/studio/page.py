@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fromnoise.files import write_text
 from fromnoise.studio.pictures import data_uris, shown_width
-from fromnoise.studio.plots import loss_points, loss_svg
+from fromnoise.studio.plots import Weightings, loss_points, loss_svg, weighting_svg
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Showcase:
     film, film_prompt: one sample from noise (first) to picture (last).
     previews, preview_prompts: (step, ``[n, 1, C, H, W]``), the same n prompts and seeds as training went on.
     metrics: lines of ``metrics.jsonl``; those with a finite ``loss`` make the curve.
+    weighting: the effective weighting of the recipe over log-SNR, beside those of the literature.
     report: rows of the evaluation, or a report with ``rows`` (name, value, real, format, better, note) and
     ``how``, one line on what they were measured.
     facts: time, memory, size, machine, as words; the first four are shown large.
@@ -57,6 +58,7 @@ class Showcase:
     previews: list[tuple[int, Tensor]] = field(default_factory=list)
     preview_prompts: list[str] = field(default_factory=list)
     metrics: list[dict] = field(default_factory=list)
+    weighting: Weightings | None = None
     report: Any = None
     facts: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -167,6 +169,8 @@ def _view(s: Showcase, ident: str) -> dict[str, Any]:
         "previews": _previews(s),
         "loss": loss_svg(s.metrics, ident),
         "loss_words": _loss_words(s.metrics),
+        "weighting": weighting_svg(s.weighting, f"{ident}w") if s.weighting else None,
+        "weighting_words": s.weighting.words if s.weighting else "",
         "report": report_rows(s.report),
         "report_how": report_how(s.report),
         "highlights": facts[:4],

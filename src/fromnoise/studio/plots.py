@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from fromnoise.figures import COLOURS
 
 # Colours matplotlib draws with, each replaced in the SVG by a colour of the page's style sheet.
 _INK, _LINE, _ACCENT = "#010101", "#020202", "#030303"
@@ -61,15 +66,11 @@ def loss_svg(metrics: Sequence[dict], name: str = "loss") -> str | None:
     steps, losses = loss_points(metrics)
     if len(steps) < 2:
         return None
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     mean = smooth(losses)
-    # rc_context restores the settings on leaving; a bare Figure never enters pyplot's registry.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fromnoise", "font.size": 10}):
-        figure = Figure(figsize=(6.4, 3.5), layout="constrained")
-        axes = figure.add_subplot()
+    label = f"Training loss from {mean[0]:.3g} at step {steps[0]:,} to {mean[-1]:.3g} at step {steps[-1]:,}"
+    with _drawn(name, label) as (axes, svg):
         axes.plot(*envelope(steps, losses), color=_ACCENT, alpha=0.25, linewidth=0.8)
         every = max(1, len(steps) // POINTS)
         axes.plot(steps[::every], mean[::every], color=_ACCENT, linewidth=2.0, solid_capstyle="round")
@@ -83,6 +84,63 @@ def loss_svg(metrics: Sequence[dict], name: str = "loss") -> str | None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.margins(x=0.01)
         axes.set_xlabel("step", color=_INK, labelpad=8)
+    return svg[0]
+
+
+# ---- the weighting ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Weightings:
+    """What a loss pays attention to: effective weightings over log-SNR, all of one length, and words on ``own``."""
+
+    log_snr: np.ndarray
+    own: np.ndarray
+    named: dict[str, np.ndarray]
+    words: str = ""
+
+
+def weighting_svg(weightings: Weightings, name: str = "weighting") -> str:
+    """The effective weighting of a run beside those of the literature, as an ``<svg>`` element; clean is left.
+
+    ``name`` as for ``loss_svg``.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    w = weightings
+    label = f"Effective weighting over log-SNR: {w.words}" if w.words else "Effective weighting over log-SNR"
+    with _drawn(name, label) as (axes, svg):
+        others = itertools.cycle(COLOURS[:1] + COLOURS[2:])  # the second is almost the accent
+        for colour, (which, values) in zip(others, w.named.items(), strict=False):
+            axes.plot(w.log_snr, values, color=colour, linewidth=1.2, label=which)
+        axes.fill_between(w.log_snr, w.own, color=_ACCENT, alpha=0.15, linewidth=0)
+        axes.plot(w.log_snr, w.own, color=_ACCENT, linewidth=2.8, solid_capstyle="round", label="this run")
+        axes.set_xlim(float(w.log_snr.max()), float(w.log_snr.min()))
+        axes.set_ylim(0, 1.05 * max(float(np.max(values)) for values in (w.own, *w.named.values())))
+        axes.set_xlabel("clean  \N{LEFTWARDS ARROW}  log-SNR  \N{RIGHTWARDS ARROW}  noise", color=_INK, labelpad=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        lines, names = axes.get_legend_handles_labels()
+        axes.legend(lines[-1:] + lines[:-1], names[-1:] + names[:-1], frameon=False, labelcolor=_INK, ncols=4,
+                    loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return svg[0]
+
+
+# ---- on the page ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _drawn(name: str, label: str) -> Iterator[tuple[Any, list[str]]]:
+    """(axes to draw on, a list that holds the ``<svg>`` element afterwards)."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    found: list[str] = []
+    # rc_context restores the settings on leaving; a bare Figure never enters pyplot's registry.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fromnoise", "font.size": 10}):
+        figure = Figure(figsize=(6.4, 3.5), layout="constrained")
+        axes = figure.add_subplot()
+        yield axes, found
         axes.grid(True, axis="y", color=_LINE, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.tick_params(which="both", colors=_INK, length=0, pad=6)
@@ -91,8 +149,7 @@ def loss_svg(metrics: Sequence[dict], name: str = "loss") -> str | None:
         axes.spines["bottom"].set_color(_LINE)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    label = f"Training loss from {mean[0]:.3g} at step {steps[0]:,} to {mean[-1]:.3g} at step {steps[-1]:,}"
-    return _inline(text.getvalue(), name, label)
+    found.append(_inline(text.getvalue(), name, label))
 
 
 def _inline(svg: str, name: str, label: str) -> str:

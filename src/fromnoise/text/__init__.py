@@ -1,5 +1,6 @@
 """Text encoders and their tokenizers."""
 
+from fromnoise.text.composed import composed, parts
 from fromnoise.text.families import FAMILIES
 from fromnoise.text.frozen import Frozen, FrozenEncoder, Tower
 from fromnoise.text.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer
@@ -7,4 +8,4 @@ from fromnoise.text.trained import TextEncoder, Trained
 from fromnoise.text.words import unseen, words_of
 
 __all__ = ["FAMILIES", "BPETokenizer", "ByteTokenizer", "Frozen", "FrozenEncoder", "TextEncoder", "Tokenizer", "Tower",
-           "Trained", "unseen", "words_of"]
+           "Trained", "composed", "parts", "unseen", "words_of"]
