@@ -104,9 +104,11 @@ def test_tables_are_exact_at_their_levels():
 def test_zero_terminal_is_the_rescaled_table():
     """Lin et al. 2023, algorithm 1, on the discrete levels."""
     root = (1 - ScaledLinear().betas()).cumprod(0).sqrt()
-    first = torch.ones((), dtype=torch.float64)  # ours starts at t = 0, where nothing is lost yet
     t = ScaledLinear().time_of_level(torch.arange(1000, dtype=torch.float64))
-    torch.testing.assert_close(ZeroTerminal().alpha(t), (root - root[-1]) * first / (first - root[-1]))
+    want = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    torch.testing.assert_close(ZeroTerminal().alpha(t), want)
+    torch.testing.assert_close(ZeroTerminal().sigma(t), (1 - want.square()).sqrt())
+    torch.testing.assert_close(ZeroTerminal().time(ZeroTerminal().logsnr(t)), t)
 
 
 def test_shifts_of_the_named_systems():

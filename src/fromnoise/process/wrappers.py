@@ -12,7 +12,7 @@ from torch import Tensor
 from fromnoise.config import spec
 from fromnoise.process.gaussian import TINY, GaussianPath, safe_log
 from fromnoise.process.paths import EDM, VE, VP, Cosine, Flow, SubVP, Trigonometric
-from fromnoise.process.tables import DDPM, ScaledLinear
+from fromnoise.process.tables import DDPM, ScaledLinear, TablePath
 
 VariancePreserving = Annotated[VP | DDPM | ScaledLinear | Cosine, Field(discriminator="kind")]
 Plain = Annotated[Flow | Trigonometric | Cosine | VP | SubVP | DDPM | ScaledLinear | VE | EDM,
@@ -71,8 +71,9 @@ class Shifted(GaussianPath):
 class ZeroTerminal(GaussianPath):
     """A variance-preserving path stretched until nothing of the signal is left at t = 1 (Lin et al. 2023, alg. 1).
 
-    alpha = (A - A(1)) / (1 - A(1)) for the base's A.  A network trained on it must not predict eps, which says
-    nothing at t = 1.
+    alpha = (A - A(1)) A_0 / (A_0 - A(1)) for the base's A, which keeps A_0: its value at t = 0, or that of the first
+    level of a table, before which the path is that of the base.  A network trained on it must not predict eps, which
+    says nothing at t = 1.
     """
 
     kind: Literal["zero_terminal"] = "zero_terminal"
@@ -80,28 +81,39 @@ class ZeroTerminal(GaussianPath):
     """The path that is stretched."""
 
     @property
-    def _end(self) -> float:
-        return float(self.base.alpha(torch.ones((), dtype=torch.float64)))
+    def _ends(self) -> tuple[float, float, float]:
+        """(A(1), A_0, 1 - A_0)."""
+        first = torch.tensor(1 / self.base.levels if isinstance(self.base, TablePath) else 0.0, dtype=torch.float64)
+        last, kept = (float(self.base.alpha(t)) for t in (torch.ones_like(first), first))
+        return last, kept, float(self.base.sigma(first).square() / (1 + kept))
 
     def alpha(self, t: Tensor) -> Tensor:
-        return ((self.base.alpha(t) - self._end) / (1 - self._end)).clamp(min=0)
+        last, kept, _ = self._ends
+        A = self.base.alpha(t)
+        return torch.where(kept < A, A, (A - last) * (kept / (kept - last))).clamp(min=0)
 
     def sigma(self, t: Tensor) -> Tensor:
-        # 1 - alpha = (1 - A) / (1 - A(1)) and 1 - A = sigma_base^2 / (1 + A): no cancellation near t = 0.
-        lost = self.base.sigma(t).square() / (1 + self.base.alpha(t)) / (1 - self._end)
-        return (lost * (1 + self.alpha(t))).clamp(0, 1).sqrt()
+        # 1 - alpha = (A_0 (1 - A) - A(1) (1 - A_0)) / (A_0 - A(1)), and 1 - A = sigma_base^2 / (1 + A): no cancellation
+        # near t = 0.
+        last, kept, lost_first = self._ends
+        sigma, A = self.base.sigma(t), self.base.alpha(t)
+        lost = (kept * sigma.square() / (1 + A) - last * lost_first) / (kept - last)
+        return torch.where(kept < A, sigma, (lost * (1 + self.alpha(t))).clamp(0, 1).sqrt())
 
     def alpha_dot(self, t: Tensor) -> Tensor:
-        return self.base.alpha_dot(t) / (1 - self._end)
+        last, kept, _ = self._ends
+        return self.base.alpha_dot(t) * torch.where(self.base.alpha(t) > kept, 1.0, kept / (kept - last))
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         return -self.alpha(t) * self.alpha_dot(t) / self.sigma(t).clamp(min=TINY)
 
     def time_of(self, logsnr: Tensor) -> Tensor:
+        last, kept, lost_first = self._ends
         alpha = torch.sigmoid(logsnr).sqrt()
-        lost = torch.sigmoid(-logsnr) / (1 + alpha) * (1 - self._end)  # 1 - A
+        lost = (torch.sigmoid(-logsnr) / (1 + alpha) * (kept - last) + last * lost_first) / kept  # 1 - A
         A = 1 - lost
-        return self.base.time_of(2 * safe_log(A) - safe_log(lost) - safe_log(1 + A))
+        stretched = self.base.time_of(2 * safe_log(A) - safe_log(lost) - safe_log(1 + A))
+        return torch.where(alpha > kept, self.base.time_of(logsnr), stretched)
 
 
 def shift_of_size(pixels: int, base: int = 256 * 256) -> float:
