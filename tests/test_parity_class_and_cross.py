@@ -62,6 +62,8 @@ def prx(**changes):
     peer = randomised(diffusers.PRXTransformer2DModel(
         in_channels=4, patch_size=2, context_in_dim=24, hidden_size=32, num_heads=2, depth=3, axes_dim=[6, 10],
         theta=500, **changes)).eval()
+    if peer.resolution_embedder is not None:  # it counts in float32, whatever the network's numbers are
+        peer.resolution_embedder.register_forward_pre_hook(lambda module, sides: tuple(n.double() for n in sides))
 
     def run(x, t, c):
         return peer(x, t, c.text, attention_mask=c.mask).sample
@@ -92,7 +94,7 @@ def test_outputs_and_gradients_are_those_of_the_peer(name):
 
 def test_a_dit_whose_blocks_have_embedders_of_their_own_is_refused():
     peer, family = dit_peer(tied=False), FAMILIES["DiTTransformer2DModel"]
-    with pytest.raises(UserError, match=r"time|copies.*differ"):
+    with pytest.raises(UserError, match="copies of one tensor here, but they differ"):
         take(peer.state_dict(), [*family.rules(family.spec(dict(peer.config)), dict(peer.config))],
              ignore=["transformer_blocks"])
 
@@ -104,16 +106,17 @@ def test_the_class_table_of_a_dit_goes_in_and_out():
     table = take(theirs, rules)
     assert table["table"].shape == (8, 32)
     back = give(table, rules)
-    assert back.keys() == theirs.keys() and all(torch.equal(back[name], theirs[name]) for name in theirs)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize(("case", "change", "reason"), [
-    (lambda: pixart(False), {"cross_attention_dim": 40}, "cross_attention_dim 40; only 48"),
-    (lambda: pixart(False), {"caption_channels": None}, "caption_channels"),
-    (lambda: sana(), {"qk_norm": "layer_norm"}, "qk_norm 'layer_norm'"),
-    (lambda: dit(), {"activation_fn": "geglu"}, "activation_fn 'geglu'"),
+    ("pixart sigma", {"cross_attention_dim": 40}, "cross_attention_dim 40; only 48"),
+    ("pixart sigma", {"caption_channels": None}, "caption_channels"),
+    ("sana", {"qk_norm": "layer_norm"}, "qk_norm 'layer_norm'"),
+    ("dit", {"activation_fn": "geglu"}, "activation_fn 'geglu'"),
 ])
 def test_what_is_not_known_is_refused(case, change, reason):
-    name, peer, *_ = case()
+    name, peer, *_ = CASES[case]()
     with pytest.raises(UserError, match=reason):
         FAMILIES[name].spec(dict(peer.config) | change)

@@ -110,12 +110,12 @@ class TrunkNet(nn.Module):
 
         layer = partial(StreamLayer, block)
         text = ("text",) if told else ()
-        quiet = {"text": layer(asks=False, modulated=False, normed=False)} if told else {}
         last = spec.double - 1 if spec.text_ends else None
         before = spec.class_from if spec.class_tokens else 0
         single = partial(layer, parallel=spec.parallel)
         stage("cross_stream", spec.cross, ("picture",), lambda i: {"picture": layer(cross=told)})
-        stage("read_stream", spec.read, (*text, "picture"), lambda i: {**quiet, "picture": layer()})
+        stage("read_stream", spec.read, (*text, "picture"), lambda i: {
+            **({"text": layer(asks=False, modulated=False, normed=False)} if told else {}), "picture": layer()})
         stage("double_stream", spec.double, (*text, "picture"), lambda i: {
             **({"text": layer(asks=i != last)} if told else {}), "picture": layer(alone=i < spec.alone)})
         stage("before", before, ("all",), lambda i: {"all": single()}, 0, 1 if spec.parallel else 2)
