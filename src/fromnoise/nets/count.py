@@ -50,5 +50,5 @@ def count(spec: Any, channels: int, size: tuple[int, int], text_width: int | Non
 
 def told_numbers(spec: Any) -> torch.Tensor | None:
     """Numbers such as the network is told, where it is told any."""
-    amount = {"guidance": 1, "size": 2, "size_aspect": 3}.get(getattr(getattr(spec, "time", None), "numbers", "none"), 0)
-    return torch.empty(1, amount) if amount else None
+    kind = getattr(getattr(spec, "time", None), "numbers", "none")
+    return None if kind == "none" else torch.empty(1, {"guidance": 1, "size": 2, "size_aspect": 3}[kind])

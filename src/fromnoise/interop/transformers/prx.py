@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fromnoise.interop.rules import Rule, same, shaped, stacked
-from fromnoise.interop.transformers.common import BOTH, Config, Family, embedder, only
+from fromnoise.interop.transformers.common import BOTH, Config, Family, embedder, head_norms, only
 from fromnoise.nets.trunk import Rotary, Trunk
 from fromnoise.nets.trunk.presets import prx
 
@@ -37,12 +37,12 @@ def rules(spec: Trunk, config: Config) -> Iterator[Rule]:
         layers, block = f"stages.read_stream.blocks.{i}.layers", f"blocks.{i}"
         picture, text = f"{layers}.picture", f"{layers}.text"
         yield from same(f"{picture}.modulation.map", f"{block}.modulation.lin", *BOTH)
-        yield from shaped(f"{picture}.heads.qkv.weight", f"{block}.attention.img_qkv_proj.weight", (3, D, D), (3 * D, D))
-        yield from shaped(f"{text}.heads.qkv.weight", f"{block}.attention.txt_kv_proj.weight", (2, D, D), (2 * D, D))
-        for n in "qk":
-            yield from same(f"{picture}.heads.{n}_norm.weight", f"{block}.attention.norm_{n}.weight")
-        yield from same(f"{text}.heads.k_norm.weight", f"{block}.attention.norm_added_k.weight")
-        yield from same(f"{picture}.heads.out.weight", f"{block}.attention.to_out.0.weight")
+        asked = f"{block}.attention"
+        yield from shaped(f"{picture}.heads.qkv.weight", f"{asked}.img_qkv_proj.weight", (3, D, D), (3 * D, D))
+        yield from shaped(f"{text}.heads.qkv.weight", f"{asked}.txt_kv_proj.weight", (2, D, D), (2 * D, D))
+        yield from head_norms(f"{picture}.heads", asked)
+        yield from same(f"{text}.heads.k_norm.weight", f"{asked}.norm_added_k.weight")
+        yield from same(f"{picture}.heads.out.weight", f"{asked}.to_out.0.weight")
         yield from stacked(f"{picture}.feed_forward.inner", [f"{block}.gate_proj", f"{block}.up_proj"], False)
         yield from same(f"{picture}.feed_forward.outer.weight", f"{block}.down_proj.weight")
     yield from same("head.modulation", "final_layer.adaLN_modulation.1", *BOTH)

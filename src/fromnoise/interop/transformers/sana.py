@@ -44,7 +44,7 @@ def rules(spec: Trunk, config: Config) -> Iterator[Rule]:
     norms, guided = spec.attention.qk_norm != "none", spec.time.numbers == "guidance"
     yield from shaped("patch_in.weight", "patch_embed.proj.weight", (D, c * p * p), (D, c, p, p))
     yield from same("patch_in.bias", "patch_embed.proj.bias")
-    yield from embedder("time_in.time", "time_embed.timestep_embedder" if guided else "time_embed.emb.timestep_embedder")
+    yield from embedder("time_in.time", f"time_embed.{'' if guided else 'emb.'}timestep_embedder")
     if guided:
         yield from embedder("time_in.numbers.embed", "time_embed.guidance_embedder")
     yield from embedder("text_in.map", "caption_projection")
@@ -56,7 +56,8 @@ def rules(spec: Trunk, config: Config) -> Iterator[Rule]:
         yield from self_attention(f"{layer}.heads", f"{block}.attn1", spec.attention.bias, norms)
         yield from cross_attention(f"{layer}.cross", f"{block}.attn2", norms)
         ours, theirs = f"{layer}.feed_forward", f"{block}.ff"
-        yield from shaped(f"{ours}.inner.weight", f"{theirs}.conv_inverted.weight", (2 * hidden, D), (2 * hidden, D, 1, 1))
+        yield from shaped(f"{ours}.inner.weight", f"{theirs}.conv_inverted.weight",
+                          (2 * hidden, D), (2 * hidden, D, 1, 1))
         yield from same(f"{ours}.inner.bias", f"{theirs}.conv_inverted.bias")
         yield from same(f"{ours}.depthwise", f"{theirs}.conv_depth", *BOTH)
         yield from shaped(f"{ours}.outer.weight", f"{theirs}.conv_point.weight", (D, hidden), (D, hidden, 1, 1))

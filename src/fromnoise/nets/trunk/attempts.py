@@ -22,7 +22,7 @@ def cross(width: int = 768, heads: int = 12, depth: int = 12) -> Trunk:
 
 def double(width: int = 768, heads: int = 12, depth: int = 12) -> Trunk:
     """Attempt 2: text and picture each have their own weights and share the attention (SD3)."""
-    return Trunk(width=width, attention=AttentionSpec(heads=heads), double=depth)
+    return Trunk(width=width, attention=AttentionSpec(heads=heads), double=depth, text_ends=True)
 
 
 def double_single(width: int = 768, heads: int = 12, depth: int = 12) -> Trunk:

@@ -96,8 +96,8 @@ class TrunkNet(nn.Module):
         """The blocks, in the order in which tokens meet them; ``told``: whether there is a text."""
         spec, m = self.spec, self.spec.modulation
         block = BlockSpec(width=spec.width, features=features, attention=spec.attention, norm=spec.norm,
-                          feed_forward=spec.feed_forward, modulation=m, norm_eps=spec.norm_eps, norm2_eps=spec.norm2_eps or spec.norm_eps,
-                          norm_gain=spec.norm_gain, sandwich=spec.sandwich)
+                          feed_forward=spec.feed_forward, modulation=m, norm_eps=spec.norm_eps,
+                          norm2_eps=spec.norm2_eps or spec.norm_eps, norm_gain=spec.norm_gain, sandwich=spec.sandwich)
         stages: dict[str, Stage] = {}
         index = iter([*range(spec.meets), *range(1000, 1000 + 2 * spec.refine)])  # refining blocks come last
 

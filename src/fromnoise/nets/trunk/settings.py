@@ -259,7 +259,7 @@ class Trunk:
         yield isinstance(p, Rotary) and not 2 <= len(p.axes) <= 4, "net.positions.axes needs two to four axes."
         yield isinstance(p, Rotary) and p.words == "last" and len(p.axes) < 4, (
             'words can only stand along the last axis (net.positions.words "last") where there is a fourth.')
-        yield (isinstance(p, SinCos) or isinstance(p, Rotary) and p.sincos) and self.width % 4, (
+        yield (isinstance(p, SinCos) or (isinstance(p, Rotary) and p.sincos)) and self.width % 4, (
             "sincos positions need a net.width that is a multiple of 4.")
         yield self.token_shift and self.width % 16, "token shift needs a net.width that is a multiple of 16."
         yield self.read and self.double, "net.read keeps the text as it is and net.double changes it: choose one."
