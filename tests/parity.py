@@ -63,11 +63,13 @@ def assert_parity(case, channels=4, text_width=24, pooled_width=20, size=(H, W))
     spec = family.spec(config)
     net = spec.build(channels, text_width, pooled_width).double()
     rules = list(family.rules(spec, config))
-    theirs = {k: v for k, v in peer.state_dict().items() if k not in family.tables}
+    elsewhere = {name for rule in family.told(config) for name in rule.theirs} | set(family.tables)
+    theirs = {k: v for k, v in peer.state_dict().items() if k not in elsewhere}
     ours = take(theirs, rules)
     net.load_state_dict(ours)
+    idle = {name for rule in rules if not rule.ours for name in rule.theirs}
     for k, v in give(ours, rules).items():  # and back
-        assert v.shape == theirs[k].shape, k
+        assert v.shape == theirs[k].shape if k in idle else torch.equal(v, theirs[k]), k
 
     x, t = draw(B, channels, *size), torch.tensor([0.3, 0.85], dtype=torch.float64)
     for parameter in (*net.parameters(), *peer.parameters()):
@@ -81,7 +83,8 @@ def assert_parity(case, channels=4, text_width=24, pooled_width=20, size=(H, W))
     direction = draw(*its.shape, seed=9)
     (its * direction).sum().backward()
     (mine_shaped * direction).sum().backward()
-    grads = {k: (torch.zeros_like(p) if p.grad is None else p.grad) for k, p in peer.named_parameters()}
+    named = peer.named_parameters(remove_duplicate=False)
+    grads = {k: (torch.zeros_like(p) if p.grad is None else p.grad) for k, p in named if k not in elsewhere}
     expected = take(grads, rules)
     for k, p in net.named_parameters():
         scale = float(expected[k].abs().max())

@@ -217,6 +217,7 @@ class BlockSpec:
     modulation: ModulationSpec
     norm: str = "layer"
     norm_eps: float = 1e-6
+    norm2_eps: float = 1e-6
     norm_gain: bool = False
     sandwich: bool = False
 
@@ -224,10 +225,10 @@ class BlockSpec:
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None]  # shift, scale and gate of a sub-layer
 
 
-def norm_layer(spec: BlockSpec) -> nn.Module:
+def norm_layer(spec: BlockSpec, eps: float) -> nn.Module:
     """The norm before a sub-layer; without gain where the modulation has its own."""
     kind = nn.RMSNorm if spec.norm == "rms" else nn.LayerNorm
-    return kind(spec.width, spec.norm_eps, elementwise_affine=spec.norm_gain)
+    return kind(spec.width, eps, elementwise_affine=spec.norm_gain)
 
 
 class StreamLayer(nn.Module):
@@ -244,7 +245,7 @@ class StreamLayer(nn.Module):
         super().__init__()
         width, m = spec.width, spec.modulation
         self.asks, self.parallel, self.shift, self.tanh = asks, parallel, m.shift, m.tanh_gate
-        self.norm1 = norm_layer(spec) if normed else nn.Identity()
+        self.norm1 = norm_layer(spec, spec.norm_eps) if normed else nn.Identity()
         attention = replace(spec.attention, out_bias=False) if parallel else spec.attention  # the feed-forward has one
         self.heads = Heads(width, attention, asks)
         parts = m.parts((1 if parallel else 2) + alone) if asks else 2
@@ -254,7 +255,7 @@ class StreamLayer(nn.Module):
         self.alone = Heads(width, spec.attention) if alone else None
         self.cross = CrossAttention(spec) if cross else None
         self.feed_forward = (ConvFeedForward if spec.feed_forward.conv else FeedForward)(width, spec.feed_forward)
-        self.norm2 = nn.Identity() if parallel else norm_layer(spec)
+        self.norm2 = nn.Identity() if parallel else norm_layer(spec, spec.norm2_eps)
         self.after1, self.after2 = (nn.RMSNorm(width, spec.norm_eps) if spec.sandwich else nn.Identity()
                                     for _ in range(2))
 

@@ -93,6 +93,17 @@ def idle(theirs: str, *shape: int) -> list[Rule]:
     return [Rule((), (theirs,), lambda x: [], lambda x: [torch.zeros(shape)])]
 
 
+def copies(ours: str, theirs: Sequence[str]) -> list[Rule]:
+    """One tensor of ours that they hold several times.  UserError where the copies differ."""
+    def first(x: list[Tensor]) -> list[Tensor]:
+        if any(not torch.equal(x[0], other) for other in x[1:]):
+            raise UserError(f"The weights hold {listed(theirs)}, which are copies of one tensor here, but they differ: "
+                            "they were trained apart, and this architecture has no place for that.")
+        return x[:1]
+
+    return [Rule((ours,), tuple(theirs), first, lambda x: x * len(theirs))]
+
+
 def take(state: dict[str, Tensor], rules: Iterable[Rule], ignore: Sequence[str] = ()) -> dict[str, Tensor]:
     """Our state dict from theirs.  UserError naming what is missing, left over, or of a wrong shape.
 

@@ -9,6 +9,7 @@ from typing import Any
 from fromnoise.blocks import AttentionSpec
 from fromnoise.interop.rules import Rule, idle, reordered, same, stacked
 from fromnoise.nets.trunk import Trunk
+from fromnoise.types import UserError
 
 Config = dict[str, Any]
 BOTH = ("weight", "bias")
@@ -19,12 +20,14 @@ class Family:
     """A transformer class of diffusers.
 
     spec: its configuration as a trunk;  rules: where its weights go;  tables: tensors in its files that are fixed;
+    told: where the weights go that make the condition and not the network (a table of classes);
     tolerance: to which the two agree in float64, 1e-10 unless the peer itself goes through float32.
     """
 
     spec: Callable[[Config], Trunk]
     rules: Callable[[Trunk, Config], Iterable[Rule]]
     tables: tuple[str, ...] = ()
+    told: Callable[[Config], Iterable[Rule]] = lambda config: ()
     tolerance: float = 1e-10
 
 
@@ -63,6 +66,33 @@ def projections(ours: str, theirs: str, into: str, out: str, norms: bool, norm: 
     if norms:
         for n in "qk":
             yield from same(f"{ours}.{n}_norm.weight", f"{theirs}.{norm.format(n)}.weight")
+
+
+def self_attention(ours: str, theirs: str, bias: bool = True, norms: bool = False):
+    """The picture's attention to itself; ``bias``: of queries, keys and values."""
+    yield from stacked(f"{ours}.qkv", [f"{theirs}.to_{n}" for n in "qkv"], bias)
+    yield from same(f"{ours}.out", f"{theirs}.to_out.0", *BOTH)
+    yield from head_norms(ours, theirs) if norms else ()
+
+
+def cross_attention(ours: str, theirs: str, norms: bool = False):
+    """The picture's queries over the text's keys and values."""
+    yield from same(f"{ours}.q", f"{theirs}.to_q", *BOTH)
+    yield from stacked(f"{ours}.kv", [f"{theirs}.to_k", f"{theirs}.to_v"], True)
+    yield from same(f"{ours}.out", f"{theirs}.to_out.0", *BOTH)
+    yield from head_norms(ours, theirs) if norms else ()
+
+
+def head_norms(ours: str, theirs: str) -> list[Rule]:
+    """The norms of queries and keys."""
+    return [rule for n in "qk" for rule in same(f"{ours}.{n}_norm.weight", f"{theirs}.norm_{n}.weight")]
+
+
+def only(config: Config, **known: Any) -> None:
+    """UserError where the configuration says other than the one thing that is ``known`` here."""
+    for name, value in known.items():
+        if config.get(name, value) != value:
+            raise UserError(f"The configuration has {name} {config[name]!r}; only {value!r} is known here.")
 
 
 def feed_forward(ours: str, theirs: str) -> list[Rule]:

@@ -23,15 +23,14 @@ class Conditioner(nn.Module):
         super().__init__()
         self.spec = spec
         width, hidden = spec.width or width, spec.hidden or spec.width or width
-        self.time = Embedder(spec.waves, hidden, width, spec.bias)
+        self.time = Embedder(spec.waves, hidden, width, spec.bias) if spec.network else nn.Identity()
         self.pooled = None
         if spec.pooled != "none" and pooled_width is not None:
             self.pooled = {"add": nn.Identity, "linear": lambda: nn.Linear(pooled_width, width),
                            "mlp": lambda: Embedder(pooled_width, width, width)}[spec.pooled]()
         self.numbers = None if spec.numbers == "none" else NUMBERS[spec.numbers](spec, width)
 
-    def forward(self, t: Tensor, condition: Condition) -> Tensor:
-        dtype = next(self.parameters()).dtype
+    def forward(self, t: Tensor, condition: Condition, dtype: torch.dtype) -> Tensor:
         t = 1 - t if self.spec.reverse else t
         features = self.time(sinusoid(t * self.spec.scale, self.spec.waves, shift=self.spec.shift).to(dtype))
         if self.pooled is not None and condition.pooled is not None:
@@ -46,10 +45,11 @@ class GuidanceScale(nn.Module):
 
     def __init__(self, spec: TimeSpec, width: int):
         super().__init__()
-        self.waves, self.embed = spec.waves, Embedder(spec.waves, width, width, spec.bias)
+        self.waves, self.scale = spec.waves, spec.guidance_scale
+        self.embed = Embedder(spec.waves, width, width, spec.bias)
 
     def forward(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.embed(sinusoid(numbers[:, 0] * 1000, self.waves).to(dtype))
+        return self.embed(sinusoid(numbers[:, 0] * self.scale, self.waves).to(dtype))
 
 
 class Size(nn.Module):
@@ -114,7 +114,7 @@ class Places(nn.Module):
                 raise UserError(f"This network has learned {p.places} places and cannot take a picture of "
                                 f"{math.prod(grid)} patches: give it the size it was trained on.")
             return self.table[p.words :]
-        if not isinstance(p, SinCos):
+        if not isinstance(p, SinCos) and not (isinstance(p, Rotary) and p.sincos):
             return None
         key = ("sincos", *grid, like.device, like.dtype)
         if key not in self.tables:
@@ -125,7 +125,8 @@ class Places(nn.Module):
     def steps(self, n: int) -> Tensor:
         """Coordinates of ``n`` rows or columns."""
         p = self.spec.positions
-        assert isinstance(p, SinCos)
+        if not isinstance(p, SinCos):
+            return torch.arange(n).float()
         table = p.table or n
         return (torch.arange(n) + (table - n) // 2).float() / (table / p.base) / p.scale
 
@@ -153,7 +154,11 @@ class Places(nn.Module):
     def add_words(self, text: Tensor) -> Tensor:
         """Words with their learned places, where there are any."""
         p = self.spec.positions
-        return text + self.table[: text.shape[1]] if p.kind == "learned" and p.words else text
+        if p.kind != "learned" or not p.words:
+            return text
+        if text.shape[1] > p.words:
+            raise UserError(f"This network has learned {p.words} places for words and cannot take {text.shape[1]}.")
+        return text + self.table[: text.shape[1]]
 
     def bias(self, grid: tuple[int, int, int], words: int) -> Tensor | None:
         """Learned bias ``[1, heads, N, N]`` over words and patches, or None."""
@@ -174,8 +179,9 @@ class Head(nn.Module):
         super().__init__()
         self.spec, self.channels = spec, channels
         D = spec.width
-        self.norm = nn.LayerNorm(D, spec.norm_eps if spec.head == "plain" else 1e-6,
-                                 elementwise_affine=spec.head == "plain")
+        plain = spec.head == "plain"
+        self.norm = nn.RMSNorm(D, spec.norm_eps) if spec.head_norm == "rms" else \
+            nn.LayerNorm(D, spec.norm_eps if plain else 1e-6, elementwise_affine=plain)
         vectors = {"shift_scale": 2, "scale": 1}.get(spec.head, 0)
         self.modulation = nn.Linear(features, vectors * D, bias=spec.modulation.bias) if vectors else None
         self.table = nn.Parameter(torch.zeros(2, D)) if spec.head == "table" else None
@@ -199,12 +205,15 @@ class Head(nn.Module):
 
 
 class ClassTokens(nn.Module):
-    """The pooled text or class ``[B, P]`` as ``count`` tokens, each with its own learned place (JiT)."""
+    """The pooled text or class ``[B, P]`` as ``count`` tokens, each with its own learned place (JiT).
 
-    def __init__(self, count: int, width: int, pooled_width: int | None):
+    As it is where it is also added to the noise level as it is, else by a linear map.
+    """
+
+    def __init__(self, spec: Trunk, pooled_width: int):
         super().__init__()
-        self.map = nn.Linear(pooled_width or width, width)
-        self.position = nn.Parameter(torch.randn(count, width) * 0.02)
+        self.map = nn.Identity() if spec.time.pooled == "add" else nn.Linear(pooled_width, spec.width)
+        self.position = nn.Parameter(torch.randn(spec.class_tokens, spec.width) * 0.02)
 
     def forward(self, pooled: Tensor | None, batch: int) -> Tensor:
         told = 0 if pooled is None else self.map(pooled)[:, None]

@@ -80,14 +80,14 @@ class TrunkNet(nn.Module):
         D, features = spec.width, spec.time.width or spec.width
         inside = (channels + spec.image_channels) * spec.patch**2
         self.patch_in = nn.Linear(inside, D, bias=spec.patch_bias) if not spec.bottleneck else nn.Sequential(
-            nn.Linear(inside, spec.bottleneck), nn.Linear(spec.bottleneck, D))
+            nn.Linear(inside, spec.bottleneck, bias=spec.patch_bias), nn.Linear(spec.bottleneck, D))
         self.place_in = nn.Linear(2 * PLACE_WAVES, D, bias=False) if spec.places else None
-        self.text_in = None if text_width is None else TextIn(spec.text, text_width, D)
-        self.class_in = ClassTokens(spec.class_tokens, D, pooled_width) if spec.class_tokens else None
+        self.class_in = ClassTokens(spec, pooled_width) if spec.class_tokens and pooled_width else None
+        self.text_in = None if text_width is None or self.class_in else TextIn(spec.text, text_width, D)
         self.time_in = Conditioner(spec.time, D, pooled_width)
         self.places = Places(spec)
         self.pad = nn.ParameterDict({name: torch.zeros(D) for name in ("text", "picture")} if spec.text.pad_to else {})
-        self.stages = nn.ModuleDict(self.stack(features, text_width is not None))
+        self.stages = nn.ModuleDict(self.stack(features, self.text_in is not None))
         self.attention_layers = spec.meets
         self.head = Head(spec, features, channels * (2 if spec.learned_sigma else 1))
         reset_parameters(self)
@@ -97,7 +97,7 @@ class TrunkNet(nn.Module):
         spec, m = self.spec, self.spec.modulation
         block = BlockSpec(width=spec.width, features=features, attention=spec.attention, norm=spec.norm,
                           feed_forward=spec.feed_forward, modulation=m, norm_eps=spec.norm_eps,
-                          norm_gain=spec.norm_gain, sandwich=spec.sandwich)
+                          norm2_eps=spec.norm2_eps or spec.norm_eps, norm_gain=spec.norm_gain, sandwich=spec.sandwich)
         stages: dict[str, Stage] = {}
         index = iter([*range(spec.meets), *range(1000, 1000 + 2 * spec.refine)])  # refining blocks come last
 
@@ -110,12 +110,12 @@ class TrunkNet(nn.Module):
 
         layer = partial(StreamLayer, block)
         text = ("text",) if told else ()
-        quiet = {"text": layer(asks=False, modulated=False, normed=False)} if told else {}
         last = spec.double - 1 if spec.text_ends else None
         before = spec.class_from if spec.class_tokens else 0
         single = partial(layer, parallel=spec.parallel)
         stage("cross_stream", spec.cross, ("picture",), lambda i: {"picture": layer(cross=told)})
-        stage("read_stream", spec.read, (*text, "picture"), lambda i: {**quiet, "picture": layer()})
+        stage("read_stream", spec.read, (*text, "picture"), lambda i: {
+            **({"text": layer(asks=False, modulated=False, normed=False)} if told else {}), "picture": layer()})
         stage("double_stream", spec.double, (*text, "picture"), lambda i: {
             **({"text": layer(asks=i != last)} if told else {}), "picture": layer(alone=i < spec.alone)})
         stage("before", before, ("all",), lambda i: {"all": single()}, 0, 1 if spec.parallel else 2)
@@ -137,7 +137,9 @@ class TrunkNet(nn.Module):
         B, T, _, H, W = x.shape
         grid = (T, H // self.spec.patch, W // self.spec.patch)
         text, mask = self.words(condition, cache)
-        features = self.time_in(self.times(t.expand(B, T), text is not None), condition)
+        if self.spec.time.numbers == "size" and condition.numbers is None:
+            condition = replace(condition, numbers=x.new_tensor([[H, W]]).expand(B, 2))
+        features = self.time_in(self.times(t.expand(B, T), text is not None), condition, self.head.out.weight.dtype)
         if self.spec.modulation.source == "none":  # the noise level is a word
             text, mask = add_word(features, text, mask)
         streams = self.streams(self.patches(x, condition, grid), text, mask, features, grid, cache)

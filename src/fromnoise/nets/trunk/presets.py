@@ -7,9 +7,11 @@ differ, so that the same function makes a network for a laptop.  What a preset d
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from fromnoise.blocks import AttentionSpec, FeedForwardSpec
-from fromnoise.nets.trunk.settings import Rotary, SinCos, TimeSpec, Trunk
+from fromnoise.blocks import AttentionSpec, FeedForwardSpec, ModulationSpec
+from fromnoise.nets.trunk.attempts import ATTEMPTS
+from fromnoise.nets.trunk.settings import Learned, NoPositions, Rotary, SinCos, TextSpec, TimeSpec, Trunk
 
 PLAIN = AttentionSpec(heads=1, qk_norm="none", bias=True, out_bias=True)
 GELU = FeedForwardSpec(ratio=4.0, activation="gelu_tanh", bias=True)
@@ -18,8 +20,6 @@ SWIGLU = FeedForwardSpec(activation="silu", gated=True)
 
 def heads(spec: AttentionSpec, n: int, **changes) -> AttentionSpec:
     """The same attention with ``n`` heads."""
-    from dataclasses import replace
-
     return replace(spec, heads=n, **changes)
 
 
@@ -43,6 +43,69 @@ def sit(width: int = 1152, heads_: int = 16, depth: int = 28, patch: int = 2, ba
                  time=TimeSpec(pooled="add", scale=1.0, reverse=True), positions=SinCos(base=base), learned_sigma=True)
 
 
+def pixart(width: int = 1152, heads_: int = 16, depth: int = 28, base: int = 64, sized: bool = True) -> Trunk:
+    """PixArt-alpha XL/2 at 1024 (Chen et al. 2023): cross-attention to a text that stays as it is, adaLN-single.
+
+    ``sized``: it is told the size and aspect ratio that were asked for.
+    """
+    return Trunk(width=width, cross=depth, attention=heads(PLAIN, heads_), feed_forward=GELU,
+                 modulation=ModulationSpec(source="table"), head="table", learned_sigma=True,
+                 time=TimeSpec(numbers="size_aspect" if sized else "none"), text=TextSpec(map="mlp"),
+                 positions=SinCos(base=base, scale=max(base / 32, 1.0)))
+
+
+def pixart_sigma(width: int = 1152, heads_: int = 16, depth: int = 28, base: int = 64) -> Trunk:
+    """PixArt-sigma XL/2 (Chen et al. 2024): PixArt-alpha that is told no size."""
+    return pixart(width, heads_, depth, base, sized=False)
+
+
+def sana(width: int = 2240, heads_: int = 70, depth: int = 20, cross_heads: int = 20, guided: bool = False) -> Trunk:
+    """Sana 1.6B (Xie et al. 2024): linear attention, a convolution in the feed-forward and no positions.
+
+    ``guided``: it is told a guidance scale (Sana-Sprint, Chen et al. 2025, which also has norms of queries and keys).
+    """
+    return Trunk(patch=1, width=width, cross=depth, modulation=ModulationSpec(source="table"), head="table",
+                 attention=heads(PLAIN, heads_, kind="linear", bias=False, cross_heads=cross_heads, eps=1e-5,
+                                 qk_norm="rms_across" if guided else "none"),
+                 feed_forward=replace(SWIGLU, ratio=2.5, conv=True, bias=True), positions=NoPositions(),
+                 time=TimeSpec(numbers="guidance" if guided else "none", guidance_scale=0.1),
+                 text=TextSpec(map="mlp", norm_after=True, eps=1e-5))
+
+
+def prx(width: int = 1792, heads_: int = 28, depth: int = 16, patch: int = 2, bottleneck: int = 0,
+        sized: bool = False) -> Trunk:
+    """PRX (Photoroom 2025): the picture asks itself and a text that stays as it is, in one attention.
+
+    ``bottleneck`` and ``sized``: in pixels, patches are large and the network is told the size of x.
+    """
+    return Trunk(patch=patch, bottleneck=bottleneck, width=width, read=depth, attention=AttentionSpec(heads=heads_),
+                 feed_forward=FeedForwardSpec(ratio=3.5, activation="gelu_tanh", gated=True),
+                 time=TimeSpec(numbers="size" if sized else "none"),
+                 positions=Rotary(axes=axes(width, heads_, (32, 32)), words="none"))
+
+
+def uvit(width: int = 512, heads_: int = 8, depth: int = 17, patch: int = 2, places: int = 256,
+         words: int = 77) -> Trunk:
+    """U-ViT-S/2 Deep (Bao et al. 2022): everything is a token, the noise level too, and long skips join the blocks."""
+    return Trunk(patch=patch, width=width, single=depth, long_skips=True, norm_gain=True, norm_eps=1e-5,
+                 attention=heads(PLAIN, heads_, bias=False), feed_forward=replace(GELU, activation="gelu"),
+                 modulation=ModulationSpec(source="none"), time=TimeSpec(network=False, waves=width),
+                 positions=Learned(places=places, words=1 + words), head="plain", head_conv=True)
+
+
+def jit(width: int = 768, heads_: int = 12, depth: int = 12, patch: int = 16, bottleneck: int = 128) -> Trunk:
+    """JiT-B/16 (Li and He 2025): pixels in large patches, and the class as tokens from a third of the depth on.
+
+    It predicts x0, which is the recipe's to say.
+    """
+    return Trunk(patch=patch, bottleneck=bottleneck, patch_bias=False, width=width, single=depth, class_tokens=32,
+                 class_from=depth // 3, norm="rms", norm_gain=True, head_norm="rms",
+                 attention=heads(PLAIN, heads_, qk_norm="rms"),
+                 feed_forward=replace(SWIGLU, ratio=8 / 3, bias=True),
+                 time=TimeSpec(pooled="add", scale=1.0, reverse=True),
+                 positions=Rotary(axes=axes(width, heads_, (1, 1)), words="none", sincos=True))
+
+
 def sd3(width: int = 1536, heads_: int = 24, depth: int = 24, base: int = 64, table: int = 192) -> Trunk:
     """Stable Diffusion 3 medium (Esser et al. 2024): text and picture with their own weights, one attention."""
     return Trunk(width=width, double=depth, text_ends=True, attention=heads(PLAIN, heads_), feed_forward=GELU,
@@ -57,4 +120,5 @@ def flux1(width: int = 3072, heads_: int = 24, double: int = 19, single: int = 3
                  positions=Rotary(axes=axes(width, heads_, (16, 56, 56)), words="zero"))
 
 
-PRESETS: dict[str, Callable[..., Trunk]] = {f.__name__: f for f in (dit, sit, sd3, flux1)}
+PRESETS: dict[str, Callable[..., Trunk]] = {f.__name__: f for f in (
+    dit, sit, pixart, pixart_sigma, sana, prx, uvit, jit, sd3, flux1)} | ATTEMPTS

@@ -36,6 +36,8 @@ class TimeSpec:
     """The noise level is multiplied by this before the sinusoids."""
     shift: Annotated[float, Field(ge=0, le=1)] = 0.0
     """1: the slowest sinusoid has exactly the period 10,000 (the first DDPM code); 0: a little less."""
+    network: bool = True
+    """A small network makes the vector from the sinusoids; without it they are the vector (U-ViT)."""
     reverse: bool = False
     """The network is told 1 - t (models trained with t = 1 for data)."""
     bias: bool = True
@@ -43,8 +45,10 @@ class TimeSpec:
     pooled: Literal["none", "add", "linear", "mlp"] = "none"
     """What becomes of the pooled text or class: nothing, added as it is, by a linear map, or by a small network."""
     numbers: Literal["none", "guidance", "size", "size_aspect"] = "none"
-    """Numbers the network is told: a guidance scale (distilled models), height and width (PRX), or height, width and
-    aspect ratio (PixArt)."""
+    """Numbers the network is told: a guidance scale (distilled models), height and width (PRX; those of x where none
+    are given), or height, width and aspect ratio (PixArt)."""
+    guidance_scale: Annotated[float, Field(gt=0)] = 1000.0
+    """A guidance scale is multiplied by this before the sinusoids (Sana-Sprint: 0.1)."""
 
 
 @spec
@@ -114,6 +118,8 @@ class Rotary:
     """Coordinate of the first word."""
     centred: bool = False
     """Rows and columns count from the middle of the picture."""
+    sincos: bool = False
+    """Fixed sines and cosines of row and column are added to the patches as well (JiT)."""
 
 
 @spec
@@ -160,13 +166,15 @@ class Trunk:
     long_skips: bool = False
     """The first half of the single blocks is joined to the second by long skips (U-ViT)."""
     class_tokens: Number = 0
-    """Copies of the pooled text or class that join the single blocks as tokens (JiT)."""
+    """Copies of the pooled text or class that join the single blocks as tokens, instead of the words (JiT)."""
     class_from: Number = 0
     """The single block from which they are there."""
     norm: Literal["layer", "rms"] = "layer"
     """Norm before every sub-layer."""
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     """Epsilon of the norms."""
+    norm2_eps: Annotated[float, Field(ge=0)] = 0.0
+    """Epsilon of the norm before the feed-forward where it is another (DiT in diffusers: 1e-5); 0: norm_eps."""
     norm_gain: bool = False
     """The norms have a learned gain."""
     sandwich: bool = False
@@ -185,12 +193,14 @@ class Trunk:
     """Who sees whom: everyone; or words the words before them, and a frame what comes before it and itself."""
     head: Literal["shift_scale", "scale", "table", "plain"] = "shift_scale"
     """The noise level's part in the last layer: shift and scale, scale alone, both from a table (PixArt), or none."""
+    head_norm: Literal["layer", "rms"] = "layer"
+    """Norm of the last layer: layer norm, without gain unless the head is plain, or RMS norm with one (JiT)."""
     head_conv: bool = False
     """A last 3x3 convolution over the picture (U-ViT)."""
     head_bias: bool = True
     """Bias of the last map."""
     patch_bias: bool = True
-    """Bias of the first map."""
+    """Bias of the first map of the patches."""
     learned_sigma: bool = False
     """Twice the channels come out; the second half was trained to be a variance and is not used here (DiT)."""
     image_channels: Number = 0
@@ -204,10 +214,9 @@ class Trunk:
         from fromnoise.nets.trunk.net import TrunkNet
 
         self.check()
-        features = self.time.width or self.width
-        if self.time.pooled == "add" and pooled_width not in (None, features):
-            raise UserError(f'net.time.pooled "add" needs a pooled text of {features} features (it has '
-                            f'{pooled_width}): choose "linear" or "mlp".')
+        for wrong, reason in self.misfits(pooled_width):
+            if wrong:
+                raise UserError(f"net: {reason}")
         return TrunkNet(self, channels, text_width, pooled_width)
 
     @property
@@ -226,6 +235,15 @@ class Trunk:
             if wrong:
                 raise UserError(f"net: {reason}")
 
+    def misfits(self, pooled_width: int | None):
+        """(whether it is so, why it cannot be) for a pooled text of ``pooled_width``."""
+        width = self.time.width or self.width
+        yield self.time.pooled == "add" and pooled_width not in (None, width), (
+            f"the pooled text has {pooled_width} features and is added to {width}: set net.time.pooled to \"linear\" "
+            'or "mlp".')
+        yield self.class_tokens and pooled_width is None, (
+            "net.class_tokens are made from a pooled text or class, and there is none.")
+
     def contradictions(self):
         """(whether it is so, why it cannot be)."""
         a, heads, p = self.attention, self.attention.heads, self.positions
@@ -241,7 +259,8 @@ class Trunk:
         yield isinstance(p, Rotary) and not 2 <= len(p.axes) <= 4, "net.positions.axes needs two to four axes."
         yield isinstance(p, Rotary) and p.words == "last" and len(p.axes) < 4, (
             'words can only stand along the last axis (net.positions.words "last") where there is a fourth.')
-        yield isinstance(p, SinCos) and self.width % 4, "sincos positions need a net.width that is a multiple of 4."
+        yield (isinstance(p, SinCos) or (isinstance(p, Rotary) and p.sincos)) and self.width % 4, (
+            "sincos positions need a net.width that is a multiple of 4.")
         yield self.token_shift and self.width % 16, "token shift needs a net.width that is a multiple of 16."
         yield self.read and self.double, "net.read keeps the text as it is and net.double changes it: choose one."
         yield self.cross and (self.read or self.double or self.single), (
@@ -263,7 +282,9 @@ class Trunk:
         yield a.kind == "linear" and isinstance(p, Relative), "linear attention has no logits to add a bias to."
         yield self.feed_forward.conv and not (self.cross or self.read), (
             "net.feed_forward.conv works on pictures without words among their tokens: use net.cross or net.read.")
-        yield self.feed_forward.conv and not self.feed_forward.gated, "net.feed_forward.conv needs gated."
+        f = self.feed_forward
+        yield f.conv and not (f.gated and f.bias and f.activation == "silu"), (
+            "net.feed_forward.conv is built gated, with silu and with biases alone.")
         yield self.mask == "causal" and not self.text.clean, (
             'net.mask "causal" is for text that is told t = 0: set net.text.clean.')
         yield self.mask == "causal" and (self.cross or self.read), 'net.mask "causal" needs net.double or net.single.'
@@ -280,6 +301,9 @@ class Trunk:
         yield self.text.pad_to and not self.single, "net.text.pad_to needs net.single."
         yield self.modulation.source == "none" and self.time.width not in (0, self.width), (
             "the noise level is a token here, and net.time.width must be that of a token.")
+        yield not self.time.network and self.time.waves != (self.time.width or self.width), (
+            f"without its network the noise level needs as many net.time.waves as features, "
+            f"{self.time.width or self.width}.")
         yield self.mask == "causal" and self.text_ends, (
             'net.text_ends leaves no text for a causal cache: set net.mask "full" or net.text_ends off.')
         yield self.learned_sigma and self.head_conv, "net.learned_sigma and net.head_conv do not go together."

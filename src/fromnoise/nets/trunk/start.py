@@ -36,6 +36,8 @@ def reset_parameters(net: TrunkNet) -> None:
     if m.bias:
         for linear in maps:
             open_gates(linear.bias, net.spec.width, 3 if m.shift else 2)  # type: ignore[arg-type]
+    if net.head.conv is not None and net.head.conv.bias is not None:
+        nn.init.zeros_(net.head.conv.bias)
     if net.place_in is not None:  # what a patch is told starts louder than the noise it sees
         with torch.no_grad():
             net.place_in.weight.mul_(6)
