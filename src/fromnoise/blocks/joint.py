@@ -117,8 +117,8 @@ class Heads(nn.Module):
         self.grouped = asks and kv != spec.heads
         self.q = Stack(1, width, width, spec.bias) if self.grouped else None
         self.qkv = Stack(3 if asks and not self.grouped else 2, width, kv * d, spec.bias)
-        self.q_norm = head_norm(width, spec) if asks else None
-        self.k_norm = head_norm(kv * d, spec)
+        self.q_norm = head_norm(width, d, spec) if asks else None
+        self.k_norm = head_norm(kv * d, d, spec)
         self.gate = nn.Linear(width, width, bias=False) if asks and spec.gate else None
         self.out = nn.Linear(width, width, bias=spec.out_bias) if asks else None
 
@@ -144,9 +144,9 @@ class Heads(nn.Module):
         return self.out(y if self.gate is None else y * self.gate(h).sigmoid())
 
 
-def head_norm(width: int, spec: AttentionSpec) -> nn.Module | None:
-    """The norm of queries or keys of all heads together ``width`` wide."""
-    size = width if spec.qk_norm == "rms_across" else width // (spec.heads if width % spec.heads == 0 else 1)
+def head_norm(width: int, dim: int, spec: AttentionSpec) -> nn.Module | None:
+    """The norm of queries or keys of heads of ``dim`` features, ``width`` all together."""
+    size = width if spec.qk_norm == "rms_across" else dim
     if spec.qk_norm == "none":
         return None
     return nn.LayerNorm(size, eps=spec.eps) if spec.qk_norm == "layer" else nn.RMSNorm(size, eps=spec.eps)
@@ -338,8 +338,7 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(spec.width, spec.width)
         self.kv = Stack(2, spec.width, spec.width, True)
         self.out = nn.Linear(spec.width, spec.width)
-        attention = AttentionSpec(heads=heads, qk_norm=spec.attention.qk_norm, eps=spec.attention.eps)
-        self.q_norm, self.k_norm = head_norm(spec.width, attention), head_norm(spec.width, attention)
+        self.q_norm, self.k_norm = (head_norm(spec.width, self.dim, spec.attention) for _ in range(2))
         self.across = spec.attention.qk_norm == "rms_across"
 
     def forward(self, x: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
