@@ -79,7 +79,7 @@ class Around:
 
     mask: bool or bias that broadcasts against ``[B, heads, Nq, Nk]``, or a ``BlockMask``;  grid: frames, rows and
     columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]`` for cross-attention;  mix: lets neighbours
-    meet, ``[B, N, D]`` to the same, before every sub-layer.
+    in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
     """
 
     mask: Any = None
@@ -312,7 +312,9 @@ class JointBlock(nn.Module):
         """Streams ``{name: Tokens}``, in the order of the mask's keys, to their features ``[B, N, D]``."""
         layers = cast(dict[str, StreamLayer], {name: self.layers[name] for name in streams})
         vectors = {name: layers[name].vectors(tokens.clock) for name, tokens in streams.items()}
-        entered = {name: layers[name].enter(tokens, vectors[name][0], around) for name, tokens in streams.items()}
+        arounds = {name: replace(around, mix=None) if name == "text" else around for name in streams}
+        entered = {name: layers[name].enter(tokens, vectors[name][0], arounds[name])
+                   for name, tokens in streams.items()}
         asked = [layers[name].heads.ask(entered[name], tokens.turns) for name, tokens in streams.items()]
         q, k, v = (join([part for part in parts if part is not None]) for parts in zip(*asked, strict=True))
         if around.cache is not None:
@@ -324,7 +326,7 @@ class JointBlock(nn.Module):
         said = self.attend(q, k, v, mask).split([len(streams[name]) for name in asking], dim=1)
         out = {name: tokens.x for name, tokens in streams.items()}
         for name, y in zip(asking, said, strict=True):
-            out[name] = layers[name].leave(streams[name], entered[name], y, vectors[name], around)
+            out[name] = layers[name].leave(streams[name], entered[name], y, vectors[name], arounds[name])
         return out
 
 
