@@ -79,7 +79,7 @@ class Around:
 
     mask: bool or bias that broadcasts against ``[B, heads, Nq, Nk]``, or a ``BlockMask``;  grid: frames, rows and
     columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]`` for cross-attention;  mix: lets neighbours
-    meet, ``[B, N, D]`` to the same, before every sub-layer.
+    in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
     """
 
     mask: Any = None
@@ -117,8 +117,8 @@ class Heads(nn.Module):
         self.grouped = asks and kv != spec.heads
         self.q = Stack(1, width, width, spec.bias) if self.grouped else None
         self.qkv = Stack(3 if asks and not self.grouped else 2, width, kv * d, spec.bias)
-        self.q_norm = head_norm(width, spec) if asks else None
-        self.k_norm = head_norm(kv * d, spec)
+        self.q_norm = head_norm(width, d, spec) if asks else None
+        self.k_norm = head_norm(kv * d, d, spec)
         self.gate = nn.Linear(width, width, bias=False) if asks and spec.gate else None
         self.out = nn.Linear(width, width, bias=spec.out_bias) if asks else None
 
@@ -144,9 +144,9 @@ class Heads(nn.Module):
         return self.out(y if self.gate is None else y * self.gate(h).sigmoid())
 
 
-def head_norm(width: int, spec: AttentionSpec) -> nn.Module | None:
-    """The norm of queries or keys of all heads together ``width`` wide."""
-    size = width if spec.qk_norm == "rms_across" else width // (spec.heads if width % spec.heads == 0 else 1)
+def head_norm(width: int, dim: int, spec: AttentionSpec) -> nn.Module | None:
+    """The norm of queries or keys of heads of ``dim`` features, ``width`` all together."""
+    size = width if spec.qk_norm == "rms_across" else dim
     if spec.qk_norm == "none":
         return None
     return nn.LayerNorm(size, eps=spec.eps) if spec.qk_norm == "layer" else nn.RMSNorm(size, eps=spec.eps)
@@ -313,7 +313,9 @@ class JointBlock(nn.Module):
         """Streams ``{name: Tokens}``, in the order of the mask's keys, to their features ``[B, N, D]``."""
         layers = cast(dict[str, StreamLayer], {name: self.layers[name] for name in streams})
         vectors = {name: layers[name].vectors(tokens.clock) for name, tokens in streams.items()}
-        entered = {name: layers[name].enter(tokens, vectors[name][0], around) for name, tokens in streams.items()}
+        arounds = {name: replace(around, mix=None) if name == "text" else around for name in streams}
+        entered = {name: layers[name].enter(tokens, vectors[name][0], arounds[name])
+                   for name, tokens in streams.items()}
         asked = [layers[name].heads.ask(entered[name], tokens.turns) for name, tokens in streams.items()]
         q, k, v = (join([part for part in parts if part is not None]) for parts in zip(*asked, strict=True))
         if around.cache is not None:
@@ -325,7 +327,7 @@ class JointBlock(nn.Module):
         said = self.attend(q, k, v, mask).split([len(streams[name]) for name in asking], dim=1)
         out = {name: tokens.x for name, tokens in streams.items()}
         for name, y in zip(asking, said, strict=True):
-            out[name] = layers[name].leave(streams[name], entered[name], y, vectors[name], around)
+            out[name] = layers[name].leave(streams[name], entered[name], y, vectors[name], arounds[name])
         return out
 
 
@@ -339,8 +341,7 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(spec.width, spec.width)
         self.kv = Stack(2, spec.width, spec.width, True)
         self.out = nn.Linear(spec.width, spec.width)
-        attention = AttentionSpec(heads=heads, qk_norm=spec.attention.qk_norm, eps=spec.attention.eps)
-        self.q_norm, self.k_norm = head_norm(spec.width, attention), head_norm(spec.width, attention)
+        self.q_norm, self.k_norm = (head_norm(spec.width, self.dim, spec.attention) for _ in range(2))
         self.across = spec.attention.qk_norm == "rms_across"
 
     def forward(self, x: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:

@@ -49,9 +49,12 @@ class Mask:
 class Cache:
     """Keys and values that every attention has already seen, first to last, for tokens that no longer change.
 
-    ``hold``: whether the tokens of the next forward are kept as well.  Attention i of a network asks for its own
-    with ``join(i, k, v)``.  groups: ``[N]``, those of the tokens held;  valid: ``[B, N]``, False for padding;
-    frames, words: how many are held; the next frame stands after them;  text: whether the text is held.
+    The text is kept as soon as it has been seen: it is told t = 0 and sees itself alone, so that it is the same at
+    every noise level.  ``hold``: whether the frames of the next forward are kept as well; a frame is worked on without
+    and then, clean, seen once with it.  Attention i of a network asks for its own with ``join(i, k, v)``.
+
+    groups: ``[N]``, those of the tokens held;  valid: ``[B, N]``, False for padding;  frames, words: how many are held;
+    the next frame stands after them;  keep: how many tokens of this forward are kept.
     """
 
     hold: bool = True
@@ -60,28 +63,38 @@ class Cache:
     valid: Tensor | None = None
     frames: int = 0
     words: int = 0
-    text: bool = False
+    keep: int = 0
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """``[B]``, real words of each sample; None where all are."""
+        return None if self.valid is None else self.valid[:, : self.words].sum(1)
 
     def join(self, index: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``[B, N, heads, d]`` of the past and of now."""
+        now = k.shape[1]
         if index in self.pairs:
             past_k, past_v = self.pairs[index]
             k, v = torch.cat([past_k, k], dim=1), torch.cat([past_v, v], dim=1)
-        if self.hold:
-            self.pairs[index] = (k, v)
+        if self.keep:
+            end = k.shape[1] - now + self.keep
+            self.pairs[index] = (k[:, :end], v[:, :end])
         return k, v
 
     def extend(self, mask: Mask, frames: int, words: int) -> Mask:
-        """The mask over past and present keys; what is kept (``words`` and ``frames``) is past from now on."""
+        """The mask over past and present keys, of which first come ``words`` and then ``frames``."""
         assert mask.groups is not None
+        past = 0 if self.groups is None else len(self.groups)
         groups = mask.groups if self.groups is None else torch.cat([self.groups, mask.groups])
-        valid = mask.keys
-        if self.valid is not None:
-            now = valid if valid is not None else self.valid.new_ones(len(self.valid), len(mask.groups))
-            valid = torch.cat([self.valid, now], dim=1)
-        elif valid is not None and self.groups is not None:
-            valid = torch.cat([valid.new_ones(len(valid), len(self.groups)), valid], dim=1)
-        if self.hold:
-            self.groups, self.valid = groups, valid
-            self.frames, self.words, self.text = self.frames + frames, self.words + words, self.text or words > 0
+        parts = [self.valid, mask.keys]
+        if any(part is not None for part in parts):
+            like = next(part for part in parts if part is not None)
+            parts = [like.new_ones(len(like), n) if part is None else part
+                     for part, n in zip(parts, (past, len(mask.groups)), strict=True)]
+        valid = None if parts[0] is None else torch.cat(parts, dim=1)  # type: ignore[arg-type]
+        self.keep = len(mask.groups) if self.hold else words
+        if self.keep:
+            end = past + self.keep
+            self.groups, self.valid = groups[:end], None if valid is None else valid[:, :end]
+            self.frames, self.words = self.frames + frames * self.hold, self.words + words
         return Mask(valid, mask.queries, groups)

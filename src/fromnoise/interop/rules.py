@@ -6,6 +6,7 @@ forwards they import a state dict, backwards they export one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,15 @@ def split(ours: Sequence[tuple[str, int]], theirs: str, dim: int = 0) -> list[Ru
     return [Rule(names, (theirs,), lambda x: list(x[0].split(sizes, dim)), lambda x: [torch.cat(x, dim)])]
 
 
+def fused(ours: Sequence[tuple[str, tuple[int, ...]]], theirs: str) -> list[Rule]:
+    """One matrix of theirs whose rows are several tensors of ours, ``(name, shape)``, one after another."""
+    names, shapes = zip(*ours, strict=True)
+    rows = [math.prod(shape[:-1]) for shape in shapes]
+    return [Rule(names, (theirs,),
+                 lambda x: [part.reshape(shape) for part, shape in zip(x[0].split(rows), shapes, strict=True)],
+                 lambda x: [torch.cat([part.flatten(0, -2) for part in x])])]
+
+
 def reordered(ours: str, theirs: str, order: Sequence[int], bias: bool = True) -> list[Rule]:
     """A linear map (or table) to several vectors, of which our i-th is their ``order[i]``-th."""
     back = [order.index(i) for i in range(len(order))]
@@ -65,13 +75,16 @@ def shaped(ours: str, theirs: str, shape: Sequence[int], other: Sequence[int]) -
     return [Rule((ours,), (theirs,), lambda x: [x[0].reshape(tuple(shape))], lambda x: [x[0].reshape(tuple(other))])]
 
 
-def patch_rows(ours: str, theirs: str, channels: int, p: int, bias: bool = True) -> list[Rule]:
-    """The last map: our rows are (channel, row, column) of a patch, theirs (row, column, channel)."""
+def patch_rows(ours: str, theirs: str, channels: int, p: int, bias: bool = True, sign: int = 1) -> list[Rule]:
+    """The last map: our rows are (channel, row, column) of a patch, theirs (row, column, channel).
+
+    sign: -1 where theirs predicts data minus noise.
+    """
     def take(x: list[Tensor]) -> list[Tensor]:
-        return [x[0].unflatten(0, (p, p, channels)).movedim(2, 0).flatten(0, 2)]
+        return [sign * x[0].unflatten(0, (p, p, channels)).movedim(2, 0).flatten(0, 2)]
 
     def give(x: list[Tensor]) -> list[Tensor]:
-        return [x[0].unflatten(0, (channels, p, p)).movedim(0, 2).flatten(0, 2)]
+        return [sign * x[0].unflatten(0, (channels, p, p)).movedim(0, 2).flatten(0, 2)]
 
     return [Rule((ours + kind,), (theirs + kind,), take, give) for kind in (".weight", ".bias")[: 1 + bias]]
 

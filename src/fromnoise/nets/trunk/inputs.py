@@ -13,6 +13,7 @@ from fromnoise.blocks.joint import modulated
 from fromnoise.nets.trunk.settings import Relative, Rotary, SinCos, TextSpec, TimeSpec, Trunk
 from fromnoise.types import Condition, UserError
 
+TABLES = 64  # so many sizes and frames are remembered
 PLACE_WAVES = 8  # half-periods of the finest wave that tells patches their place
 
 
@@ -144,6 +145,8 @@ class Places(nn.Module):
                                     lengths=follow, frame=frame, device=device)
         made = (None if p.words == "none" else turns(text, p.axes, p.theta), turns(picture, p.axes, p.theta))
         if follow is None:
+            if len(self.tables) >= TABLES:
+                self.tables.clear()
             self.tables[key] = made
         return made
 
@@ -160,16 +163,19 @@ class Places(nn.Module):
             raise UserError(f"This network has learned {p.words} places for words and cannot take {text.shape[1]}.")
         return text + self.table[: text.shape[1]]
 
-    def bias(self, grid: tuple[int, int, int], words: int) -> Tensor | None:
-        """Learned bias ``[1, heads, N, N]`` over words and patches, or None."""
+    def bias(self, grid: tuple[int, int, int], words: int, past_words: int = 0,
+             past_frames: int = 0) -> Tensor | None:
+        """Learned bias ``[1, heads, N, M]`` of N words and patches over these and those of the past, or None."""
         if not isinstance(self.spec.positions, Relative):
             return None
-        axes = [torch.arange(n, device=self.cross_bias.device) for n in grid]
+        T, h, w = grid
+        now, words = words + T * h * w, words + past_words
+        axes = [torch.arange(n, device=self.cross_bias.device) for n in (past_frames + T, h, w)]
         where = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
         N = words + len(where)
         to_word, to_patch = (b.view(-1, 1, 1) for b in self.cross_bias)
         from_patch = torch.cat([to_patch.expand(-1, N - words, words), self.media_bias(where)], dim=2)
-        return torch.cat([to_word.expand(-1, words, N), from_patch], dim=1)[None]
+        return torch.cat([to_word.expand(-1, words, N), from_patch], dim=1)[None, :, N - now :]
 
 
 class Head(nn.Module):

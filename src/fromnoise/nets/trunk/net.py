@@ -71,7 +71,8 @@ class Stage(nn.Module):
 class TrunkNet(nn.Module):
     """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``.
 
-    perturb disturbs some of the blocks.  With a ``cache`` (causal masks only) x are the frames after those held.
+    perturb disturbs some of the blocks.  With a ``cache`` (causal masks only) x are the frames after those held, and
+    the text is looked at once.
     """
 
     def __init__(self, spec: Trunk, channels: int, text_width: int | None, pooled_width: int | None = None):
@@ -134,17 +135,22 @@ class TrunkNet(nn.Module):
         """All channels that come out, a learned variance among them."""
         if cache is not None and self.spec.mask != "causal":
             raise UserError('Only a causal network can go on from what it has seen: net.mask is "full".')
+        if cache is not None and perturb.layers:
+            raise UserError("A disturbed network would remember wrongly: give it no cache.")
         B, T, _, H, W = x.shape
         grid = (T, H // self.spec.patch, W // self.spec.patch)
         text, mask = self.words(condition, cache)
         if self.spec.time.numbers == "size" and condition.numbers is None:
             condition = replace(condition, numbers=x.new_tensor([[H, W]]).expand(B, 2))
-        features = self.time_in(self.times(t.expand(B, T), text is not None), condition, self.head.out.weight.dtype)
-        if self.spec.modulation.source == "none":  # the noise level is a word
+        told, m = text is not None, self.spec.modulation
+        features = self.time_in(self.times(t.expand(B, -1), told), condition, self.head.out.weight.dtype)
+        clocks = self.clocks(F.silu(features) if m.silu else features, told, grid)
+        if m.source == "none":  # the noise level is a word
             text, mask = add_word(features, text, mask)
-        streams = self.streams(self.patches(x, condition, grid), text, mask, features, grid, cache)
+            clocks = (None, None)
+        streams = self.streams(self.patches(x, condition, grid), text, mask, clocks, grid, cache)
         picture = self.run(*streams, grid, condition, perturb, cache)
-        tokens = self.head(picture[:, : T * grid[1] * grid[2]], self.clocks(features, grid)[1])
+        tokens = self.head(picture[:, : math.prod(grid)], self.clocks(features, told, grid)[1])
         return self.head.picture(unpatchify(tokens, self.spec.patch, (T, self.head.channels, H, W)))
 
     def patches(self, x: Tensor, condition: Condition, grid: Grid) -> Tensor:
@@ -162,33 +168,37 @@ class TrunkNet(nn.Module):
 
     def words(self, condition: Condition, cache: Cache | None) -> tuple[Tensor | None, Tensor | None]:
         """Text tokens ``[B, L, D]`` and which are real ``[B, L]``; none where the cache holds them already."""
-        if self.text_in is None or condition.text is None or (cache is not None and cache.text):
+        if self.text_in is None or condition.text is None or (cache is not None and cache.words):
             return None, None
         return self.text_in(condition.text), condition.mask
 
     def times(self, t: Tensor, told: bool) -> Tensor:
-        """``[B, R]`` times: that of the text where it has its own, then those of the frames, from ``t`` ``[B, T]``."""
+        """``[B, R]`` times: that of the text where it has its own, then those of the frames, ``t`` ``[B, 1 or T]``."""
         if not told or (t.shape[1] == 1 and not self.spec.text.clean):
             return t
         return torch.cat([torch.zeros_like(t[:, :1]) if self.spec.text.clean else t.mean(1, keepdim=True), t], dim=1)
 
-    def clocks(self, features: Tensor, grid: Grid) -> tuple[Clock, Clock]:
-        """The clocks of text and picture, from ``features`` ``[B, R, F]``."""
+    def clocks(self, features: Tensor, told: bool, grid: Grid) -> tuple[Clock, Clock]:
+        """The clocks of text and picture, from ``features`` ``[B, R, F]`` of ``times``."""
         if features.shape[1] == 1:
             return (clock := Clock(features)), clock
-        T, h, w = grid
-        frames = None if T == 1 else torch.arange(T, device=features.device).repeat_interleave(h * w)
-        return Clock(features[:, :1]), Clock(features[:, -T:], frames)
+        text, picture = features[:, :1], features[:, 1:] if told else features
+        return Clock(text), Clock(picture, None if picture.shape[1] == 1 else self.frames(grid, features.device))
 
-    def streams(self, picture: Tensor, text: Tensor | None, mask: Tensor | None, features: Tensor, grid: Grid,
+    @staticmethod
+    def frames(grid: Grid, device: torch.device) -> Tensor:
+        """``[T h w]``, the frame of every patch."""
+        return torch.arange(grid[0], device=device).repeat_interleave(grid[1] * grid[2])
+
+    def streams(self, picture: Tensor, text: Tensor | None, mask: Tensor | None,
+                clocks: tuple[Clock | None, Clock | None], grid: Grid,
                 cache: Cache | None) -> tuple[dict[str, Tokens], Tensor | None]:
         """Tokens with their clocks and places, and which words are real."""
-        told = F.silu(features) if self.spec.modulation.silu else features
-        clocks = (None, None) if self.spec.modulation.source == "none" else self.clocks(told, grid)
-        lengths = None if mask is None else mask.sum(1)
+        held = cache if cache is not None and cache.words else None  # the text, from an earlier forward
+        lengths = held.lengths if held else None if mask is None else mask.sum(1)
         if text is not None and self.spec.text.pad_to:
             text, mask, lengths = pad_text(text, mask, self.pad["text"], self.spec.text.pad_to)
-        words = cache.words if cache is not None and cache.text else 0 if text is None else text.shape[1]
+        words = held.words if held else 0 if text is None else text.shape[1]
         turns = self.places.turns(grid, words, lengths, cache.frames if cache else 0, picture.device)
         streams = {"picture": Tokens(picture, clocks[1], turns[1])}
         if self.spec.text.pad_to:
@@ -209,9 +219,9 @@ class TrunkNet(nn.Module):
                 return streams
             return self.stages[stage](streams, partial(disturbed, around, perturb, streams))
 
-        seen = None if mask is None else mask[:, None, None, :]
-        streams = through("refine_text", streams, replace(around, mask=seen, mix=None))
-        streams = through("refine_picture", streams, around)
+        if "text" in streams:
+            streams = through("refine_text", streams, replace(around, mask=self.words_mask(streams, mask)))
+        streams = through("refine_picture", streams, replace(around, mask=self.frames_mask(streams, grid)))
         if self.class_in is not None:
             first = through("before", {"all": streams["picture"]}, around)["all"]
             told = self.class_in(condition.pooled, len(first.x))
@@ -227,19 +237,35 @@ class TrunkNet(nn.Module):
         joined = Tokens.cat(streams["text"], streams["picture"]) if words else streams["picture"]
         return through("single_stream", {"all": joined}, around)["all"].x[:, words:]
 
+    def words_mask(self, streams: dict[str, Tokens], real: Tensor | None) -> Tensor | None:
+        """Which words see which while the text is by itself."""
+        if self.spec.mask != "causal":
+            return Mask(real).dense()
+        order = torch.arange(len(streams["text"]), device=streams["text"].x.device)
+        return Mask(real, order, order).dense()
+
+    def frames_mask(self, streams: dict[str, Tokens], grid: Grid) -> Tensor | None:
+        """Which patches see which while the picture is by itself: under a causal mask those of their own frame."""
+        if self.spec.mask != "causal" or grid[0] == 1:
+            return None
+        frames = self.frames(grid, streams["picture"].x.device)
+        return (frames[:, None] == frames[None])[None, None]
+
     def mask(self, streams: dict[str, Tokens], real: Tensor | None, grid: Grid, cache: Cache | None):
         """Who sees whom in the joint attention: a bool tensor, a bias, a BlockMask, or None."""
         words, places = len(streams["text"]) if "text" in streams else 0, len(streams["picture"])
         device = streams["picture"].x.device
         mask = Mask(None if real is None or not words else F.pad(real, (0, places), value=True))
+        past = (cache.words, cache.frames) if cache is not None else (0, 0)
         if self.spec.mask == "causal":
-            first = FRAMES + (cache.frames if cache is not None else 0)
-            frames = first + torch.arange(grid[0], device=device).repeat_interleave(grid[1] * grid[2])
+            frames = FRAMES + past[1] + self.frames(grid, device)
             groups = torch.cat([torch.arange(words, device=device), frames])
             mask = Mask(mask.keys, groups, groups)
             if cache is not None:
                 mask = cache.extend(mask, grid[0], words)
-        bias = self.places.bias(grid, words)
+        bias = self.places.bias(grid, words, *past)
+        if bias is not None and mask.groups is not None and bias.shape[-1] != len(mask.groups):
+            raise UserError("Relative positions need frames of one size: those held have another than those that come.")
         if bias is None:
             return mask.blocks() if device.type == "cuda" and mask.groups is not None else mask.dense()
         return bias if (dense := mask.dense()) is None else bias + additive(dense, bias)

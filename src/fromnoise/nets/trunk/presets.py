@@ -120,5 +120,56 @@ def flux1(width: int = 3072, heads_: int = 24, double: int = 19, single: int = 3
                  positions=Rotary(axes=axes(width, heads_, (16, 56, 56)), words="zero"))
 
 
+def flux2(width: int = 6144, heads_: int = 48, double: int = 8, single: int = 48, guided: bool = True) -> Trunk:
+    """Flux.2 dev (Black Forest Labs 2025): Flux.1 without biases, one modulation for all blocks of a kind, SwiGLU."""
+    return Trunk(width=width, double=double, single=single, parallel=True, patch_bias=False, head_bias=False,
+                 attention=AttentionSpec(heads=heads_, qk_norm="rms"), feed_forward=replace(SWIGLU, ratio=3.0),
+                 modulation=ModulationSpec(source="shared", bias=False), text=TextSpec(bias=False),
+                 time=TimeSpec(bias=False, numbers="guidance" if guided else "none"),
+                 positions=Rotary(axes=axes(width, heads_, (32, 32, 32, 32)), theta=2000.0, words="last"))
+
+
+def flux2_klein(width: int = 3072, heads_: int = 24, double: int = 5, single: int = 20) -> Trunk:
+    """Flux.2 klein 4B (Black Forest Labs 2026): Flux.2 without a guidance scale."""
+    return flux2(width, heads_, double, single, guided=False)
+
+
+def qwen_image(width: int = 3072, heads_: int = 24, depth: int = 60) -> Trunk:
+    """Qwen-Image (Wu et al. 2025): double blocks alone; places count from the middle, words beyond its corner."""
+    return Trunk(width=width, double=depth, attention=heads(PLAIN, heads_, qk_norm="rms"), feed_forward=GELU,
+                 text=TextSpec(norm=True),
+                 positions=Rotary(axes=axes(width, heads_, (16, 56, 56)), words="after", centred=True))
+
+
+def qwen_image21(width: int = 4096, heads_: int = 32, depth: int = 32) -> Trunk:
+    """Qwen-Image 2.1 (Qwen team 2026): single blocks with a block-causal mask, and text that is told t = 0."""
+    return Trunk(patch=1, width=width, single=depth, mask="causal", head="scale", patch_bias=False, head_bias=False,
+                 attention=AttentionSpec(heads=heads_, qk_norm="rms"), feed_forward=replace(SWIGLU, ratio=3.0),
+                 modulation=ModulationSpec(source="shared", shift=False, tanh_gate=True, bias=False),
+                 time=TimeSpec(bias=False), text=TextSpec(norm=True, map="mlp", bias=False, clean=True),
+                 positions=Rotary(axes=axes(width, heads_, (16, 56, 56)), words="before", centred=True))
+
+
+def lumina2(width: int = 2304, heads_: int = 24, kv_heads: int = 8, depth: int = 26, refine: int = 2) -> Trunk:
+    """Lumina-Image 2.0 (Qin et al. 2025): refiners, then single blocks with norms before and after, grouped queries."""
+    return Trunk(width=width, refine=refine, single=depth, norm="rms", norm_eps=1e-5, norm_gain=True, sandwich=True,
+                 attention=AttentionSpec(heads=heads_, kv_heads=kv_heads, eps=1e-5), head="scale",
+                 feed_forward=replace(SWIGLU, ratio=4.0, multiple_of=256),
+                 modulation=ModulationSpec(shift=False, tanh_gate=True),
+                 time=TimeSpec(width=min(width, 1024), scale=1.0, reverse=True), text=TextSpec(norm=True, eps=1e-5),
+                 positions=Rotary(axes=axes(width, heads_, (32, 32, 32)), words="first"))
+
+
+def z_image(width: int = 3840, heads_: int = 30, depth: int = 30, refine: int = 2) -> Trunk:
+    """Z-Image (Z-Image team 2025): Lumina 2 with a narrow modulation and learned tokens that fill text and picture."""
+    return Trunk(width=width, refine=refine, single=depth, norm="rms", norm_eps=1e-5, norm_gain=True, sandwich=True,
+                 attention=AttentionSpec(heads=heads_, eps=1e-5), feed_forward=replace(SWIGLU, ratio=8 / 3),
+                 modulation=ModulationSpec(shift=False, tanh_gate=True, silu=False), head="scale",
+                 time=TimeSpec(width=min(width, 256), hidden=1024, reverse=True),
+                 text=TextSpec(norm=True, eps=1e-5, pad_to=32),
+                 positions=Rotary(axes=axes(width, heads_, (32, 48, 48)), theta=256.0, words="first", start=1))
+
+
 PRESETS: dict[str, Callable[..., Trunk]] = {f.__name__: f for f in (
-    dit, sit, pixart, pixart_sigma, sana, prx, uvit, jit, sd3, flux1)} | ATTEMPTS
+    dit, sit, pixart, pixart_sigma, sana, prx, uvit, jit, sd3, flux1, flux2, flux2_klein, qwen_image, qwen_image21,
+    lumina2, z_image)} | ATTEMPTS

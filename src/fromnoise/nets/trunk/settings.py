@@ -306,6 +306,12 @@ class Trunk:
             f"{self.time.width or self.width}.")
         yield self.mask == "causal" and self.text_ends, (
             'net.text_ends leaves no text for a causal cache: set net.mask "full" or net.text_ends off.')
+        yield self.mask == "causal" and self.modulation.source == "none", (
+            'the noise level is a word here, which words would see: net.mask must be "full".')
+        yield self.mask == "causal" and self.alone, "net.alone knows no mask, and frames would see those to come."
+        yield self.mask == "causal" and self.text.pad_to, "net.text.pad_to adds tokens to a picture that no frame owns."
+        yield self.mask == "causal" and self.class_tokens, (
+            "net.class_tokens stand where a causal mask expects words: choose one.")
         yield self.learned_sigma and self.head_conv, "net.learned_sigma and net.head_conv do not go together."
 
 
