@@ -157,7 +157,7 @@ def test_sampling_is_told_its_seed_and_progress_is_told():
     report = evaluate(sample, Shapes(), count=4, seed=9, progress=said.append)
     assert seeds == [9]
     assert report.settings == {"seed": 9}
-    assert said == ["sampling 4 pictures", "measuring"]
+    assert said == ["sampling 4 pictures", "measuring", "comparing distributions"]
 
 
 def test_each_fault_is_flagged_by_its_measure(judge):
