@@ -215,7 +215,7 @@ def test_a_panel_flags_what_is_planted_and_nothing_else(mixture):
     assert panel(shrunk, real, null_repeats=5, **know)["NLL difference"].z > 5
 
 
-NOTICED = {"one mode of 16 dropped": "mode frequencies", "5 % reweighted": "mode frequencies",
+NOTICED = {"one mode of 16 dropped": "mode frequencies", "5 % reweighted": "mode counts",
            "500 samples remembered": "Frechet", "shifted by 5 %": "Frechet"}  # NLL difference notices the rest
 
 
