@@ -116,11 +116,12 @@ class ClassJudge:
         return everything(self.test, count)[0]
 
     def features(self) -> Features:
-        """Of another classifier, fitted on the training pictures: held-out ones must be as new to it as generated ones.
+        """Of another classifier, fitted on training pictures: held-out ones must be as new to it as generated ones.
 
         The one that judges captions may have been fitted on the held-out pictures.
         """
-        return lambda images, net=self.fitted("train", 200): net.look(images)[0]
+        net = self.fitted("train", 200)
+        return lambda images: net.look(images)[0]
 
     def labels(self, captions: list[str]) -> Tensor:
         return torch.tensor([self.data.label(caption) for caption in captions])
