@@ -354,7 +354,7 @@ def test_mode_counts_are_pearsons_statistic():
 
 
 def test_a_row_knows_its_chance_and_the_panel_that_many_rows_are_many_chances():
-    """Students's t: with 5 repeats |z| = 2.776 has 5 %; Bonferroni: times the rows."""
+    """Student's t: with 5 repeats |z| = 2.776 has 5 %; Bonferroni: times the rows."""
     from fromnoise.evaluate.panel import PanelRow, chance
 
     assert chance(2.776, 5) == pytest.approx(0.05, rel=1e-3)
