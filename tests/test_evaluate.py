@@ -157,7 +157,7 @@ def test_sampling_is_told_its_seed_and_progress_is_told():
     report = evaluate(sample, Shapes(), count=4, seed=9, progress=said.append)
     assert seeds == [9]
     assert report.settings == {"seed": 9}
-    assert said == ["sampling 4 pictures", "measuring"]
+    assert said == ["sampling 4 pictures", "measuring", "comparing distributions"]
 
 
 def test_each_fault_is_flagged_by_its_measure(judge):
@@ -303,3 +303,25 @@ def test_report_round_trip_and_bad_counts():
     assert str(report.table().caption).startswith("4 samples.")
     with pytest.raises(UserError):
         evaluate(lambda p, s: torch.zeros(1), Shapes(), count=1)
+
+
+@pytest.mark.parametrize("data", [Digits(), Shapes()])
+def test_an_evaluation_holds_the_panel_against_held_out_pictures(data):
+    """Real pictures are not told apart, grey ones are, and the report comes back from JSON as it was."""
+    source = data.open("test")
+    count = 100
+    pictures = source.batch(range(5000, 5000 + count) if data.kind == "shapes" else range(0, 2 * count, 2),
+                            range(count)).media
+    fine = evaluate(lambda prompts, seed: pictures[: len(prompts)], data, count=count)
+    assert fine.panel is not None
+    assert {row.space for row in fine.panel.rows} == {"features"}
+    grey = evaluate(lambda prompts, seed: pictures[: len(prompts)] * 0.2, data, count=count)
+    assert grey.panel is not None
+    assert grey.panel.differs
+    assert grey["measures far from real"] == len(grey.panel.flagged) > 0
+    assert len(fine.panel.flagged) < len(grey.panel.flagged)
+    assert Report.from_dict(json.loads(json.dumps(grey.to_dict()))) == grey
+    old = {name: value for name, value in grey.to_dict().items() if name != "panel"}  # an evaluation of before
+    assert Report.from_dict(old).panel is None
+    few = evaluate(lambda prompts, seed: pictures[: len(prompts)], data, count=10)
+    assert few.panel is None

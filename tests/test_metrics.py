@@ -215,7 +215,7 @@ def test_a_panel_flags_what_is_planted_and_nothing_else(mixture):
     assert panel(shrunk, real, null_repeats=5, **know)["NLL difference"].z > 5
 
 
-NOTICED = {"one mode of 16 dropped": "mode frequencies", "5 % reweighted": "mode frequencies",
+NOTICED = {"one mode of 16 dropped": "mode frequencies", "5 % reweighted": "mode counts",
            "500 samples remembered": "Frechet", "shifted by 5 %": "Frechet"}  # NLL difference notices the rest
 
 
@@ -338,3 +338,59 @@ def test_real_points_that_were_trained_on_are_refused():
     real = torch.randn(60, 2)
     with pytest.raises(UserError, match="held out"):
         panel(torch.randn(30, 2), real, train=real)
+
+
+# ---- the verdict ------------------------------------------------------------------------------------
+
+
+def test_mode_counts_are_pearsons_statistic():
+    from scipy.stats import chi2_contingency
+
+    random = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(5, (n,), generator=random) for n in (300, 700))
+    found = METRICS["mode counts"](Points(torch.zeros(300, 1), mode=a), Points(torch.zeros(700, 1), mode=b))
+    counts = [torch.bincount(x, minlength=5).numpy() for x in (a, b)]
+    assert found == pytest.approx(chi2_contingency(counts, correction=False).statistic)
+
+
+def test_a_row_knows_its_chance_and_the_panel_that_many_rows_are_many_chances():
+    """Student's t: with 5 repeats |z| = 2.776 has 5 %; Bonferroni: times the rows."""
+    from fromnoise.evaluate.panel import PanelRow, chance
+
+    assert chance(2.776, 5) == pytest.approx(0.05, rel=1e-3)
+    assert chance(-2.776, 5) == chance(2.776, 5)
+    assert chance(5.0, 8) > 20 * chance(5.0, 64)
+
+    def of(*ps):
+        return Panel([PanelRow("KID", "raw", 1.0, 0.0, 1.0, 3.0, p, "lower") for p in ps], 50, 50, 8)
+
+    assert of(0.02, 0.5, 0.9).p == pytest.approx(0.06)
+    assert not of(0.02, 0.5, 0.9).differs
+    assert "Not told apart" in of(0.02, 0.5, 0.9).verdict
+    assert of(0.01, 0.5, 0.9).differs
+    assert "most by KID, raw" in of(0.01, 0.5, 0.9).verdict
+    assert of(0.5, 0.9).p == 1
+
+
+def test_the_verdict_accuses_few_true_points_and_all_shrunk_ones():
+    mixture = anisotropic(16, modes=4)
+
+    def verdict(i, made):
+        return panel(made, drawn(mixture, 600, 2 * i + 1), log_prob=mixture.log_prob, seed=i,
+                     metrics=["energy distance", "Frechet", "coverage", "NLL difference"]).differs
+
+    true = [verdict(i, drawn(mixture, 200, 2 * i)) for i in range(20)]
+    shrunk = [verdict(i, mixture.means[mixture.mode(x)] * 0.3 + x * 0.7)
+              for i, x in ((i, drawn(mixture, 200, 2 * i)) for i in range(3))]
+    assert sum(true) <= 3
+    assert all(shrunk)
+
+
+def test_only_the_spaces_that_are_asked_for():
+    real, made = torch.randn(60, 2), torch.randn(30, 2)
+    found = panel(made, real, null_repeats=2, metrics=["KID"], spaces=["whitened"])
+    assert [row.name for row in found.rows] == ["KID, whitened"]
+    with pytest.raises(UserError, match="no space 'pixels'"):
+        panel(made, real, spaces=["pixels"])
+    with pytest.raises(UserError, match="without features"):
+        panel(made, real, spaces=["features"])

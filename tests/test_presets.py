@@ -28,7 +28,7 @@ IMPOSSIBLE = [
     ({"single": 2, "long_skips": True}, "at least three"),
     ({"single": 2, "attention": AttentionSpec(kind="linear")}, "use net.cross"),
     ({"single": 2, "feed_forward": FeedForwardSpec(conv=True, gated=True)}, "without words among their tokens"),
-    ({"cross": 2, "feed_forward": FeedForwardSpec(conv=True)}, "needs gated"),
+    ({"cross": 2, "feed_forward": FeedForwardSpec(conv=True)}, "built gated"),
     ({"single": 2, "mask": "causal"}, "net.text.clean"),
     ({"single": 2, "modulation": ModulationSpec(source="none")}, 'net.head to "plain"'),
     ({"single": 2, "head": "table"}, 'net.modulation.source "table"'),

@@ -37,6 +37,9 @@ def main(argv: list[str]) -> int:
     from fromnoise.workflow import evaluate_run
 
     report = evaluate_run(Path(args.run), args.samples, args.guidance, args.seed, args.device)
-    Console().print(report.table())
+    console = Console()
+    console.print(report.table())
+    if report.panel is not None:
+        console.print(report.panel.table())
     print(Path(args.run) / "index.html")
     return 0

@@ -103,6 +103,20 @@ def mode_total_variation(a: Tensor, b: Tensor) -> float:
     return float((p - q).abs().sum() / 2)
 
 
+def mode_chi_squared(a: Tensor, b: Tensor) -> float:
+    """Pearson's two-sample statistic of the modes ``[n]`` and ``[m]`` (integers from 0) of the samples.
+
+        sum over modes (sqrt(m / n) A - sqrt(n / m) B)^2 / (A + B),    A and B counts
+
+    Between samples of one distribution it is about chi-squared, with one degree of freedom less than modes.  A square
+    sees a little everywhere sooner than the absolute value of total variation does.
+    """
+    count = int(max(a.max(), b.max())) + 1
+    A, B = (torch.bincount(x, minlength=count).double() for x in (a, b))
+    ratio = (len(b) / len(a)) ** 0.5
+    return float(((ratio * A - B / ratio).square() / (A + B).clamp(min=1)).sum())
+
+
 def whitening(real: Tensor) -> Callable[[Tensor], Tensor]:
     """The map after which ``real`` ``[n, D]`` has mean 0 and covariance 1.
 

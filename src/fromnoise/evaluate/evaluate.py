@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fromnoise.evaluate.judges import judge_of
-from fromnoise.evaluate.report import Report
+from fromnoise.evaluate.judges import Judge, judge_of
+from fromnoise.evaluate.panel import FEWEST, Panel, panel
+from fromnoise.evaluate.report import Report, Row
 from fromnoise.types import UserError
 
 Sample = Callable[[list[str], int], Tensor]
@@ -38,6 +39,24 @@ def evaluate(sample: Sample, data: Any, *, count: int, seed: int = 0,
         raise UserError(f"{broken} of {len(media)} samples hold NaN or infinity, so they cannot be measured: the "
                         "model is damaged or its training diverged.")
     tell("measuring")
-    rows = judge.rows(media.clamp(-1, 1), prompts)
+    media = media.clamp(-1, 1)
+    rows = judge.rows(media, prompts)
+    tell("comparing distributions")
+    found = distribution(media[:, 0], judge, seed)
     note = " ".join([judge.note, *judge.remarks(len(prompts))])
-    return Report(rows, len(prompts), note, {"seed": seed})
+    return Report(rows if found is None else [*rows, summary(found)], len(prompts), note, {"seed": seed}, found)
+
+
+def distribution(images: Tensor, judge: Judge, seed: int = 0) -> Panel | None:
+    """The panel of ``images`` ``[n, C, H, W]`` against held-out real ones in the judge's features; None for too few."""
+    real = judge.held_out(2 * len(images))
+    if len(images) < FEWEST or len(real) < 2 * FEWEST:
+        return None
+    return panel(images, real, features=judge.features(), spaces=["features"], seed=seed)
+
+
+def summary(found: Panel) -> Row:
+    """The panel as one row."""
+    note = (f"of {len(found.rows)} measures of the distribution, {found.size} pictures against {found.reference} held "
+            f"out. {found.verdict}")
+    return Row("measures far from real", len(found.flagged), 0, "d", "lower", note)

@@ -5,6 +5,7 @@ A judge says which prompts to sample, and turns the pictures into rows, each bes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ DRAWS = 64  # choices of real pictures a floor is the mean of: one alone is off 
 LOOK = 32  # side in pixels at which pictures of a folder are compared one by one
 
 
+Features = Callable[[Tensor], Tensor]  # images [n, C, H, W] to [n, F]
 Labelled = tuple[Tensor, Tensor]  # features [n, D] and labels [n, heads]
 
 
@@ -39,6 +41,14 @@ class Judge(Protocol):
 
     def remarks(self, count: int) -> list[str]:
         """What could not be measured with ``count`` pictures, and why, in sentences."""
+        ...
+
+    def held_out(self, count: int) -> Tensor:
+        """At most ``count`` real pictures ``[m, C, H, W]`` that the model was not trained on; none where none are."""
+        ...
+
+    def features(self) -> Features:
+        """What ``held_out`` and generated pictures are compared by.  It was not fitted on either of them."""
         ...
 
 
@@ -73,6 +83,13 @@ class OracleJudge:
         return [Row(name, found[key], truth[key], ".1%", "lower" if key == "unclear" else "higher")
                 for key, name in names.items()]
 
+    def held_out(self, count: int) -> Tensor:
+        """True renders of further held-out captions."""
+        return self.source.batch(range(count, 2 * count), range(count)).media[:, 0]
+
+    def features(self) -> Features:
+        return RandomFeatures(self.source.spec.channels).look
+
 
 class ClassJudge:
     """A classifier fitted on real pictures that the model was never trained on."""
@@ -87,9 +104,24 @@ class ClassJudge:
 
     @cached_property
     def classifier(self):
-        images, text = everything(self.data.open("judge"), COMPARED)
+        return self.fitted("judge", 400 if len(self.data.classes) == 1 else 600)
+
+    def fitted(self, split: str, steps: int):
+        """A classifier of one split."""
+        images, text = everything(self.data.open(split), COMPARED)
         classes = [len(c) for c in self.data.classes.values()]
-        return fit_classifier(images, self.labels(text), classes, steps=400 if len(classes) == 1 else 600)
+        return fit_classifier(images, self.labels(text), classes, steps)
+
+    def held_out(self, count: int) -> Tensor:
+        return everything(self.test, count)[0]
+
+    def features(self) -> Features:
+        """Of another classifier, fitted on training pictures: held-out ones must be as new to it as generated ones.
+
+        The one that judges captions may have been fitted on the held-out pictures.
+        """
+        net = self.fitted("train", 200)
+        return lambda images: net.look(images)[0]
 
     def labels(self, captions: list[str]) -> Tensor:
         return torch.tensor([self.data.label(caption) for caption in captions])
@@ -193,6 +225,13 @@ class PictureJudge:
             rows = [*self.distances(images, train, test), *self.copying(images, train, test)]
         note = "mean distance between two pictures, per pixel"
         return [*rows, Row("diversity", diversity(images), diversity(train), ".3f", "near", note)]
+
+    def held_out(self, count: int) -> Tensor:
+        size = (self.data.height, self.data.width)
+        return everything(self.test, count, size=size)[0] if self.apart else torch.empty(0)
+
+    def features(self) -> Features:
+        return RandomFeatures(self.data.channels).look
 
     def distances(self, images: Tensor, train: Tensor, test: Tensor) -> list[Row]:
         n = min(len(test), len(train), len(images))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fromnoise.evaluate.panel import Panel
+
 
 @dataclass(frozen=True)
 class Row:
@@ -31,13 +33,15 @@ class Row:
 class Report:
     """All rows of an evaluation, and how they were measured.
 
-    settings: how the pictures were made (solver, steps, guidance, shift, seed), as far as it is known.
+    settings: how the pictures were made (solver, steps, guidance, shift, seed), as far as it is known;  panel: every
+    metric of the distribution beside its null, where there were enough pictures.
     """
 
     rows: list[Row]
     samples: int
     note: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    panel: Panel | None = None
 
     def __getitem__(self, name: str) -> float:
         return next(row.value for row in self.rows if row.name == name)
@@ -64,7 +68,8 @@ class Report:
         rows = [Row(**row) for row in data["rows"]]
         for row in rows:
             row.words()
-        return Report(rows, int(data["samples"]), str(data["note"]), dict(data["settings"]))
+        panel = Panel.from_dict(data["panel"]) if data.get("panel") else None
+        return Report(rows, int(data["samples"]), str(data["note"]), dict(data["settings"]), panel)
 
     def table(self):
         """A ``rich`` table for the terminal."""
