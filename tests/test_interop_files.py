@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fromnoise.interop.assemble import assemble
-from fromnoise.interop.autoencoder import load_kl
+from fromnoise.interop.autoencoder import load_latents
 from fromnoise.interop.files import download, open_component, open_pipeline
 from fromnoise.types import UserError
 
@@ -84,7 +84,7 @@ def test_weights_are_mapped_and_not_copied(tmp_path):
     autoencoder().save_pretrained(tmp_path)
     state = torch.get_rng_state()
     part = open_component(tmp_path)
-    module = load_kl(part)
+    module = load_latents(part)
     assert torch.equal(torch.get_rng_state(), state)
     tensors = part.weights()
     taken = assemble(lambda: nn.Conv2d(3, 8, 3), {k: tensors[f"encoder.conv_in.{k}"] for k in ("weight", "bias")}, "")
@@ -177,7 +177,7 @@ FAULTS = {
 def test_a_wrong_folder_is_explained(folder, words):
     FAULTS[words][0](folder)
     with pytest.raises(UserError, match=words) as error:
-        load_kl(open_pipeline(folder).part("vqvae"))
+        load_latents(open_pipeline(folder).part("vqvae"))
     assert "\n" not in str(error.value)
 
 

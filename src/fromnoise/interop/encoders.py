@@ -22,7 +22,7 @@ PIPELINES = {  # classes of diffusers, and whose rule they follow
     "ZImagePipeline": "z_image", "QwenImagePipeline": "qwen_image", "PixArtAlphaPipeline": "pixart_alpha",
     "PixArtSigmaPipeline": "pixart_sigma", "SanaPipeline": "sana",
 }
-INSTALL = "pip install 'fromnoise[features]'"
+INSTALL = "pip install 'fromnoise[diffusers]'"
 
 
 def text_of(pipeline: Pipeline) -> Frozen:
