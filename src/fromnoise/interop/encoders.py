@@ -14,6 +14,7 @@ from fromnoise.interop.assemble import count
 from fromnoise.interop.files import Component, Pipeline
 from fromnoise.text.families import FAMILIES
 from fromnoise.text.frozen import Frozen, FrozenEncoder
+from fromnoise.text.labels import Labels
 from fromnoise.types import UserError
 
 PIPELINES = {  # classes of diffusers, and whose rule they follow
@@ -41,6 +42,12 @@ def text_of(pipeline: Pipeline) -> Frozen:
         towers = (dataclasses.replace(towers[0], attend_padding=False),)
     zeros = pipeline.kind == "StableDiffusionXLPipeline" and pipeline.settings.get("force_zeros_for_empty_prompt", True)
     return dataclasses.replace(spec, towers=towers, empty="zeros" if zeros else "encoded")
+
+
+def labels_of(pipeline: Pipeline, classes: int, width: int) -> Labels:
+    """The classes of a pipeline that has no text (DiT), by the names its folder gives them, else by their numbers."""
+    names = pipeline.settings.get("id2label") or {}
+    return Labels(names=tuple(str(names.get(str(i), i)) for i in range(classes)), width=width)
 
 
 def load_text(pipeline: Pipeline, variant: str | None = None, dtype: torch.dtype | None = None) -> FrozenEncoder:
