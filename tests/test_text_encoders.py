@@ -257,6 +257,29 @@ def test_a_folder_gives_its_encoders(tmp_path):
         load_text(pipeline)
 
 
+def test_sd3_without_t5(tmp_path):
+    """What its network reads in the place of T5 are zeros."""
+    parts = [clip(8, 1, projected=True), clip(12, 2, projected=True)]
+    net = diffusers.SD3Transformer2DModel(sample_size=8, in_channels=4, num_layers=1, attention_head_dim=8,
+                                          num_attention_heads=2, joint_attention_dim=24, caption_projection_dim=16,
+                                          pooled_projection_dim=24, out_channels=4)
+    theirs = diffusers.StableDiffusion3Pipeline(
+        transformer=net, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), vae=None, text_encoder=parts[0][0],
+        tokenizer=parts[0][1], text_encoder_2=parts[1][0], tokenizer_2=parts[1][1], text_encoder_3=None,
+        tokenizer_3=None)
+    theirs.save_pretrained(tmp_path)
+    want, _, pooled, _ = theirs.encode_prompt(PROMPTS, None, None, device="cpu", do_classifier_free_guidance=False)
+    got = load_text(open_pipeline(tmp_path)).encode(PROMPTS)
+    equal(got.text, want)
+    equal(got.pooled, pooled)
+    assert got.text.shape == (3, 20 + 256, 24)
+    index = (tmp_path / "model_index.json").read_text()
+    (tmp_path / "model_index.json").write_text(index.replace("text_encoder_2", "other"))
+    (tmp_path / "text_encoder_2").rename(tmp_path / "other")
+    with pytest.raises(UserError, match="lacks one of the CLIPs"):
+        load_text(open_pipeline(tmp_path))
+
+
 def test_a_wrong_encoder_is_explained(tmp_path):
     def pipeline(kind="StableDiffusionPipeline", **parts):
         return Pipeline(tmp_path, kind, parts)

@@ -13,7 +13,7 @@ from torch import nn
 from fromnoise.interop.assemble import count
 from fromnoise.interop.files import Component, Pipeline
 from fromnoise.text.families import FAMILIES
-from fromnoise.text.frozen import Frozen, FrozenEncoder
+from fromnoise.text.frozen import Frozen, FrozenEncoder, Tower
 from fromnoise.text.labels import Labels
 from fromnoise.types import UserError
 
@@ -40,8 +40,19 @@ def text_of(pipeline: Pipeline) -> Frozen:
         raise UserError(f"{pipeline.folder} was saved without its text encoders ({spec.towers[0].model}).")
     if pipeline.kind == "StableDiffusionPipeline" and pipeline.part("text_encoder").config.get("use_attention_mask"):
         towers = (dataclasses.replace(towers[0], attend_padding=False),)
+    if pipeline.kind == "StableDiffusion3Pipeline" and len(towers) < len(spec.towers):
+        return dataclasses.replace(spec, towers=towers, zeros=_place_of_t5(pipeline, towers))
+    towers = (dataclasses.replace(towers[0], beside=False), *towers[1:])  # the first that is there
     zeros = pipeline.kind == "StableDiffusionXLPipeline" and pipeline.settings.get("force_zeros_for_empty_prompt", True)
     return dataclasses.replace(spec, towers=towers, empty="zeros" if zeros else "encoded")
+
+
+def _place_of_t5(pipeline: Pipeline, towers: tuple[Tower, ...]) -> tuple[int, int]:
+    """(tokens, features) of the zeros that SD3's network reads without T5.  UserError where it lacks a CLIP."""
+    *clips, t5 = FAMILIES["sd3"].towers
+    if towers != tuple(clips):
+        raise UserError(f"{pipeline.folder} lacks one of the CLIPs that SD3's network reads.")
+    return t5.max_length or 0, int(pipeline.part("transformer").config["joint_attention_dim"])
 
 
 def labels_of(pipeline: Pipeline, classes: int, width: int) -> Labels:

@@ -58,8 +58,8 @@ def scheduler_of(path: GaussianPath, prediction: Prediction) -> tuple[str, dict[
             "prediction_type": names[prediction], "rescale_betas_zero_snr": isinstance(inner, ZeroTerminal),
             "timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0}
     raise UserError(f"diffusers has no scheduler for the path {type(path).__name__.lower()} with a network that "
-                    f"predicts {prediction}: it has them for the flow path with velocity, and for tables of levels with eps, v "
-                    "or x0.")
+                    f"predicts {prediction}: it has them for the flow path with velocity, and for tables of levels "
+                    "with eps, v or x0.")
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
