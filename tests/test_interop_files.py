@@ -48,6 +48,8 @@ def test_a_pipeline_is_read(folder):
     assert pipeline.part("scheduler").config["num_train_timesteps"] == 1000
     weights = pipeline.part("vqvae").weights()
     assert weights.keys() == autoencoder().state_dict().keys()
+    edit(folder / "model_index.json", lambda d: d.update(safety_checker=["transformers", "X"]))
+    assert open_pipeline(folder).part("vqvae").weights()  # a part that is not asked for may be missing
     with pytest.raises(UserError, match="names no text_encoder: it has scheduler, unet, vqvae"):
         pipeline.part("text_encoder")
 
@@ -151,8 +153,9 @@ FAULTS = {
     "no \"_class_name\"": (lambda f: edit(f / "model_index.json", lambda d: d.pop("_class_name")),),
     "not valid JSON": (lambda f: (f / "model_index.json").write_text("{"),),
     "must hold a JSON object, and it holds list": (lambda f: (f / "vqvae" / "config.json").write_text("[]"),),
-    "no folder .*absent: the folder is incomplete":
-        (lambda f: edit(f / "model_index.json", lambda d: d.update(absent=["diffusers", "X"])),),
+    "names the part vqvae, but there is no folder .*vqvae: the pipeline is incomplete":
+        (lambda f: (f / "vqvae").rename(f / "other"),),
+    "There is no file .*vqvae/config.json": (drop("vqvae/config.json"),),
     "names \"../vqvae\", which is not a plain file name":
         (lambda f: edit(f / "model_index.json", lambda d: d.update({"../vqvae": ["diffusers", "X"]})),),
     "diffusion_pytorch_model.bin, a pickle.*save_pretrained": (pickled,),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_encoders import LM, clip, gemma, qwen3, qwen_tokenizer, qwen_vl, randomised, t5
 
-from fromnoise.interop.encoders import load_text, text_of
+from fromnoise.interop.encoders import load_text, load_tokenizer, text_of
 from fromnoise.interop.files import Component, Pipeline, open_pipeline
 from fromnoise.text import FAMILIES, Frozen, Tower
 from fromnoise.text.hidden import hidden_states
@@ -288,6 +288,7 @@ def test_a_wrong_encoder_is_explained(tmp_path):
         text_of(pipeline("WanPipeline"))
     with pytest.raises(UserError, match="saved without its text encoders"):
         text_of(pipeline())
+    (tmp_path / "config.json").write_text("{}")
     for library, kind in (("os", "system"), ("transformers", "pipeline"), ("transformers", "CLIPTokenizer")):
         part = Component("text_encoder", library, kind, tmp_path)
         with pytest.raises(UserError, match="is not a model of transformers: it is not opened"):
@@ -306,6 +307,14 @@ def test_a_wrong_encoder_is_explained(tmp_path):
     save_file({k: v for k, v in tensors.items() if k != lost}, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"1 tensor is missing, the first .*final_layer_norm"):
         load_text(pipeline(text_encoder=part, tokenizer=nothing))
+
+
+def test_code_in_a_folder_is_not_run(tmp_path):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}')
+    with pytest.raises(UserError, match="cannot be opened as CLIPTokenizer"):
+        load_tokenizer(Component("tokenizer", "transformers", "CLIPTokenizer", tmp_path))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_as_many_models_as_towers():

@@ -23,6 +23,7 @@ PIPELINES = {  # classes of diffusers, and whose rule they follow
     "ZImagePipeline": "z_image", "QwenImagePipeline": "qwen_image", "PixArtAlphaPipeline": "pixart_alpha",
     "PixArtSigmaPipeline": "pixart_sigma", "SanaPipeline": "sana",
 }
+SAFE: dict[str, Any] = {"trust_remote_code": False}  # no code of a folder is run, and nobody is asked whether
 INSTALL = "pip install 'fromnoise[diffusers]'"
 
 
@@ -75,7 +76,7 @@ def load_encoder(part: Component, variant: str | None = None, dtype: torch.dtype
     part.files(variant)  # no shard is missing, and none lies elsewhere
     with _explained(part):
         model, report = cls.from_pretrained(part.folder, use_safetensors=True, local_files_only=True, variant=chosen,
-                                            dtype=dtype or "auto", output_loading_info=True)
+                                            dtype=dtype or "auto", output_loading_info=True, **SAFE)
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(f"{part.folder} does not fit its config: {count(missing)} missing, the first "
@@ -87,7 +88,7 @@ def load_tokenizer(part: Component) -> Any:
     """A tokenizer of transformers.  UserError where it cannot be opened."""
     transformers = _transformers()
     with _explained(part):
-        return transformers.AutoTokenizer.from_pretrained(part.folder, local_files_only=True)
+        return transformers.AutoTokenizer.from_pretrained(part.folder, local_files_only=True, **SAFE)
 
 
 def _class_of(part: Component) -> Any:
