@@ -1,13 +1,15 @@
 """Our KL autoencoder against diffusers', with every parameter random."""
 
 import re
+import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from fromnoise.interop.autoencoder import from_diffusers, kl_spec, load_kl, to_diffusers
+from fromnoise.interop.autoencoder import from_diffusers, kl_spec, load_latents, to_diffusers
 from fromnoise.interop.files import open_component
-from fromnoise.latents import KL
+from fromnoise.latents import KL, Foreign
 from fromnoise.types import UserError
 
 diffusers = pytest.importorskip("diffusers")
@@ -100,7 +102,7 @@ def test_the_autoencoder_of_flux_2_equals_diffusers(dtype):
 def test_what_is_exported_opens_in_diffusers_and_comes_back(family, tmp_path):
     _, first = pair("AutoencoderKL", SHAPES | FAMILIES[family], torch.float32)
     first.save_pretrained(tmp_path)
-    ours = load_kl(open_component(tmp_path))
+    ours = load_latents(open_component(tmp_path))
     kind, config, tensors = to_diffusers(ours)
     again = getattr(diffusers, kind)(**config)
     again.load_state_dict(tensors)
@@ -157,3 +159,59 @@ def test_what_has_no_counterpart_is_said(change, words):
 def test_a_picture_of_another_size_is_refused():
     with pytest.raises(ValueError, match="multiple of 4"):
         KL(widths=(4, 4, 4), groups=2).build(3).encode(torch.zeros(1, 1, 3, 10, 8))
+
+
+# ---- those that diffusers runs -----------------------------------------------------------------------------
+
+QWEN = {"base_dim": 8, "z_dim": 4, "dim_mult": [1, 2, 2], "num_res_blocks": 1, "temperal_downsample": [False, True],
+        "latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [1.5, 2.0, 0.5, 1.0]}
+DEEP = {"latent_channels": 8, "attention_head_dim": 8, "encoder_block_types": "ResBlock",
+        "decoder_block_types": "ResBlock", "encoder_block_out_channels": (8, 8, 16),
+        "decoder_block_out_channels": (8, 8, 16), "encoder_layers_per_block": (1, 1, 1),
+        "decoder_layers_per_block": (1, 1, 1), "encoder_qkv_multiscales": ((), (), ()),
+        "decoder_qkv_multiscales": ((), (), ()), "upsample_block_type": "interpolate", "scaling_factor": 0.41407}
+FOREIGN = {  # (class, config, channels, factor)
+    "AutoencoderDC": (DEEP, 8, 4),
+    "VQModel": (SHAPES | {"latent_channels": 3, "num_vq_embeddings": 16, "vq_embed_dim": 5}, 5, 4),
+    "AutoencoderKLQwenImage": (QWEN, 4, 4),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_an_autoencoder_of_diffusers_keeps_our_contract(kind, tmp_path):
+    config, channels, factor = FOREIGN[kind]
+    theirs = randomised(getattr(diffusers, kind)(**config))
+    theirs.save_pretrained(tmp_path)
+    ours = load_latents(open_component(tmp_path))
+    assert (ours.channels, ours.factor) == (channels, factor)
+    media = torch.randn(2, 2, 3, 12, 20, generator=torch.Generator().manual_seed(1))
+    latents = ours.encode(media)
+    assert latents.shape == (2, 2, channels, 3, 5)
+    for b, t in ((0, 0), (1, 1)):
+        picture, z = media[b, t][None], latents[b, t][None]
+        with torch.no_grad():
+            if kind == "AutoencoderKLQwenImage":
+                mean, std = (torch.tensor(QWEN[f"latents_{k}"]).view(1, 4, 1, 1) for k in ("mean", "std"))
+                want = (theirs.encode(picture[:, :, None]).latent_dist.mode()[:, :, 0] - mean) / std
+                back = theirs.decode((z * std + mean)[:, :, None]).sample[:, :, 0]
+            else:
+                found = theirs.encode(picture)
+                want = (found.latent if kind == "AutoencoderDC" else found.latents) * theirs.config.scaling_factor
+                back = theirs.decode(z / theirs.config.scaling_factor).sample
+        close(z, want, torch.float32)
+        close(ours.decode(latents)[b, t][None], back, torch.float32)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file(dict(list(load_file(file).items())[1:]), file)
+    with pytest.raises(UserError, match="does not fit its config: 1 tensor is missing"):
+        load_latents(open_component(tmp_path))
+
+
+def test_without_diffusers_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(UserError, match=r"AutoencoderDC needs diffusers: pip install 'fromnoise\[diffusers\]'"):
+        Foreign(name="AutoencoderDC", config={}).build(3)
+
+
+def test_an_autoencoder_that_is_not_known_is_named():
+    with pytest.raises(UserError, match="AutoencoderKLWan has no counterpart here"):
+        kl_spec("AutoencoderKLWan", {}, {})

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fromnoise.interop.assemble import assemble
-from fromnoise.interop.autoencoder import load_kl
+from fromnoise.interop.autoencoder import load_latents
 from fromnoise.interop.files import download, open_component, open_pipeline
 from fromnoise.types import UserError
 
@@ -48,6 +48,8 @@ def test_a_pipeline_is_read(folder):
     assert pipeline.part("scheduler").config["num_train_timesteps"] == 1000
     weights = pipeline.part("vqvae").weights()
     assert weights.keys() == autoencoder().state_dict().keys()
+    edit(folder / "model_index.json", lambda d: d.update(safety_checker=["transformers", "X"]))
+    assert open_pipeline(folder).part("vqvae").weights()  # a part that is not asked for may be missing
     with pytest.raises(UserError, match="names no text_encoder: it has scheduler, unet, vqvae"):
         pipeline.part("text_encoder")
 
@@ -84,7 +86,7 @@ def test_weights_are_mapped_and_not_copied(tmp_path):
     autoencoder().save_pretrained(tmp_path)
     state = torch.get_rng_state()
     part = open_component(tmp_path)
-    module = load_kl(part)
+    module = load_latents(part)
     assert torch.equal(torch.get_rng_state(), state)
     tensors = part.weights()
     taken = assemble(lambda: nn.Conv2d(3, 8, 3), {k: tensors[f"encoder.conv_in.{k}"] for k in ("weight", "bias")}, "")
@@ -151,8 +153,9 @@ FAULTS = {
     "no \"_class_name\"": (lambda f: edit(f / "model_index.json", lambda d: d.pop("_class_name")),),
     "not valid JSON": (lambda f: (f / "model_index.json").write_text("{"),),
     "must hold a JSON object, and it holds list": (lambda f: (f / "vqvae" / "config.json").write_text("[]"),),
-    "no folder .*absent: the folder is incomplete":
-        (lambda f: edit(f / "model_index.json", lambda d: d.update(absent=["diffusers", "X"])),),
+    "names the part vqvae, but there is no folder .*vqvae: the pipeline is incomplete":
+        (lambda f: (f / "vqvae").rename(f / "other"),),
+    "There is no file .*vqvae/config.json": (drop("vqvae/config.json"),),
     "names \"../vqvae\", which is not a plain file name":
         (lambda f: edit(f / "model_index.json", lambda d: d.update({"../vqvae": ["diffusers", "X"]})),),
     "diffusion_pytorch_model.bin, a pickle.*save_pretrained": (pickled,),
@@ -177,7 +180,7 @@ FAULTS = {
 def test_a_wrong_folder_is_explained(folder, words):
     FAULTS[words][0](folder)
     with pytest.raises(UserError, match=words) as error:
-        load_kl(open_pipeline(folder).part("vqvae"))
+        load_latents(open_pipeline(folder).part("vqvae"))
     assert "\n" not in str(error.value)
 
 

@@ -67,7 +67,7 @@ def loop(scheduler, schedule, times, noise):
     return x * schedule.path.alpha(times[-1]) if euler else x
 
 
-@pytest.mark.parametrize("steps", [4, 20, 25])
+@pytest.mark.parametrize("steps", [4, 25])
 @pytest.mark.parametrize("case", CASES)
 def test_times_and_samples_are_those_of_diffusers(case, steps):
     kind, config = CASES[case]

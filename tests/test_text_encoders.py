@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 import torch
+from tiny_encoders import LM, clip, gemma, qwen3, qwen_tokenizer, qwen_vl, randomised, t5
 
-from fromnoise.interop.encoders import load_text, text_of
+from fromnoise.interop.encoders import load_text, load_tokenizer, text_of
 from fromnoise.interop.files import Component, Pipeline, open_pipeline
 from fromnoise.text import FAMILIES, Frozen, Tower
 from fromnoise.text.hidden import hidden_states
@@ -15,76 +16,12 @@ diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
 PROMPTS = ["a red circle", "A Blue square above two green triangles,  at night", ""]
-CHAT = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}"
-        "{% else %}{{ m['content'][0]['text'] }}{% endif %}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n"
-        "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}")
-
 
 @pytest.fixture(autouse=True)
 def without_gradients():
     """As diffusers' pipelines run: torch takes other roads where gradients are asked for, and they differ by 1e-5."""
     with torch.no_grad():
         yield
-
-
-def randomised(model, seed=0):
-    """Every parameter random, so that none hides behind a constant."""
-    generator = torch.Generator().manual_seed(seed)
-    for p in model.parameters():
-        p.data = 0.3 * torch.randn(p.shape, generator=generator) + (0.7 if p.ndim == 1 else 0)
-    return model.eval()
-
-
-def letters():
-    from tokenizers import pre_tokenizers
-
-    return sorted(pre_tokenizers.ByteLevel.alphabet())
-
-
-def clip(width, seed, projected=False, layers=3, length=20):
-    vocabulary = [*letters(), *(c + "</w>" for c in letters()), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = transformers.CLIPTokenizer(vocab={t: i for i, t in enumerate(vocabulary)}, merges=[],
-                                           model_max_length=length)
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(vocabulary), hidden_size=width, intermediate_size=16, num_hidden_layers=layers,
-        num_attention_heads=2, max_position_embeddings=length, projection_dim=width + 2, bos_token_id=512,
-        eos_token_id=513, pad_token_id=513)
-    cls = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
-    return randomised(cls(config), seed), tokenizer
-
-
-def t5(width=24):
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -2.0)]
-    tokenizer = transformers.T5Tokenizer(vocab=pieces + [(c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz ,."],
-                                         extra_ids=0, model_max_length=512)
-    config = transformers.T5Config(vocab_size=40, d_model=width, d_kv=4, d_ff=16, num_layers=2, num_heads=2)
-    return randomised(transformers.T5EncoderModel(config), 3), tokenizer
-
-
-def qwen_tokenizer(side="right"):
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    vocabulary = {t: i for i, t in enumerate([*letters(), *special])}
-    return transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], additional_special_tokens=special[1:],
-                                       chat_template=CHAT, padding_side=side)
-
-
-LM = {"vocab_size": 264, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,
-      "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 256, "bos_token_id": 256, "eos_token_id": 256}
-
-
-def qwen3(layers=4, head=True):
-    cls = transformers.Qwen3ForCausalLM if head else transformers.Qwen3Model
-    return randomised(cls(transformers.Qwen3Config(num_hidden_layers=layers, **LM)), 4)
-
-
-def qwen_vl():
-    text = {k: v for k, v in LM.items() if k != "head_dim"} | {
-        "num_hidden_layers": 2, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2],
-                                                    "rope_theta": 1e4}}
-    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 16}
-    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
-    return randomised(transformers.Qwen2_5_VLForConditionalGeneration(config), 5)
 
 
 def small(spec, **changes):
@@ -222,8 +159,7 @@ def test_pixart(family):
 
 
 def test_sana():
-    tokenizer = qwen_tokenizer("left")  # the pipeline turns it to the right
-    model = randomised(transformers.Gemma2Model(transformers.Gemma2Config(num_hidden_layers=2, **LM)), 7)
+    model, tokenizer = gemma("left")  # the pipeline turns it to the right
     theirs = diffusers.SanaPipeline(tokenizer, model, None, None, None)
     ours = small(FAMILIES["sana"], max_length=60, instruction="Say more.\nPrompt: ").build([(model, tokenizer)])
     ours_got, ours_negative = ours.encode(PROMPTS), ours.encode(["bad"] * 3, negative=True)
@@ -321,6 +257,29 @@ def test_a_folder_gives_its_encoders(tmp_path):
         load_text(pipeline)
 
 
+def test_sd3_without_t5(tmp_path):
+    """What its network reads in the place of T5 are zeros."""
+    parts = [clip(8, 1, projected=True), clip(12, 2, projected=True)]
+    net = diffusers.SD3Transformer2DModel(sample_size=8, in_channels=4, num_layers=1, attention_head_dim=8,
+                                          num_attention_heads=2, joint_attention_dim=24, caption_projection_dim=16,
+                                          pooled_projection_dim=24, out_channels=4)
+    theirs = diffusers.StableDiffusion3Pipeline(
+        transformer=net, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), vae=None, text_encoder=parts[0][0],
+        tokenizer=parts[0][1], text_encoder_2=parts[1][0], tokenizer_2=parts[1][1], text_encoder_3=None,
+        tokenizer_3=None)
+    theirs.save_pretrained(tmp_path)
+    want, _, pooled, _ = theirs.encode_prompt(PROMPTS, None, None, device="cpu", do_classifier_free_guidance=False)
+    got = load_text(open_pipeline(tmp_path)).encode(PROMPTS)
+    equal(got.text, want)
+    equal(got.pooled, pooled)
+    assert got.text.shape == (3, 20 + 256, 24)
+    index = (tmp_path / "model_index.json").read_text()
+    (tmp_path / "model_index.json").write_text(index.replace("text_encoder_2", "other"))
+    (tmp_path / "text_encoder_2").rename(tmp_path / "other")
+    with pytest.raises(UserError, match="lacks one of the CLIPs"):
+        load_text(open_pipeline(tmp_path))
+
+
 def test_a_wrong_encoder_is_explained(tmp_path):
     def pipeline(kind="StableDiffusionPipeline", **parts):
         return Pipeline(tmp_path, kind, parts)
@@ -329,6 +288,7 @@ def test_a_wrong_encoder_is_explained(tmp_path):
         text_of(pipeline("WanPipeline"))
     with pytest.raises(UserError, match="saved without its text encoders"):
         text_of(pipeline())
+    (tmp_path / "config.json").write_text("{}")
     for library, kind in (("os", "system"), ("transformers", "pipeline"), ("transformers", "CLIPTokenizer")):
         part = Component("text_encoder", library, kind, tmp_path)
         with pytest.raises(UserError, match="is not a model of transformers: it is not opened"):
@@ -347,6 +307,14 @@ def test_a_wrong_encoder_is_explained(tmp_path):
     save_file({k: v for k, v in tensors.items() if k != lost}, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"1 tensor is missing, the first .*final_layer_norm"):
         load_text(pipeline(text_encoder=part, tokenizer=nothing))
+
+
+def test_code_in_a_folder_is_not_run(tmp_path):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}')
+    with pytest.raises(UserError, match="cannot be opened as CLIPTokenizer"):
+        load_tokenizer(Component("tokenizer", "transformers", "CLIPTokenizer", tmp_path))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_as_many_models_as_towers():

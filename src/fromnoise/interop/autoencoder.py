@@ -1,4 +1,4 @@
-"""Diffusers' AutoencoderKL and AutoencoderKLFlux2 to our KL autoencoder, and back.
+"""Diffusers' AutoencoderKL and AutoencoderKLFlux2 to our KL autoencoder, and back; others are wrapped as they are.
 
 Only names differ, but for attention, whose three matrices are one here, and for the statistics of the latents:
 
@@ -19,7 +19,8 @@ from torch import Tensor
 from fromnoise.config import from_dict
 from fromnoise.interop.assemble import assemble
 from fromnoise.interop.files import Component, Weights
-from fromnoise.latents.kl import KL, KLLatents
+from fromnoise.latents import KL, Foreign, ForeignLatents, KLLatents
+from fromnoise.latents.foreign import MANNERS
 from fromnoise.types import UserError
 
 CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2")
@@ -42,19 +43,34 @@ QKV = [f"attentions.0.to_{letter}" for letter in "qkv"]
 OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}  # before 2023
 
 
-def load_kl(component: Component, variant: str | None = None, dtype: torch.dtype | None = None) -> KLLatents:
-    """The autoencoder in a folder.  UserError where its config or weights are not what they should be."""
-    weights = component.weights(variant, dtype)
-    spec = kl_spec(component.kind, component.config, weights)
-    module = assemble(lambda: spec.build(int(component.config.get("in_channels", 3))), from_diffusers(weights),
-                      weights.where)
-    return module.requires_grad_(False).eval()
+def load_latents(part: Component, variant: str | None = None,
+                 dtype: torch.dtype | None = None) -> KLLatents | ForeignLatents:
+    """The autoencoder in a folder, frozen: ours where it can be, else that of diffusers.
+
+    UserError where it is of neither, or its config or weights are not what they should be.
+    """
+    weights = part.weights(variant, dtype)
+    if part.kind in MANNERS:
+        found = assemble(lambda: foreign_spec(part.kind, part.config).build(3),
+                         {f"model.{key}": value for key, value in weights.items()}, weights.where)
+    else:
+        spec = kl_spec(part.kind, part.config, weights)
+        found = assemble(lambda: spec.build(int(part.config.get("in_channels", 3))), from_diffusers(weights),
+                         weights.where)
+    return found.requires_grad_(False).eval()
+
+
+def foreign_spec(kind: str, config: Mapping[str, Any]) -> Foreign:
+    """The spec of an autoencoder that is wrapped; Qwen-Image's has its own numbers a channel, the others a factor."""
+    mean, std = statistics(config)
+    return from_dict(Foreign, {"name": kind, "config": dict(config), "mean": mean, "std": std}, f"The config of {kind}")
 
 
 def kl_spec(kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> KL:
     """The spec of an autoencoder of class ``kind``; UserError naming what ours does not have."""
     if kind not in CLASSES:
-        raise UserError(f"The autoencoder {kind} is not one of {' and '.join(CLASSES)}.")
+        raise UserError(f"The autoencoder {kind} has no counterpart here: it must be one of "
+                        f"{', '.join((*CLASSES, *MANNERS))}.")
     flux2 = kind == "AutoencoderKLFlux2"
     for name, known in BLOCKS.items():
         if other := set(config.get(name, ())) - {known}:

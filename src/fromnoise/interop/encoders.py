@@ -13,7 +13,8 @@ from torch import nn
 from fromnoise.interop.assemble import count
 from fromnoise.interop.files import Component, Pipeline
 from fromnoise.text.families import FAMILIES
-from fromnoise.text.frozen import Frozen, FrozenEncoder
+from fromnoise.text.frozen import Frozen, FrozenEncoder, Tower
+from fromnoise.text.labels import Labels
 from fromnoise.types import UserError
 
 PIPELINES = {  # classes of diffusers, and whose rule they follow
@@ -22,7 +23,8 @@ PIPELINES = {  # classes of diffusers, and whose rule they follow
     "ZImagePipeline": "z_image", "QwenImagePipeline": "qwen_image", "PixArtAlphaPipeline": "pixart_alpha",
     "PixArtSigmaPipeline": "pixart_sigma", "SanaPipeline": "sana",
 }
-INSTALL = "pip install 'fromnoise[features]'"
+SAFE: dict[str, Any] = {"trust_remote_code": False}  # no code of a folder is run, and nobody is asked whether
+INSTALL = "pip install 'fromnoise[diffusers]'"
 
 
 def text_of(pipeline: Pipeline) -> Frozen:
@@ -39,8 +41,25 @@ def text_of(pipeline: Pipeline) -> Frozen:
         raise UserError(f"{pipeline.folder} was saved without its text encoders ({spec.towers[0].model}).")
     if pipeline.kind == "StableDiffusionPipeline" and pipeline.part("text_encoder").config.get("use_attention_mask"):
         towers = (dataclasses.replace(towers[0], attend_padding=False),)
+    if pipeline.kind == "StableDiffusion3Pipeline" and len(towers) < len(spec.towers):
+        return dataclasses.replace(spec, towers=towers, zeros=_place_of_t5(pipeline, towers))
+    towers = (dataclasses.replace(towers[0], beside=False), *towers[1:])  # the first that is there
     zeros = pipeline.kind == "StableDiffusionXLPipeline" and pipeline.settings.get("force_zeros_for_empty_prompt", True)
     return dataclasses.replace(spec, towers=towers, empty="zeros" if zeros else "encoded")
+
+
+def _place_of_t5(pipeline: Pipeline, towers: tuple[Tower, ...]) -> tuple[int, int]:
+    """(tokens, features) of the zeros that SD3's network reads without T5.  UserError where it lacks a CLIP."""
+    *clips, t5 = FAMILIES["sd3"].towers
+    if towers != tuple(clips):
+        raise UserError(f"{pipeline.folder} lacks one of the CLIPs that SD3's network reads.")
+    return t5.max_length or 0, int(pipeline.part("transformer").config["joint_attention_dim"])
+
+
+def labels_of(pipeline: Pipeline, classes: int, width: int) -> Labels:
+    """The classes of a pipeline that has no text (DiT), by the names its folder gives them, else by their numbers."""
+    names = pipeline.settings.get("id2label") or {}
+    return Labels(names=tuple(str(names.get(str(i), i)) for i in range(classes)), width=width)
 
 
 def load_text(pipeline: Pipeline, variant: str | None = None, dtype: torch.dtype | None = None) -> FrozenEncoder:
@@ -57,7 +76,7 @@ def load_encoder(part: Component, variant: str | None = None, dtype: torch.dtype
     part.files(variant)  # no shard is missing, and none lies elsewhere
     with _explained(part):
         model, report = cls.from_pretrained(part.folder, use_safetensors=True, local_files_only=True, variant=chosen,
-                                            dtype=dtype or "auto", output_loading_info=True)
+                                            dtype=dtype or "auto", output_loading_info=True, **SAFE)
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(f"{part.folder} does not fit its config: {count(missing)} missing, the first "
@@ -69,7 +88,7 @@ def load_tokenizer(part: Component) -> Any:
     """A tokenizer of transformers.  UserError where it cannot be opened."""
     transformers = _transformers()
     with _explained(part):
-        return transformers.AutoTokenizer.from_pretrained(part.folder, local_files_only=True)
+        return transformers.AutoTokenizer.from_pretrained(part.folder, local_files_only=True, **SAFE)
 
 
 def _class_of(part: Component) -> Any:

@@ -49,11 +49,9 @@ class Component:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The JSON object of its config; empty for parts that have none (tokenizers)."""
-        for name in CONFIGS:
-            if (self.folder / name).is_file():
-                return read_object(self.folder / name)
-        return {}
+        """The JSON object of its config.  UserError where it has none, as tokenizers."""
+        name = next((name for name in CONFIGS if (self.folder / name).is_file()), CONFIGS[0])
+        return read_object(self.folder / name)
 
     def choice(self, variant: str | None = None) -> tuple[str, str | None]:
         """(stem, variant) of the files to read: of ``variant`` where there are such, else the plain ones.
@@ -77,7 +75,7 @@ class Component:
     def _variants(self, stem: str) -> list[str | None]:
         """The variants of which a file or an index is there, None for the plain one."""
         pattern = re.compile(rf"{stem}(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors(?:\.index(?:\.(\w+))?\.json)?")
-        names = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+        names = sorted(path.name for path in self.folder.iterdir())
         return list(dict.fromkeys(m[1] or m[2] for name in names if (m := pattern.fullmatch(name))))
 
     def _files_of(self, stem: str, variant: str | None) -> dict[Path, list[str]]:
@@ -102,8 +100,6 @@ class Component:
         return found
 
     def _no_weights(self) -> str:
-        if not self.folder.is_dir():
-            return f"There is no folder {self.folder}, which the pipeline needs for its {self.name}."
         pickles = sorted(p.name for p in self.folder.iterdir() if p.suffix in PICKLES)
         if pickles:
             return (f"{self.folder} holds its weights as {pickles[0]}, a pickle, which can run code when it is opened "
@@ -138,16 +134,21 @@ class Pipeline:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> Component:
-        """A component; UserError where the pipeline has none of that name."""
+        """A component; UserError where the pipeline has none of that name, or its folder is not there."""
         if name not in self.components:
             raise UserError(f"{self.folder / INDEX} names no {name}: it has {', '.join(sorted(self.components))}.")
-        return self.components[name]
+        part = self.components[name]
+        if not part.folder.is_dir():
+            raise UserError(f"{self.folder / INDEX} names the part {name}, but there is no folder {part.folder}: the "
+                            "pipeline is incomplete.")
+        return part
 
 
 def open_pipeline(source: str | Path, variant: str | None = None, revision: str | None = None) -> Pipeline:
     """The pipeline in a folder, or of a hub id such as "owner/name", which is downloaded without its pickles.
 
-    Only JSON is read here.  UserError where the folder or the id is not there, or is in another layout.
+    Only model_index.json is read here: a part that is never asked for may be missing.  UserError where the folder or
+    the id is not there, or is in another layout.
     """
     folder = Path(source) if Path(source).is_dir() else download(str(source), variant, revision)
     if not (folder / INDEX).is_file():
@@ -165,10 +166,6 @@ def open_pipeline(source: str | Path, variant: str | None = None, revision: str 
             parts[name] = Component(name, library, part, inside(folder, name, folder / INDEX))
         elif not (isinstance(value, list) and value == [None, None]):
             settings[name] = value
-    missing = [part for part in parts.values() if not part.folder.is_dir()]
-    if missing:
-        raise UserError(f"{folder / INDEX} names the part {missing[0].name}, but there is no folder "
-                        f"{missing[0].folder}: the folder is incomplete.")
     return Pipeline(folder, kind, parts, settings)
 
 

@@ -1,6 +1,7 @@
 """Latent spaces."""
 
+from fromnoise.latents.foreign import Foreign, ForeignLatents
 from fromnoise.latents.kl import KL, KLLatents
 from fromnoise.latents.pixels import PixelLatents, Pixels
 
-__all__ = ["KL", "KLLatents", "PixelLatents", "Pixels"]
+__all__ = ["KL", "Foreign", "ForeignLatents", "KLLatents", "PixelLatents", "Pixels"]

@@ -83,6 +83,8 @@ class Frozen:
     """The encoders, in order."""
     empty: Literal["encoded", "zeros"] = "encoded"
     """What an empty text to be guided away from is: encoded as any other, or zeros."""
+    zeros: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
+    """(tokens, features) of zeros after all towers: what stands for one that a system can do without."""
 
     def build(self, parts: Sequence[tuple[nn.Module, Any]]) -> FrozenEncoder:
         """The encoder, from (model, tokenizer) of each tower."""
@@ -93,9 +95,9 @@ class Frozen:
 class Reading:
     """What one tower answers: text ``[B, L, D]``, mask ``[B, L]`` or None where all is real, pooled ``[B, P]``."""
 
-    text: Tensor | None
-    mask: Tensor | None
-    pooled: Tensor | None
+    text: Tensor | None = None
+    mask: Tensor | None = None
+    pooled: Tensor | None = None
 
 
 class FrozenEncoder(nn.Module):
@@ -120,7 +122,11 @@ class FrozenEncoder(nn.Module):
     def encode(self, texts: Sequence[str], negative: bool = False) -> Condition:
         """The condition of ``texts``; ``negative`` ones are those to be guided away from."""
         readings = [self.read(i, texts, negative) for i in range(len(self.parts))]
-        text, mask = join(readings, [tower.beside for tower in self.spec.towers])
+        beside = [tower.beside for tower in self.spec.towers]
+        if self.spec.zeros[0]:
+            like = next(reading.text for reading in readings if reading.text is not None)
+            readings, beside = [*readings, Reading(like.new_zeros(len(texts), *self.spec.zeros))], [*beside, False]
+        text, mask = join(readings, beside)
         pooled = [reading.pooled for reading in readings if reading.pooled is not None]
         condition = Condition(text=text, mask=mask, pooled=torch.cat(pooled, -1) if pooled else None)
         return self._silenced(condition, texts) if negative and self.spec.empty == "zeros" else condition
@@ -135,7 +141,7 @@ class FrozenEncoder(nn.Module):
         found = hidden_states(model, ids, seen, tower.layers, tower.final_norm)
         pooled = pooled_vector(found.output) if tower.pooled else None
         if not tower.layers:
-            return Reading(None, None, pooled)
+            return Reading(pooled=pooled)
         text, mask = torch.cat(found.states, -1), real.bool()
         if tower.instruction and not negative:  # the first token, and as many of the last as there is room for
             keep = [0, *range(text.shape[1] - self.max_length(index) + 1, text.shape[1])]

@@ -1,0 +1,66 @@
+"""Folders in the layout of diffusers, written: what ``DiffusionPipeline.from_pretrained`` opens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fromnoise.files import disk_errors, replacing, write_text
+from fromnoise.interop.files import CONFIGS, INDEX, STEMS
+from fromnoise.interop.schedules import PREDICTIONS
+from fromnoise.process import DDPM, Flow, GaussianPath, Prediction, ScaledLinear, Shifted, ZeroTerminal
+from fromnoise.types import UserError
+
+VERSION = "0.42.0"  # of diffusers, whose layout this is
+
+
+def write_pipeline(folder: Path, kind: str, parts: Mapping[str, tuple[str, str]],
+                   settings: Mapping[str, Any] | None = None) -> None:
+    """model_index.json of a pipeline of class ``kind``; parts: (library, class) of each folder beside it."""
+    index = {"_class_name": kind, "_diffusers_version": VERSION, **(settings or {})}
+    _write_json(folder / INDEX, index | {name: list(part) for name, part in parts.items()})
+
+
+def write_model(folder: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """config.json and weights of a model.  Each file is whole or not there."""
+    _write_json(folder / CONFIGS[0], {"_class_name": kind, "_diffusers_version": VERSION, **config})
+    path = folder / f"{STEMS[0]}.safetensors"
+    with disk_errors(path), replacing(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"format": "pt"})
+
+
+def write_schedule(folder: Path, path: GaussianPath, prediction: Prediction) -> str:
+    """scheduler_config.json for a path and a prediction; the class it is of.  UserError where diffusers has none."""
+    kind, config = scheduler_of(path, prediction)
+    _write_json(folder / CONFIGS[1], {"_class_name": kind, "_diffusers_version": VERSION, **config})
+    return kind
+
+
+def scheduler_of(path: GaussianPath, prediction: Prediction) -> tuple[str, dict[str, Any]]:
+    """(class, config) of the scheduler of diffusers that samples such a model, without randomness and step by step.
+
+    UserError for a path or prediction that diffusers has no scheduler for.
+    """
+    shift, inner = (path.by, path.base) if isinstance(path, Shifted) else (1.0, path)
+    if isinstance(inner, Flow) and prediction == "velocity":
+        return "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 1000, "shift": shift}
+    names = {ours: theirs for theirs, ours in PREDICTIONS.items() if ours != "velocity"}
+    table = inner.base if isinstance(inner, ZeroTerminal) else inner
+    if isinstance(table, DDPM | ScaledLinear) and shift == 1 and prediction in names:
+        return "DDIMScheduler", {
+            "num_train_timesteps": table.levels, "beta_start": table.beta_start, "beta_end": table.beta_end,
+            "beta_schedule": "linear" if isinstance(table, DDPM) else "scaled_linear",
+            "prediction_type": names[prediction], "rescale_betas_zero_snr": isinstance(inner, ZeroTerminal),
+            "timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0}
+    raise UserError(f"diffusers has no scheduler for the path {type(path).__name__.lower()} with a network that "
+                    f"predicts {prediction}: it has them for the flow path with velocity, and for tables of levels "
+                    "with eps, v or x0.")
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
