@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.blocks.group_norm import GroupNorm
+
 Size = tuple[int, int]
 
 
@@ -27,11 +29,11 @@ class ResidualBlock(nn.Module):
                  resample: Literal["down", "up"] | None = None, joins: bool = False):
         super().__init__()
         self.resample, self.added = resample, modulation == "add"
-        self.norm1, self.conv1 = nn.GroupNorm(groups, inside, epsilon), nn.Conv2d(inside, outside, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(groups, outside, epsilon), nn.Conv2d(outside, outside, 3, padding=1)
+        self.norm1, self.conv1 = GroupNorm(groups, inside, epsilon), nn.Conv2d(inside, outside, 3, padding=1)
+        self.norm2, self.conv2 = GroupNorm(groups, outside, epsilon), nn.Conv2d(outside, outside, 3, padding=1)
         self.modulation = nn.Linear(features, outside if self.added else 2 * outside)
         self.skip = Pointwise(inside, outside, 1) if inside != outside else nn.Identity()
-        self.norm_skip = nn.GroupNorm(groups, inside, epsilon) if joins else None
+        self.norm_skip = GroupNorm(groups, inside, epsilon) if joins else None
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
