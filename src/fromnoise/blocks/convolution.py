@@ -80,15 +80,18 @@ def double(x: Tensor, size: Size | None) -> Tensor:
 class Down(nn.Module):
     """Half the picture: averages ("pool"), averages and a 1x1 convolution ("project"), or a strided one ("conv").
 
-    Only "project" goes from ``inside`` to ``outside`` channels.  ``pad`` says where the strided convolution pads: on both sides, or, as DDPM does, at the end alone.
+    Only "project" goes from ``inside`` to ``outside`` channels.  ``pad`` says where the strided convolution pads: on
+    both sides, or, as DDPM does, at the end alone.
     """
 
     def __init__(self, inside: int, outside: int, how: Literal["pool", "project", "conv"], pad: str = "both"):
         super().__init__()
-        self.ends = pad == "end"
-        self.conv = {"pool": lambda: None, "project": lambda: Pointwise(inside, outside, 1),
-                     "conv": lambda: nn.Conv2d(inside, inside, 3, stride=2, padding=0 if self.ends else 1)}[how]()
-        self.strided = how == "conv"
+        self.ends, self.strided = pad == "end", how == "conv"
+        self.conv = None
+        if how == "project":
+            self.conv = Pointwise(inside, outside, 1)
+        elif how == "conv":
+            self.conv = nn.Conv2d(inside, inside, 3, stride=2, padding=0 if self.ends else 1)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         if self.conv is None:

@@ -19,9 +19,15 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(x)
 
 
+def layout(x: Tensor) -> torch.memory_format:
+    """Channels innermost, or not."""
+    return torch.contiguous_format if x.is_contiguous() else torch.channels_last
+
+
 class _ThroughFloat(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:  # type: ignore[override]
+        x = x.contiguous(memory_format=layout(x))
         B, C = x.shape[:2]
         sizes = (B, C, x[0, 0].numel(), groups)
         y, mean, scale = torch.native_group_norm(x.float(), weight, bias, *sizes, eps)
@@ -33,6 +39,7 @@ class _ThroughFloat(torch.autograd.Function):
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         x, weight, mean, scale = ctx.saved_tensors
         needed = list(ctx.needs_input_grad[:3])
+        grad = grad.float().contiguous(memory_format=layout(x))  # the kernel takes both to lie alike
         dx, dw, db = torch.ops.aten.native_group_norm_backward(
-            grad.float(), x.float(), mean, scale, weight, *ctx.sizes, needed)
+            grad, x.float(), mean, scale, weight, *ctx.sizes, needed)
         return None if dx is None else dx.to(x.dtype), dw, db, None, None
