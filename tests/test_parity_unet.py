@@ -98,7 +98,9 @@ def test_outputs_and_gradients_are_theirs(name, dtype, tolerance):
     (our_x,) = torch.autograd.grad((got * weights).sum(), x, retain_graph=True)
     torch.testing.assert_close(our_x, their_x, atol=tolerance * float(their_x.abs().max()), rtol=0)
     (want * weights).sum().backward()
-    (got * weights).sum().backward()
+    inner = ours(x.detach(), t, condition)[:, 0]  # with channels innermost, as in training
+    torch.testing.assert_close(inner, got, atol=tolerance * float(want.detach().abs().max()), rtol=0)
+    (inner * weights).sum().backward()
     gradients = to_ours({key: p.grad for key, p in theirs.named_parameters()}, config)
     largest = max(float(g.abs().max()) for g in gradients.values())
     for key, p in ours.named_parameters():

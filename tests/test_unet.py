@@ -182,9 +182,10 @@ def test_blocks_keep_unit_magnitude(encoder, resample):
     assert rms(block(x, features)) == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize(("attention", "within"), [(0, 0.1), (1, 0.2)])
+@pytest.mark.parametrize(("attention", "within"), [(0, 0.16), (1, 0.2)])
 def test_activations_of_the_whole_network_start_at_unit_magnitude(attention, within):
-    """But for the zeros beyond the border, and for attention, whose averages over many places come out smaller."""
+    """But for chance, the zeros beyond the border, and attention, whose averages over many places are smaller."""
+    torch.manual_seed(0)
     spec = edm2(width=64, multipliers=(1, 2), depths=(0, attention), blocks=2, head_width=16, classes=10)
     net, seen = replace(spec, middle_depth=attention).build(4, None), {}
     for name, module in net.named_modules():
@@ -193,6 +194,7 @@ def test_activations_of_the_whole_network_start_at_unit_magnitude(attention, wit
     net(torch.randn(4, 1, 4, 48, 48), torch.rand(4, 1), Condition(pooled=torch.eye(10)[:4]))
     assert len(seen) == 15 + 6 * attention
     assert all(abs(size - 1) < within for size in seen.values()), seen
+    assert sum(abs(size - 1) for size in seen.values()) / len(seen) < within / 2
 
 
 def test_forced_weight_normalisation_after_an_optimiser_step():

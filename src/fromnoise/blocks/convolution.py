@@ -56,9 +56,11 @@ class ResidualBlock(nn.Module):
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution as the matrix product it is, which needs no copies where channels are innermost."""
+    """A 1x1 convolution, where channels are innermost as the matrix product it is, which needs no copies there."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if x.is_contiguous():
+            return super().forward(x)
         return F.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
