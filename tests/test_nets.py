@@ -1,5 +1,7 @@
 """Blocks and networks against slow twins and invariants; every weight re-randomised, since zeros hide faults."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ from fromnoise.blocks import (
 from fromnoise.blocks.layers import SquaredReLU
 from fromnoise.denoise import Denoiser, classifier_free
 from fromnoise.nets import Transformer, UNet
+from fromnoise.nets.unet_presets import edm2, sd1, sd2, simple_diffusion
 from fromnoise.process import Flow
 from fromnoise.text import ByteTokenizer, Trained
 from fromnoise.text.tokenizers import BPETokenizer, tokenize
@@ -26,7 +29,9 @@ from fromnoise.types import Condition
 
 NETS = [Transformer(width=32, depth=2, heads=2, patch=2), Transformer(width=32, depth=2, positions="rotary", patch=2),
         Transformer(width=32, depth=1, token_shift=False, pooled_text=False, places=False, patch=2),
-        UNet(width=8, multipliers=(1, 2), heads=2)]
+        UNet(width=8, multipliers=(1, 2), heads=2), sd1(8, (1, 2), (1, 0), 2), sd2(8, (1, 2), (0, 1), 2, 4),
+        simple_diffusion(8, (1, 2), 2, 1, 8, 0, 4), replace(simple_diffusion(8, (1, 2), 1, 1, 8, 0, 2), pooled="mean"),
+        replace(edm2(width=8, multipliers=(1, 2), depths=(0, 1), blocks=1, head_width=8, classes=0), pooled="mean")]
 
 
 def built(spec, channels=3, text=16):

@@ -218,6 +218,8 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         "objective.shared_offset": not objective.stratified and "times are not stratified",
         "text.vocabulary": recipe.text.tokenizer == "bytes" and "the tokenizer is bytes",
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
+        "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
+        "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
         "train.optimizer.muon_lr": optimizer.matrices == "adamw" and "matrices use AdamW, whose rate is lr",
     }
     if has_own_grid(recipe.sample):

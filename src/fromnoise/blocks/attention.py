@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.blocks.chunked import chunked_attention
+
 
 class Attention(nn.Module):
     """Multi-head self-attention over ``[B, N, D]`` with RMS-normalised queries and keys.
@@ -49,9 +51,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
         from torch.nn.attention.flex_attention import flex_attention
 
         return flex_attention(q, k, v, block_mask=bias)  # type: ignore[return-value]
-    if bias is None or not (bias.requires_grad and torch.is_grad_enabled()):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return attend_math(q, k, v, bias)
+    if bias is not None and bias.requires_grad and torch.is_grad_enabled():
+        return attend_math(q, k, v, bias)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
+    if q.device.type == "cpu" and dtype == torch.bfloat16:
+        return chunked_attention(q.to(dtype), k.to(dtype), v.to(dtype), bias)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 def attend_math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.blocks.group_norm import GroupNorm
+
 Size = tuple[int, int]
 
 
@@ -27,11 +29,11 @@ class ResidualBlock(nn.Module):
                  resample: Literal["down", "up"] | None = None, joins: bool = False):
         super().__init__()
         self.resample, self.added = resample, modulation == "add"
-        self.norm1, self.conv1 = nn.GroupNorm(groups, inside, epsilon), nn.Conv2d(inside, outside, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(groups, outside, epsilon), nn.Conv2d(outside, outside, 3, padding=1)
+        self.norm1, self.conv1 = GroupNorm(groups, inside, epsilon), nn.Conv2d(inside, outside, 3, padding=1)
+        self.norm2, self.conv2 = GroupNorm(groups, outside, epsilon), nn.Conv2d(outside, outside, 3, padding=1)
         self.modulation = nn.Linear(features, outside if self.added else 2 * outside)
-        self.skip = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
-        self.norm_skip = nn.GroupNorm(groups, inside, epsilon) if joins else None
+        self.skip = Pointwise(inside, outside, 1) if inside != outside else nn.Identity()
+        self.norm_skip = GroupNorm(groups, inside, epsilon) if joins else None
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
@@ -53,6 +55,15 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + self.conv2(silu(y))
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, where channels are innermost as the matrix product it is, which needs no copies there."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if x.is_contiguous():
+            return super().forward(x)
+        return F.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
+
+
 def silu(x: Tensor) -> Tensor:
     """SiLU of a fresh tensor: in place where nobody will ask for its gradient."""
     return F.silu(x, inplace=not (torch.is_grad_enabled() and x.requires_grad))
@@ -71,15 +82,18 @@ def double(x: Tensor, size: Size | None) -> Tensor:
 class Down(nn.Module):
     """Half the picture: averages ("pool"), averages and a 1x1 convolution ("project"), or a strided one ("conv").
 
-    Only "project" goes from ``inside`` to ``outside`` channels.  ``pad`` says where the strided convolution pads: on both sides, or, as DDPM does, at the end alone.
+    Only "project" goes from ``inside`` to ``outside`` channels.  ``pad`` says where the strided convolution pads: on
+    both sides, or, as DDPM does, at the end alone.
     """
 
     def __init__(self, inside: int, outside: int, how: Literal["pool", "project", "conv"], pad: str = "both"):
         super().__init__()
-        self.ends = pad == "end"
-        self.conv = {"pool": lambda: None, "project": lambda: nn.Conv2d(inside, outside, 1),
-                     "conv": lambda: nn.Conv2d(inside, inside, 3, stride=2, padding=0 if self.ends else 1)}[how]()
-        self.strided = how == "conv"
+        self.ends, self.strided = pad == "end", how == "conv"
+        self.conv = None
+        if how == "project":
+            self.conv = Pointwise(inside, outside, 1)
+        elif how == "conv":
+            self.conv = nn.Conv2d(inside, inside, 3, stride=2, padding=0 if self.ends else 1)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         if self.conv is None:
@@ -94,9 +108,29 @@ class Up(nn.Module):
 
     def __init__(self, inside: int, outside: int, how: Literal["pool", "project", "conv"]):
         super().__init__()
-        self.before = nn.Conv2d(inside, outside, 1) if how == "project" else None
+        self.before = Pointwise(inside, outside, 1) if how == "project" else None
         self.conv = nn.Conv2d(inside, inside, 3, padding=1) if how == "conv" else None
 
-    def forward(self, x: Tensor, features: Tensor, size: Size | None) -> Tensor:
-        x = double(x if self.before is None else self.before(x), size)
-        return x if self.conv is None else self.conv(x)
+    def forward(self, x: Tensor, features: Tensor, size: Size) -> Tensor:
+        if self.conv is None:
+            return double(x if self.before is None else self.before(x), size)
+        B, _, h, w = x.shape
+        if x.device.type == "cpu" and size == (2 * h, 2 * w) and B * h * w >= WORTHWHILE:
+            return double_and_convolve(x, self.conv.weight, self.conv.bias)
+        return self.conv(double(x, size))
+
+
+WORTHWHILE = 512  # places from which on a kernel may be prepared first
+
+
+def double_and_convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 3x3 convolution of the doubled picture, with 16 products a place in place of 36.
+
+    Repetition is a transposed convolution with 2x2 ones; followed by the 3x3 one it is a transposed convolution with
+    their 4x4 product, which reads the small picture.
+    """
+    step = torch.zeros(3, 4, dtype=weight.dtype, device=weight.device)
+    step[[2, 1, 0], [0, 1, 2]] = 1
+    step[[2, 1, 0], [1, 2, 3]] = 1
+    kernel = (weight.flatten(0, 1).flatten(1) @ torch.kron(step, step)).view(*weight.shape[:2], 4, 4)
+    return F.conv_transpose2d(x, kernel.transpose(0, 1), bias, stride=2, padding=1)

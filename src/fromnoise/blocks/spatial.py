@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.blocks.attention import Attention, attend
+from fromnoise.blocks.group_norm import GroupNorm
 from fromnoise.blocks.layers import norm
 from fromnoise.blocks.patches import place_waves
 from fromnoise.blocks.perturb import Perturbation
@@ -59,7 +60,7 @@ class JointAttention(nn.Module):
                  first: int = 0):
         super().__init__()
         self.first = first
-        self.norm = nn.GroupNorm(groups, channels, epsilon)
+        self.norm = GroupNorm(groups, channels, epsilon)
         self.attention = Attention(channels, heads)
         self.text_in = None if text_width is None else nn.Linear(text_width, channels)
         nn.init.zeros_(self.attention.out.weight)
@@ -123,7 +124,7 @@ class PlainAttention(nn.Module):
     def __init__(self, channels: int, heads: int, groups: int, epsilon: float, first: int = 0):
         super().__init__()
         self.first = first
-        self.norm = nn.GroupNorm(groups, channels, epsilon)
+        self.norm = GroupNorm(groups, channels, epsilon)
         self.attention = SelfAttention(channels, heads, bias=True)
         nn.init.zeros_(self.attention.out.weight)
 
@@ -172,7 +173,7 @@ class SpatialTransformer(nn.Module):
     def __init__(self, channels: int, heads: int, text_width: int | None, depth: int, groups: int, first: int = 0):
         super().__init__()
         self.first, self.layers = first, depth
-        self.norm = nn.GroupNorm(groups, channels, 1e-6)
+        self.norm = GroupNorm(groups, channels, 1e-6)
         self.enter, self.leave = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.blocks = nn.ModuleList(SpatialBlock(channels, heads, text_width) for _ in range(depth))
         nn.init.zeros_(self.leave.weight)
@@ -222,7 +223,7 @@ class MiddleTransformer(nn.Module):
 
     def forward(self, x: Tensor, features: Tensor, words: Words | None, perturb: Perturbation) -> Tensor:
         tokens, bias, L = places(x), None, 0
-        tokens = tokens + self.place_in(place_waves(*x.shape[-2:], PLACE_WAVES, x.device).to(tokens.dtype))
+        tokens = tokens + self.place_in(place_waves(x.shape[-2], x.shape[-1], PLACE_WAVES, x.device).to(tokens.dtype))
         if self.text_in is not None and words is not None:
             L = words.text.shape[1]
             bias = None if words.bias is None else F.pad(words.bias, (0, tokens.shape[1]))

@@ -81,8 +81,8 @@ def read_config(config: Config) -> Peer:
 
 
 def refused(key: str, value: Any) -> UserError:
-    return UserError(f"This U-Net cannot be opened here: its config.json has {key} = {value!r:.80}, for which our U-Net "
-                     "has no setting.")
+    return UserError(f"This U-Net cannot be opened here: its config.json has {key} = {value!r:.80}, for which our "
+                     "U-Net has no setting.")
 
 
 def same(config: Config, key: str, default: int) -> int:
@@ -267,7 +267,7 @@ def wave_orders(peer: Peer, config: Config) -> Iterator[tuple[str, Tensor]]:
 
 
 def to_ours(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """Their weights under our names; UserError naming the first tensor that is missing, too many or of a wrong shape."""
+    """Their weights under our names; UserError naming the first tensor that is missing, unknown or of a wrong shape."""
     peer = read_config(config)
     state, ours = modern(state), {}
     left, orders = set(state), dict(wave_orders(peer, config))

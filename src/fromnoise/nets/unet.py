@@ -127,7 +127,8 @@ class UNet:
         deep = max((*self.all_depths, 0 if self.middle == "transformer" else self.middle_depth))
         transformer, vector = self.middle == "transformer", self.pooled in ("linear", "mlp")
         return [
-            (bool(odd) and not self.magnitude, f"net.groups {self.groups} does not divide the width {(odd or [0])[0]}."),
+            (bool(odd) and not self.magnitude,
+             f"net.groups {self.groups} does not divide the width {(odd or [0])[0]}."),
             (deep > 1 and self.attention != "spatial",
              f'net.attention "{self.attention}" has one layer a place: net.depths and net.middle_depth are 0 or 1, or '
              'net.attention is "spatial".'),

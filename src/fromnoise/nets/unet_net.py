@@ -70,7 +70,10 @@ class UNetNet(nn.Module):
         words = self.words(condition, T)
         if self.spec.extra_channels:
             x = torch.cat([x, self.told(condition.image, "image")], dim=2)
-        y = self.conv_in(x.flatten(0, 1))
+        x = x.flatten(0, 1)
+        # Channels innermost: convolutions are faster so, and tokens are a view.  Not where x itself has a gradient, for
+        # torch cannot take many gradients at once (is_grads_batched) through a group norm that lies so.
+        y = self.conv_in(x if x.requires_grad else x.contiguous(memory_format=torch.channels_last))
         y, skips = self.descend(y, features, words, perturb)
         if self.middle is not None:
             y = self.middle(y, features)

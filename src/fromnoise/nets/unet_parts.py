@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.blocks.convolution import Down, ResidualBlock, Up, silu
+from fromnoise.blocks.group_norm import GroupNorm
 from fromnoise.blocks.magnitude import (
     UnitAttention,
     UnitBlock,
@@ -108,7 +109,7 @@ class Parts:
         return torch.cat([y, skip], dim=1)
 
 
-class NormSilu(nn.GroupNorm):
+class NormSilu(GroupNorm):
     """Group norm, then SiLU."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
