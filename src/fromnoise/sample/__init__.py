@@ -10,6 +10,7 @@ from fromnoise.sample.plan import Plan, Stage
 from fromnoise.sample.procedure import Procedure
 from fromnoise.sample.progress import Callback, Progress, SolveInfo
 from fromnoise.sample.runge_kutta import Exponential, RungeKutta, Tableau
+from fromnoise.sample.schedules import among, autoregressive, chunks, full_sequence, overlapping, pyramid, staggered
 from fromnoise.sample.solve import solve
 from fromnoise.sample.solvers import SOLVERS, Solver
 from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, PredictorCorrector, Restart
@@ -17,8 +18,8 @@ from fromnoise.sample.tune import tune
 from fromnoise.sample.tuned import Errors, Tuned
 
 __all__ = [
-    "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "Brownian", "Callback", "Churn", "Errors", "EulerMaruyama",
-    "Exponential", "Multistep", "Picard", "Plan", "PredictorCorrector", "Procedure", "Progress", "Restart",
-    "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned", "auto", "solve",
-    "time_grid", "tune",
+    "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "Brownian", "Callback", "Churn", "Errors",
+    "EulerMaruyama", "Exponential", "Multistep", "Picard", "Plan", "PredictorCorrector", "Procedure", "Progress",
+    "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned", "among", "auto", "autoregressive",
+    "chunks", "full_sequence", "overlapping", "pyramid", "solve", "staggered", "time_grid", "tune",
 ]
