@@ -3,6 +3,7 @@
 from fromnoise.sample.adaptive import RK45, AdaptiveSDE
 from fromnoise.sample.auto import auto
 from fromnoise.sample.brownian import Brownian
+from fromnoise.sample.fitted import ays_grid, gits_grid, on_grid
 from fromnoise.sample.grids import GRIDS, time_grid
 from fromnoise.sample.multistep import Multistep
 from fromnoise.sample.parallel import Picard
@@ -21,5 +22,6 @@ __all__ = [
     "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "Brownian", "Callback", "Churn", "Errors",
     "EulerMaruyama", "Exponential", "Multistep", "Picard", "Plan", "PredictorCorrector", "Procedure", "Progress",
     "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned", "among", "auto", "autoregressive",
-    "chunks", "full_sequence", "overlapping", "pyramid", "solve", "staggered", "time_grid", "tune",
+    "ays_grid", "chunks", "full_sequence", "gits_grid", "on_grid", "overlapping", "pyramid", "solve", "staggered",
+    "time_grid", "tune",
 ]
