@@ -3,7 +3,8 @@
     python benchmarks/fitted_grids.py
 
 Median error at the end relative to the size of the samples, flow path (a root mean square is made by the few paths that
-end in another mode); ``gits`` is fitted on 64 other noises, ``ays`` on 512 samples of the data.  For ancestral sampling: the energy distance of 3,000 samples to 3,000 of the data.
+end in another mode); ``gits`` is fitted on 64 other noises, ``ays`` on 512 samples of the data.  For
+ancestral sampling: the energy distance of 3,000 samples to 3,000 of the data.
 """
 
 from __future__ import annotations

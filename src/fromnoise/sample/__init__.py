@@ -14,14 +14,21 @@ from fromnoise.sample.runge_kutta import Exponential, RungeKutta, Tableau
 from fromnoise.sample.schedules import among, autoregressive, chunks, full_sequence, overlapping, pyramid, staggered
 from fromnoise.sample.solve import solve
 from fromnoise.sample.solvers import SOLVERS, Solver
-from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, PredictorCorrector, Restart
+from fromnoise.sample.stochastic import (
+    Ancestral,
+    AncestralMidpoint,
+    Churn,
+    EulerMaruyama,
+    PredictorCorrector,
+    Restart,
+)
 from fromnoise.sample.tune import tune
 from fromnoise.sample.tuned import Errors, Tuned
 
 __all__ = [
-    "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "Brownian", "Callback", "Churn", "Errors",
-    "EulerMaruyama", "Exponential", "Multistep", "Picard", "Plan", "PredictorCorrector", "Procedure", "Progress",
-    "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned", "among", "auto", "autoregressive",
-    "ays_grid", "chunks", "full_sequence", "gits_grid", "on_grid", "overlapping", "pyramid", "solve", "staggered",
-    "time_grid", "tune",
+    "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "AncestralMidpoint", "Brownian", "Callback", "Churn",
+    "Errors", "EulerMaruyama", "Exponential", "Multistep", "Picard", "Plan", "PredictorCorrector", "Procedure",
+    "Progress", "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned", "among", "auto",
+    "autoregressive", "ays_grid", "chunks", "full_sequence", "gits_grid", "on_grid", "overlapping", "pyramid",
+    "solve", "staggered", "time_grid", "tune",
 ]
