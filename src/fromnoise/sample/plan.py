@@ -25,6 +25,7 @@ Noise = Callable[[int, Tensor], Tensor]  # (stage, like) -> standard normal nois
 Number = float | Tensor  # a tensor where frames have clocks of their own: it broadcasts against a state
 N = TypeVar("N", bound=Number, covariant=True, default=float)
 Weights = tuple[tuple[int, N], ...]
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ class Plan(Generic[N]):
         return any(stage.noisy for stage in self.stages)
 
     @cached_property
+    def clocks(self) -> list[Tensor]:
+        """What the denoiser is told at each state, in float64 on the CPU; made once."""
+        with torch.inference_mode(False):  # a plan outlives the call that made it, and a later one may want gradients
+            return [torch.as_tensor(t, dtype=torch.float64, device="cpu")
+                    for t in (self.grid[0], *(stage.t for stage in self.stages))]
+
+    @cached_property
     def last_use(self) -> list[list[tuple[str, int]]]:
         """For each stage, the states and predictions that are not needed after it."""
         last: dict[tuple[str, int], int] = {}
@@ -109,7 +117,7 @@ def run(plan: Plan[Number], denoise: Predict, x: Tensor, noise: Noise | None = N
     held: dict[tuple[str, int], Tensor] = {("x", 0): x}
     newest = None
     if plan.evaluate_start:
-        newest = held["d", 0] = denoise(x, torch.as_tensor(plan.grid[0], dtype=torch.float64))
+        newest = held["d", 0] = denoise(x, plan.clocks[0])
     for i, (stage, done) in enumerate(zip(plan.stages, plan.last_use, strict=True), start=1):
         before = x
         x = combine([(held["x", j], w) for j, w in stage.states] + [(held["d", j], w) for j, w in stage.predictions])
@@ -125,13 +133,18 @@ def run(plan: Plan[Number], denoise: Predict, x: Tensor, noise: Noise | None = N
         if watch is not None:
             watch(stage, x, newest)
         if stage.evaluate:
-            newest = held["d", i] = denoise(x, torch.as_tensor(stage.t, dtype=torch.float64))
+            newest = held["d", i] = denoise(x, plan.clocks[i])
     return x
 
 
 def combine(terms: Sequence[tuple[Tensor, Number]]) -> Tensor:
-    """sum_k w_k y_k, in as many sample-sized operations as there are terms."""
+    """sum_k w_k y_k, in as many sample-sized operations as there are terms, or one where it lies between two."""
     (first, weight), *rest = terms
+    if len(rest) == 1:
+        other, w = rest[0]
+        numbers = isinstance(weight, float) and isinstance(w, float) and first.dtype == other.dtype
+        if numbers and abs(weight + w - 1) < ROUNDING:
+            return torch.lerp(other, first, weight)  # Euler on the flow path
     total = (first * weight).to(first.dtype)
     for value, w in rest:
         add(total, value, w)
