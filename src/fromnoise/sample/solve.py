@@ -73,7 +73,7 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
     else:
         table = plan(chosen, path, tuple(times_of(name, chosen, path, nfe, steps, grid, shift).tolist()))
         added = fresh(table)
-    x = run(table, denoise, begin(table, path, noise, given), added, watcher(table, callback))
+    x = run(table, denoise, begin(table, path, noise, given), added, watcher(table, callback)).to(noise.dtype)
     info = SolveInfo(name, tuple(map(noisiest, table.grid)), table.nfe)
     return (x, info) if return_info else x
 
