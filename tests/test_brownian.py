@@ -46,7 +46,7 @@ def test_a_path_is_a_function_of_seed_sample_and_place():
 @pytest.mark.parametrize(("name", "path"), [
     ("ancestral", Flow()), ("ancestral", VP()), ("ancestral", EDM()), ("euler_maruyama", Flow()),
     ("euler_maruyama", VP()), ("dpmpp_2m_sde", Flow()), ("dpmpp_2m_sde", EDM()), ("sa_solver", Flow()),
-    ("er_sde_3", Flow())], ids=str)
+    ("er_sde_3", Flow()), ("dpmpp_sde", Flow()), ("dpmpp_sde", EDM())], ids=str)
 def test_more_steps_come_nearer_to_one_sample(name, path):
     """Strong convergence on one Brownian path; with noise drawn anew there is none."""
     noise = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -402,3 +402,13 @@ def test_auto_says_what_it_picked_and_spends_the_budget():
                  for n in (2, 64))
     assert few.solver != many.solver
     assert len(solve(denoise, noise, path=Flow(), solver="auto", steps=7, return_info=True)[1].grid) == 8
+
+
+@pytest.mark.parametrize("name", ["euler", "dpmpp_2m"])
+def test_a_denoiser_may_answer_in_another_dtype(name):
+    """The samples keep the dtype of the noise, also where a step is one interpolation."""
+    exact, noise = ring().denoiser(Flow()), torch.randn(4, 2)
+    x = solve(lambda x, t: exact(x.double(), t), noise, path=Flow(), solver=name, nfe=8)
+    assert x.dtype == noise.dtype
+    torch.testing.assert_close(x.double(), solve(exact, noise.double(), path=Flow(), solver=name, nfe=8), rtol=1e-4,
+                               atol=1e-4)

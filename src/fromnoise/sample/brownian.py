@@ -95,7 +95,7 @@ def brownian_noise(table: Plan, path: GaussianPath, seed: int, first: int) -> Ca
     since: dict[int, float] = {}
     for i, stage in enumerate(table.stages, start=1):
         if stage.noise:
-            since[i] = min(clocks[:i])
+            since[i] = min((clocks[j] for j, _ in stage.states), default=min(clocks[:i]))
             if since[i] <= stage.t:
                 raise UserError("The noise of this solver is not that of one reverse SDE, so it has no Brownian path: "
                                 "take ancestral, euler_maruyama, dpmpp_2m_sde, sa_solver or er_sde_3.")

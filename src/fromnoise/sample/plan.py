@@ -9,51 +9,60 @@ one loop runs all of them, and a step costs as many operations as it has numbers
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Generic, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from fromnoise.process import GaussianPath
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> x0
 Noise = Callable[[int, Tensor], Tensor]  # (stage, like) -> standard normal noise
-Weights = tuple[tuple[int, float], ...]
+Number = float | Tensor  # a tensor where frames have clocks of their own: it broadcasts against a state
+N = TypeVar("N", bound=Number, covariant=True, default=float)
+Weights = tuple[tuple[int, N], ...]
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Generic[N]):
     """One new state.
 
     t: its time;  states, predictions: (index, weight) of what it is made of;  noise: standard deviation of the
     fresh noise in it;  evaluate: whether the denoiser is asked there;  step: which grid point it is the final
-    state of, or None for a state on the way.
+    state of, or None for a state on the way;  still: where frames have clocks of their own, those that are held.
     """
 
-    t: float
-    states: Weights
-    predictions: Weights = ()
-    noise: float = 0.0
+    t: N
+    states: Weights[N]
+    predictions: Weights[N] = ()
+    noise: N | float = 0.0
     evaluate: bool = True
     step: int | None = None
+    still: Tensor | None = None
+
+    @property
+    def noisy(self) -> bool:
+        return isinstance(self.noise, Tensor) or self.noise > 0
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[N]):
     """A start and the stages after it; state 0 is ``start_std`` times standard normal noise at ``grid[0]``."""
 
-    grid: tuple[float, ...]
-    start_std: float
-    stages: tuple[Stage, ...]
+    grid: tuple[N, ...]
+    start_std: N
+    stages: tuple[Stage[N], ...]
     evaluate_start: bool = True
     jump: Callable[[Tensor], Tensor] | None = None  # from noise to state 0, where a factor does not say it
 
     def begin(self, noise: Tensor) -> Tensor:
         """State 0."""
-        return self.start_std * noise if self.jump is None else self.jump(noise)
+        return (self.start_std * noise).to(noise.dtype) if self.jump is None else self.jump(noise)
 
     @property
     def nfe(self) -> int:
@@ -62,7 +71,14 @@ class Plan:
 
     @property
     def stochastic(self) -> bool:
-        return any(stage.noise for stage in self.stages)
+        return any(stage.noisy for stage in self.stages)
+
+    @cached_property
+    def clocks(self) -> list[Tensor]:
+        """What the denoiser is told at each state, in float64 on the CPU; made once."""
+        with torch.inference_mode(False):  # a plan outlives the call that made it, and a later one may want gradients
+            return [torch.as_tensor(t, dtype=torch.float64, device="cpu")
+                    for t in (self.grid[0], *(stage.t for stage in self.stages))]
 
     @cached_property
     def last_use(self) -> list[list[tuple[str, int]]]:
@@ -88,38 +104,56 @@ def whole_steps(nfe: int, multiple: int) -> int | None:
     return whole + 1 if rest == 0 else None
 
 
-Watch = Callable[[Stage, Tensor, Tensor | None], None]  # (stage, its x, the newest prediction that led there)
+Watch = Callable[[Stage[Number], Tensor, Tensor | None], None]  # (stage, its x, the newest prediction that led there)
 
 
-def run(plan: Plan, denoise: Predict, x: Tensor, noise: Noise | None = None, watch: Watch | None = None) -> Tensor:
+def run(plan: Plan[Number], denoise: Predict, x: Tensor, noise: Noise | None = None,
+        watch: Watch | None = None) -> Tensor:
     """The last state, from ``x`` = state 0.
 
-    A clock is given to the denoiser as a float64 scalar on the CPU, so nothing here waits for a device.
+    A clock is given to the denoiser in float64 on the CPU, so nothing here waits for a device: a scalar, or
+    ``[1, T]`` or ``[B, T]`` where frames have clocks of their own.
     """
     held: dict[tuple[str, int], Tensor] = {("x", 0): x}
     newest = None
     if plan.evaluate_start:
-        newest = held["d", 0] = denoise(x, torch.tensor(plan.grid[0], dtype=torch.float64))
+        newest = held["d", 0] = denoise(x, plan.clocks[0])
     for i, (stage, done) in enumerate(zip(plan.stages, plan.last_use, strict=True), start=1):
+        before = x
         x = combine([(held["x", j], w) for j, w in stage.states] + [(held["d", j], w) for j, w in stage.predictions])
-        if stage.noise:
+        if stage.noisy:
             if noise is None:
                 raise ValueError("this plan needs noise")
-            x.add_(noise(i, x), alpha=stage.noise)
+            add(x, noise(i, x), stage.noise)
+        if stage.still is not None:  # whatever the denoiser says there
+            x = torch.where(stage.still, before, x)
         for name in done:
             held.pop(name, None)
         held["x", i] = x
         if watch is not None:
             watch(stage, x, newest)
         if stage.evaluate:
-            newest = held["d", i] = denoise(x, torch.tensor(stage.t, dtype=torch.float64))
+            newest = held["d", i] = denoise(x, plan.clocks[i])
     return x
 
 
-def combine(terms: list[tuple[Tensor, float]]) -> Tensor:
-    """sum_k w_k y_k, in as many sample-sized operations as there are terms."""
+def combine(terms: Sequence[tuple[Tensor, Number]]) -> Tensor:
+    """sum_k w_k y_k, in as many sample-sized operations as there are terms, or one where it lies between two."""
     (first, weight), *rest = terms
-    total = first * weight
+    if len(rest) == 1:
+        other, w = rest[0]
+        numbers = isinstance(weight, float) and isinstance(w, float) and first.dtype == other.dtype
+        if numbers and abs(weight + w - 1) < ROUNDING:
+            return torch.lerp(other, first, weight)  # Euler on the flow path
+    total = (first * weight).to(first.dtype)
     for value, w in rest:
-        total.add_(value, alpha=w)
+        add(total, value, w)
     return total
+
+
+def add(total: Tensor, value: Tensor, weight: Number) -> None:
+    """total += weight value, in place."""
+    if isinstance(weight, Tensor):
+        total.addcmul_(value, weight)
+    else:
+        total.add_(value, alpha=weight)

@@ -12,8 +12,8 @@ from torch import Tensor
 class Progress:
     """What a callback sees after each step: x at ``t_next`` and the x0 that was last predicted on the way there.
 
-    steps: how many there will be, or None where an adaptive solver does not know;  t, t_next: of an adaptive
-    solver whose samples have clocks of their own, the noisiest ones.
+    steps: how many there will be, or None where an adaptive solver does not know;  t, t_next: where samples or
+    frames have clocks of their own, the noisiest ones.
     """
 
     step: int

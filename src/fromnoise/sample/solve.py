@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from fromnoise.config import nearest
-from fromnoise.process import GaussianPath
+from fromnoise.process import GaussianPath, expand
 from fromnoise.random import fold, normal
 from fromnoise.sample.auto import auto
 from fromnoise.sample.brownian import brownian_noise
+from fromnoise.sample.frames import abreast
 from fromnoise.sample.grids import time_grid
-from fromnoise.sample.plan import Noise, Plan, Predict, Stage, run
+from fromnoise.sample.plan import Noise, Number, Plan, Predict, Stage, Watch, run
 from fromnoise.sample.procedure import Procedure, Task
 from fromnoise.sample.progress import Callback, Progress, SolveInfo
+from fromnoise.sample.schedules import checked_matrix
 from fromnoise.sample.solvers import SOLVERS, Solver
 from fromnoise.types import UserError
 
@@ -25,22 +27,27 @@ from fromnoise.types import UserError
 @torch.no_grad()
 def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | Solver = "dpmpp_2m",
           nfe: int | None = None, steps: int | None = None, grid: str | Sequence[float] | Tensor | None = None,
-          shift: float = 1.0, seed: int = 0, first: int = 0, brownian: bool = False, guidance: float = 1.0,
-          callback: Callback | None = None, return_info: bool = False) -> Any:
+          shift: float = 1.0, given: Tensor | None = None, seed: int = 0, first: int = 0, brownian: bool = False,
+          guidance: float = 1.0, callback: Callback | None = None, return_info: bool = False) -> Any:
     """x0 from standard normal ``noise`` ``[B, ...]``.
 
     denoise: ``(x, t) -> x0`` with t a scalar tensor;  solver: a name of SOLVERS, a solver, or "auto", which picks
     solver and grid by budget, size and ``guidance`` and says in the info what it picked;  nfe: evaluations of the
     denoiser, spent exactly, or steps: steps (by default 20);  grid: the name of a grid, or times from noise to
     clean; by default the solver's own, where it has one, else uniform;  shift: of a named grid, towards noise;
+    given: clean samples as ``noise`` that a grid which begins below t = 1 starts from: alpha given + sigma noise;
     seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  brownian: that
     noise as one Brownian path, whatever the grid, so that more steps come nearer to one sample (some twenty draws a
     step instead of one);  callback: called after every step with a ``Progress``.
+
+    A grid ``[steps + 1, T]`` or ``[steps + 1, B, T]`` is a scheduling matrix (``schedules``): every frame of ``noise``
+    ``[B, T, ...]`` has a clock of its own, and denoise sees t ``[1, T]`` or ``[B, T]``.  A frame that is held from one
+    row to the next stays as it is to the last bit, and one held at 0 throughout is ``given``.
     Adaptive solvers take no nfe, steps or grid, and spend what their tolerances ask for.
     Returns x0 as ``noise``, or ``(x0, SolveInfo)``.  UserError for what a solver cannot do.
     """
     if solver == "auto":
-        choice = auto(nfe or steps or 20, noise[0].numel(), guidance)
+        choice = auto(nfe or steps or strides(grid) or 20, noise[0].numel(), guidance)
         name, chosen = f"auto: {choice.name}", choice.solver
         grid = choice.grid(step_count(name, chosen, nfe, steps), path) if grid is None else grid
     else:
@@ -50,14 +57,56 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
         return brownian_noise(table, path, seed, first) if brownian else fresh_noise(seed, first)
 
     if isinstance(chosen, Procedure):
+        if is_matrix(grid) or given is not None:
+            raise UserError(f"{name} starts from noise and has one clock for all frames: schedules and given samples "
+                            "are for solvers that are tables, such as euler, dpmpp_2m or heun.")
         chosen.check(name, nfe, steps is not None or shift != 1 or grid is not None)
         times = time_grid(20 if steps is None else steps, path, grid or "uniform", shift) if chosen.on_grid else None
         x, info = chosen.run(Task(name, denoise, noise, path, times, seed, first, fresh, callback))
         return (x, info) if return_info else x
-    table = plan(chosen, path, tuple(times_of(name, chosen, path, nfe, steps, grid, shift).tolist()))
-    x = run(table, denoise, table.begin(noise), fresh(table), watcher(table, callback))
-    info = SolveInfo(name, table.grid, table.nfe)
+    if is_matrix(grid):
+        if nfe is not None or steps is not None or brownian:
+            raise UserError("A schedule says itself how many steps there are, and its frames share no Brownian path: "
+                            "leave nfe, steps and brownian out.")
+        table = abreast(partial(plan, chosen, path), path, checked_matrix(grid, noise.shape), noise)
+        added = fresh_noise(seed, first)
+    else:
+        table = plan(chosen, path, tuple(times_of(name, chosen, path, nfe, steps, grid, shift).tolist()))
+        added = fresh(table)
+    x = run(table, denoise, begin(table, path, noise, given), added, watcher(table, callback)).to(noise.dtype)
+    info = SolveInfo(name, tuple(map(noisiest, table.grid)), table.nfe)
     return (x, info) if return_info else x
+
+
+def is_matrix(grid: str | Sequence[float] | Tensor | None) -> TypeGuard[Tensor]:
+    """Whether a grid has a clock for every frame."""
+    return isinstance(grid, Tensor) and grid.ndim > 1
+
+
+def strides(grid: str | Sequence[float] | Tensor | None) -> int | None:
+    """Steps of a grid that is given; of a schedule, those of the frame that takes most."""
+    if grid is None or isinstance(grid, str):
+        return None
+    times = torch.as_tensor(grid)
+    return int((times[1:] < times[:-1]).sum(0).max())
+
+
+def noisiest(clock: Number) -> float:
+    """The time of a clock, and of clocks of their own that of the noisiest frame."""
+    return float(clock.max()) if isinstance(clock, Tensor) else clock
+
+
+def begin(table: Plan[Number], path: GaussianPath, noise: Tensor, given: Tensor | None) -> Tensor:
+    """State 0: of noise alone, or alpha given + sigma noise."""
+    if given is None:
+        return table.begin(noise)
+    if given.shape != noise.shape:
+        raise UserError(f"Given samples must have the shape of the noise, {list(noise.shape)} "
+                        f"(got {list(given.shape)}).")
+    if table.jump is not None:
+        raise UserError("This tuned solver starts from noise alone: take another for given samples.")
+    alpha = path.alpha(expand(torch.as_tensor(table.grid[0], dtype=torch.float64), noise))
+    return table.begin(noise) + alpha.to(noise) * given.to(noise)
 
 
 def named(solver: str | Solver) -> tuple[str, Solver]:
@@ -112,14 +161,14 @@ def fresh_noise(seed: int, first: int) -> Noise:
     return noise
 
 
-def watcher(table: Plan, callback: Callback | None) -> Callable[[Stage, Tensor, Tensor | None], None] | None:
+def watcher(table: Plan[Number], callback: Callback | None) -> Watch | None:
     """``callback`` after each stage that completes a step."""
     if callback is None:
         return None
 
-    def watch(stage: Stage, x: Tensor, x0: Tensor | None) -> None:
+    def watch(stage: Stage[Number], x: Tensor, x0: Tensor | None) -> None:
         if stage.step is not None:
-            callback(Progress(stage.step, len(table.grid) - 1, table.grid[stage.step - 1], table.grid[stage.step], x,
-                              x if x0 is None else x0))
+            t, t_next = map(noisiest, table.grid[stage.step - 1 : stage.step + 1])
+            callback(Progress(stage.step, len(table.grid) - 1, t, t_next, x, x if x0 is None else x0))
 
     return watch

@@ -16,7 +16,7 @@ from fromnoise.sample.multistep import Multistep
 from fromnoise.sample.parallel import Picard
 from fromnoise.sample.plan import Plan
 from fromnoise.sample.runge_kutta import HEUN, MIDPOINT, RK4, Exponential, RungeKutta
-from fromnoise.sample.stochastic import Ancestral, Churn, EulerMaruyama, PredictorCorrector, Restart
+from fromnoise.sample.stochastic import Ancestral, AncestralMidpoint, Churn, EulerMaruyama, PredictorCorrector, Restart
 
 
 class Solver(Protocol):
@@ -67,6 +67,7 @@ SOLVERS: dict[str, Solver] = {
     "ancestral": Ancestral(),  # Ho et al. 2020
     "euler_maruyama": EulerMaruyama(),  # Song et al. 2021b
     "pc": PredictorCorrector(),
+    "dpmpp_sde": AncestralMidpoint(),  # Lu et al. 2022b
     "dpmpp_2m_sde": Multistep(order=2, weights="bh2", tau=1.0),
     "sa_solver": Multistep(order=3, corrector=True, tau=1.0),  # Xue et al. 2023
     "er_sde_2": Multistep(order=2, extended=True, variable="sigma"),  # Cui et al. 2023

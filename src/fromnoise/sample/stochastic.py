@@ -35,10 +35,44 @@ class Ancestral:
             now = self.add(write, now, start, end, n + 1)
         return write.plan()
 
-    def add(self, write: Builder, now: int, start: Point, end: Point, step: int | None) -> int:
+    def add(self, write: Builder, now: int, start: Point, end: Point, step: int | None,
+            told: int | None = None) -> int:
+        """A step from ``now``, with the x0 that was predicted there or at the state ``told``."""
         up = self.eta * end.sigma * math.sqrt(max(0.0, 1 - math.exp(2 * (end.q - start.q)))) if end.sigma else 0.0
         kept = math.sqrt(max(0.0, end.sigma**2 - up**2)) / start.sigma  # of x, through eps = (x - alpha x0) / sigma
-        return write.add(end, {now: kept}, {now: end.alpha - kept * start.alpha}, noise=up, step=step)
+        told = now if told is None else told
+        return write.add(end, {now: kept}, {told: end.alpha - kept * start.alpha}, noise=up, step=step)
+
+
+@dataclass(frozen=True)
+class AncestralMidpoint:
+    """DPM-Solver++ SDE (Lu et al. 2022b, in k-diffusion's single-step form): ancestral steps, the x0 of their middle.
+
+    It is predicted halfway in log-SNR, at a state that an ancestral step of its own has led to.
+    """
+
+    eta: float = 1.0
+    multiple = 2
+
+    def steps(self, nfe: int) -> int | None:
+        return whole_steps(nfe, 2)
+
+    def plan(self, path: GaussianPath, times: torch.Tensor) -> Plan:
+        grid, rule = points(path, times), Ancestral(self.eta)
+        write, now = Builder(grid), 0
+        for n, (start, end) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+            told = now
+            if end.sigma:
+                told = rule.add(write, now, start, at_q(path, _halfway(start.q, end.q)), None)
+            now = rule.add(write, now, start, end, n + 1, told)
+        return write.plan()
+
+
+def _halfway(q: float, q_next: float) -> float:
+    """The mean, and from pure noise, where q is infinite, that of the angle atan(sigma / alpha)."""
+    if math.isfinite(q):
+        return (q + q_next) / 2
+    return math.log(math.tan((math.pi / 2 + math.atan(math.exp(q_next))) / 2))
 
 
 @dataclass(frozen=True)
