@@ -34,7 +34,9 @@ BEGIN = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_2", "unipc_3", "deis_3", "ipndm_
          "midpoint", "dpmpp_2s")
 RUNNERS = 8  # starts that are learned from for a while, half of them after a jump
 SIEVE = (16, 96)  # paths on which starts are compared, all of them and then the better ones
+FEW = 256  # paths to learn from in a short run, and at first in a long one
 NEAR = 4.0  # medians of the distances at which the loss bends first
+CHECK_EVERY = 4  # steps between looks at the noise held out
 
 
 def tune(denoise: Callable[..., Tensor], path: GaussianPath, *, nfe: int, noise: Tensor,
@@ -43,7 +45,7 @@ def tune(denoise: Callable[..., Tensor], path: GaussianPath, *, nfe: int, noise:
          guidance: float | None = None, progress: Telling | None = None) -> Tuned:
     """A solver of exactly ``nfe`` evaluations fitted to ``denoise`` on ``path``.
 
-    denoise: ``(x, t) -> x0`` as for ``solve``, differentiable in x and t, and with a time for each sample ``[B]`` too;
+    denoise: ``(x, t) -> x0`` as for ``solve``, differentiable in x and t, with a time for each sample, ``[B, 1]``, too;
     with ``condition`` it is asked as ``(x, t, condition)``, with the rows of the samples at hand;  noise: a few
     hundred standard normal starting points ``[B, ...]``, in the dtype to work in, of which a quarter is held out to
     judge on;  teleport: may start after the Gaussian jump;  weights: learn the weights too, and not the grid alone;
@@ -61,7 +63,7 @@ def tune(denoise: Callable[..., Tensor], path: GaussianPath, *, nfe: int, noise:
     say = progress or (lambda *_: None)
     paths = Paths.follow_teacher(denoise, path, noise, condition, teacher, batch, say)
     starts = best_starts(paths, nfe, teleport, guidance, say)
-    best, before, done = race(paths, starts, Descent(steps, weights, seed), clock, say)
+    best, before, done = race(paths, starts, Descent(steps, len(paths.seen), weights, seed), clock, say)
     after = paths.errors(best, paths.held_out)
     return best.result(path, begun=starts[0].name, steps_done=done, noises=len(noise), seed=seed, guidance=guidance,
                        before=before, after=after)
@@ -130,9 +132,10 @@ def all_fixed(paths: Paths, nfe: int, law: Gaussian | None, guidance: float | No
 
 @dataclass(frozen=True)
 class Descent:
-    """How to learn."""
+    """How to learn: for how many steps, from how many paths."""
 
     steps: int
+    paths: int
     weights: bool
     seed: int
 
@@ -140,17 +143,19 @@ class Descent:
 def race(paths: Paths, starts: list[Student], how: Descent, clock: Clock, say: Telling) -> tuple[Student, Errors, int]:
     """(the best student, errors of the first start, steps done), by a short run from each start and a long one on.
 
-    Nothing is taken that is worse than the first start on the noise held out.
+    Nothing is taken that has a larger RMS than the first start on the noise held out.
     """
     before = paths.errors(starts[0], paths.held_out)
     best, least, done = starts[0], before, 0
-    for lap, start in enumerate([*starts, None]):
-        long = start is None
-        steps = how.steps - done if long else how.steps // (3 * len(starts))
-        leg = clock.leg(1.0 if long else 1 / (3 * len(starts) - lap))
-        found, errors, walked = descend(paths, start or best, replace(how, steps=steps), leg, say)
-        done += walked
-        if errors.robust < least.robust and errors.rms <= before.rms:
+    for lap in range(len(starts) + 1):
+        if lap < len(starts):
+            begin, leg = starts[lap], clock.leg(1 / (3 * len(starts) - lap))
+            run = replace(how, steps=how.steps // (3 * len(starts)), paths=min(FEW, how.paths))
+        else:
+            begin, leg, run = best, clock.leg(1.0), replace(how, steps=how.steps - done)
+        found, errors, steps = descend(paths, begin, run, leg, say)
+        done += steps
+        if errors.rms < least.rms:
             best, least = found, errors
     return best, before, done
 
@@ -158,7 +163,7 @@ def race(paths: Paths, starts: list[Student], how: Descent, clock: Clock, say: T
 def descend(paths: Paths, begin: Student, how: Descent, leg: Clock, say: Telling) -> tuple[Student, Errors, int]:
     """(the student that was best on the noise held out, its errors there, steps done).
 
-    As it goes the loss bends later, from NEAR medians to BEND, and more of the paths are used.
+    As it goes, from NEAR medians to BEND, the loss bends later, and more of the paths are used.
     """
     values, damping, draw = begin.values(how.weights), 1e-2, generator(how.seed)
     best, least, step = begin, paths.errors(begin, paths.held_out), 0
@@ -167,8 +172,8 @@ def descend(paths: Paths, begin: Student, how: Descent, leg: Clock, say: Telling
         return paths.residuals(begin.moved(values), rows)
 
     while step < how.steps and leg.spent < 1:
-        share = min(max(step / max(1, how.steps - 1), leg.spent), 1.0)
-        rows = paths.seen[: max(2 * paths.batch, int(share * len(paths.seen)))]
+        share = min(max((step + 1) / how.steps, leg.spent), 1.0)
+        rows = paths.seen[: int(min(FEW, how.paths) ** (1 - share) * how.paths**share)]
         distances = paths.distances(begin.moved(values), rows)
         bend = min(NEAR * float(distances.median()), BEND) ** (1 - share) * BEND**share
 
@@ -177,9 +182,11 @@ def descend(paths: Paths, begin: Student, how: Descent, leg: Clock, say: Telling
 
         equations = normal_equations(residuals, values, rows, paths.batch, bend, draw)
         values, damping = damped_step(objective, float(loss(distances, bend).mean()), values, equations, damping)
-        here, step = begin.moved(values), step + 1
-        found = paths.errors(here, paths.held_out)
-        if found.robust < least.robust:
-            best, least = here, found
-        say("learning", step, how.steps, least.robust)
+        step += 1
+        if step % CHECK_EVERY == 0 or step == how.steps or leg.spent >= 1:
+            here = begin.moved(values)
+            found = paths.errors(here, paths.held_out)
+            if found.rms < least.rms:
+                best, least = here, found
+            say("learning", step, how.steps, least.rms)
     return best, least, step

@@ -150,13 +150,13 @@ def follow(path: GaussianPath, times: Tensor, table: Tensor, denoise: Predict, x
     """The last state, as the equation reads, with tensors for all its numbers: gradients flow to each of them.
 
     times ``[n + 1]``;  table ``[n, 1 + n]``;  x ``[B, ...]``: state 0.  With a last axis ``[B]`` on times or table
-    each sample has its own.
+    each sample has its own, and the denoiser is asked with clocks ``[B, 1]``.
     """
     keep, length = (values.to(x) for values in moves(path, times))
     own = table.to(x).reshape(*table.shape[:2], -1).expand(-1, -1, len(x))
     start, seen = x, []
     for i in range(len(keep)):
-        seen.append(denoise(x, times[i]))
+        seen.append(denoise(x, times[i, :, None] if times.ndim > 1 else times[i]))
         mixed = torch.einsum("jb,jb...->b...", own[i, 1 : i + 2], torch.stack(seen))
         x = expand(keep[i], x) * x + expand(own[i, 0], x) * start + expand(length[i], x) * mixed
     return x
