@@ -22,7 +22,7 @@ from fromnoise.sample.solve import plan
 from fromnoise.sample.student import Student, fixed
 from fromnoise.sample.teacher import Paths
 from fromnoise.sample.teleport import Gaussian
-from fromnoise.sample.tune import BEGIN, best_starts
+from fromnoise.sample.tune import BEGIN, Clock, all_fixed, best_starts
 from fromnoise.sample.tuned import folded, follow
 from fromnoise.train import train
 from fromnoise.types import Condition, UserError
@@ -51,7 +51,7 @@ def tuned():
 def test_every_rule_to_begin_with_can_be_written_as_a_table(solver, path):
     """Folding a plan and following the table leads where the plan itself leads."""
     start = noise(8, 0)
-    times = time_grid(SOLVERS[solver].steps(7), path, "karras")
+    times = time_grid(7 // SOLVERS[solver].multiple + SOLVERS[solver].multiple - 1, path, "karras")
     grid, table = folded(SOLVERS[solver].plan(path, times), path)
     assert len(grid) == 8
     assert set(times.tolist()) <= set(grid.tolist())
@@ -188,8 +188,8 @@ def test_damped_steps_find_the_parameters_among_outliers():
 def test_it_begins_with_the_best_of_all_kinds(nfe):
     """With and without a jump, no two that are the same, and the best on the noise held out first."""
     paths = Paths.follow_teacher(RING.denoiser(Flow()), Flow(), noise(64, 1), None, 60, 64, lambda *_: None)
-    starts = best_starts(paths, nfe, True, None, lambda *_: None)
-    assert len(starts) == len({paths.errors(s, paths.seen[:96]) for s in starts}) == 8
+    starts = best_starts(paths, all_fixed(paths, nfe, True, None), Clock.of(1e6), lambda *_: None)
+    assert len(starts) == len({paths.errors(s, paths.seen[:48]) for s in starts}) == 8
     assert sum(s.law is None for s in starts) == 4
     held_out = [paths.errors(s, paths.held_out).rms for s in starts]
     assert held_out == sorted(held_out)

@@ -34,7 +34,7 @@ def weight(distance: Tensor, bend: float) -> Tensor:
 
 def normal_equations(residuals: Residuals, values: Tensor, rows: Tensor, batch: int, bend: float,
                      draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(g ``[P]``, H ``[P, P]``) at ``values`` ``[P]``, over ``rows``, ``batch`` at a time; H has the signs of ``draw``."""
+    """(g ``[P]``, H ``[P, P]``) at ``values`` ``[P]`` over ``rows``, ``batch`` at a time, with signs of ``draw``."""
     gradient, curvature = values.new_zeros(len(values)), values.new_zeros(len(values), len(values))
     for part in rows.split(batch):
         own = values[:, None].repeat(1, len(part)).requires_grad_()
@@ -51,7 +51,7 @@ def normal_equations(residuals: Residuals, values: Tensor, rows: Tensor, batch: 
 
 def damped_step(objective: Callable[[Tensor], float], now: float, values: Tensor, equations: tuple[Tensor, Tensor],
                 damping: float) -> tuple[Tensor, float]:
-    """(values for which the objective is less than ``now``, the damping to go on with); the same where no step helped."""
+    """(values with an objective less than ``now``, the damping to go on with); the same values where no step helped."""
     gradient, curvature = equations
     strength = curvature.diagonal()
     scale = strength.clamp(min=max(1e-12 * float(strength.max()), 1e-300)).diag()

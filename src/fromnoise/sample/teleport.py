@@ -42,7 +42,7 @@ class Gaussian:
         return Gaussian(mean=_list(mean), variances=_list(values.clamp(min=0)), axes=_rows(vectors.mT))
 
     def jump(self, noise: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
-        """x at ``end`` for x = sigma noise at ``start``, both given as (alpha, sigma), ``[]`` or ``[B]``; as ``noise``."""
+        """x at ``end`` for x = sigma noise at ``start``, both given as (alpha, sigma), each ``[]`` or ``[B]``."""
         like: dict[str, Any] = {"dtype": noise.dtype, "device": noise.device}
         (alpha0, sigma0), (alpha, sigma) = ([value[..., None] for value in pair] for pair in (start, end))
         mean = torch.tensor(self.mean, **like)

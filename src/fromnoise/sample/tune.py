@@ -6,16 +6,18 @@ the grid by gradients is LD3 (Tong et al. 2024), grid and weights together S4S (
 al. 2024) fits a grid to a bound instead.  Starting after a Gaussian jump follows Wang and Vastola (2024).
 
 A path that ends in another mode tells nothing of how to bring it back, and outweighs all others.  So learning begins
-with a loss that leaves such paths out, and takes them in as it goes (graduated non-convexity, Blake and Zisserman 1987).
+with a loss that leaves such paths out, and takes them in as it goes (graduated non-convexity, Blake and Zisserman
+1987).
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from fromnoise.process import GaussianPath
@@ -33,8 +35,9 @@ from fromnoise.types import Condition, UserError
 BEGIN = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_2", "unipc_3", "deis_3", "ipndm_2", "ipndm_3", "abm_angle", "abm_flow",
          "midpoint", "dpmpp_2s")
 RUNNERS = 8  # starts that are learned from for a while, half of them after a jump
-SIEVE = (16, 96)  # paths on which starts are compared, all of them and then the better ones
-FEW = 256  # paths to learn from in a short run, and at first in a long one
+SIEVE = ((8, 3 * RUNNERS), (48, RUNNERS))  # paths on which starts are compared, and how many stay
+FEW = 2  # paths for every number that is learned, in a short run and at first in a long one
+LEAST = 4  # steps of a short run, for which others are left out where time is short
 NEAR = 4.0  # medians of the distances at which the loss bends first
 CHECK_EVERY = 4  # steps between looks at the noise held out
 
@@ -62,8 +65,8 @@ def tune(denoise: Callable[..., Tensor], path: GaussianPath, *, nfe: int, noise:
     clock = Clock.of(seconds)
     say = progress or (lambda *_: None)
     paths = Paths.follow_teacher(denoise, path, noise, condition, teacher, batch, say)
-    starts = best_starts(paths, nfe, teleport, guidance, say)
-    best, before, done = race(paths, starts, Descent(steps, len(paths.seen), weights, seed), clock, say)
+    starts = best_starts(paths, all_fixed(paths, nfe, teleport, guidance), clock.leg(1 / 4), say)
+    best, before, done = race(paths, starts, Descent(steps, weights, seed), clock, say)
     after = paths.errors(best, paths.held_out)
     return best.result(path, begun=starts[0].name, steps_done=done, noises=len(noise), seed=seed, guidance=guidance,
                        before=before, after=after)
@@ -95,16 +98,33 @@ class Clock:
 # ---- where to begin -------------------------------------------------------------------------------------
 
 
-def best_starts(paths: Paths, nfe: int, teleport: bool, guidance: float | None, say: Telling) -> list[Student]:
-    """The best fixed solvers and grids, half of them after a jump if there are any; the best on the noise held out first.
+def all_fixed(paths: Paths, nfe: int, teleport: bool, guidance: float | None) -> list[Student]:
+    """The choice of ``auto``, and every solver of BEGIN that can spend ``nfe`` evaluations on every grid.
+
+    After a jump they are laid on one step more, of which the jump takes the first.
+    """
+    path, choice = paths.path, auto(nfe, paths.noise[0].numel(), guidance or 1.0)
+    laws = [None, Gaussian.fit(paths.ends)] if teleport else [None]
+    found = [fixed(choice.solver, choice.grid(nfe + (law is not None), path), path, law, f"auto: {choice.name}")
+             for law in laws]
+    for law, name, grid in itertools.product(laws, BEGIN, GRIDS):
+        if steps := SOLVERS[name].steps(nfe):
+            times = time_grid(steps + (law is not None), path, grid)
+            found.append(fixed(SOLVERS[name], times, path, law, f"{name} on {grid}"))
+    return found
+
+
+def best_starts(paths: Paths, left: list[Student], leg: Clock, say: Telling) -> list[Student]:
+    """The best RUNNERS, half of them after a jump if there are any; the best on the noise held out first.
 
     What they are chosen by is some of the noises to learn from.
     """
-    laws = [None, Gaussian.fit(paths.ends)] if teleport else [None]
-    left = [one for law in laws for one in all_fixed(paths, nfe, law, guidance)]
-    for count, keep in zip(SIEVE, (4 * RUNNERS, RUNNERS), strict=True):
+    laws = list({id(one.law): one.law for one in left}.values())
+    for count, keep in SIEVE:
         found: dict[float, Student] = {}  # by error, so that of two that are the same one is kept
         for k, one in enumerate(left):
+            if k >= len(laws) and leg.spent >= 1:
+                break
             found.setdefault(paths.errors(one, paths.seen[:count]).robust, one)
             say("where to begin", k + 1, len(left), min(found))
         ranked = [found[error] for error in sorted(found)]
@@ -112,32 +132,21 @@ def best_starts(paths: Paths, nfe: int, teleport: bool, guidance: float | None, 
     return sorted(left, key=lambda one: paths.errors(one, paths.held_out).rms)
 
 
-def all_fixed(paths: Paths, nfe: int, law: Gaussian | None, guidance: float | None) -> list[Student]:
-    """Every solver of BEGIN that can spend ``nfe`` evaluations on every grid, and the choice of ``auto``.
-
-    With a law they are laid on one step more, of which the jump takes the first.
-    """
-    path, found = paths.path, []
-    for name in BEGIN:
-        steps = SOLVERS[name].steps(nfe)
-        for grid in GRIDS if steps else ():
-            times = time_grid(steps + (law is not None), path, grid)
-            found.append(fixed(SOLVERS[name], times, path, law, f"{name} on {grid}"))
-    choice = auto(nfe, paths.noise[0].numel(), guidance or 1.0)
-    return [*found, fixed(choice.solver, choice.grid(nfe + (law is not None), path), path, law, f"auto: {choice.name}")]
-
-
 # ---- learning -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Descent:
-    """How to learn: for how many steps, from how many paths."""
+    """How to learn: at most and at least so many steps, in the end from all paths or from as few as at first."""
 
     steps: int
-    paths: int
     weights: bool
     seed: int
+    least: int = 0
+    few: bool = False
+
+
+Run = tuple[Student, Errors, int]  # (a student, its errors on the noise held out, steps done)
 
 
 def race(paths: Paths, starts: list[Student], how: Descent, clock: Clock, say: Telling) -> tuple[Student, Errors, int]:
@@ -145,43 +154,47 @@ def race(paths: Paths, starts: list[Student], how: Descent, clock: Clock, say: T
 
     Nothing is taken that has a larger RMS than the first start on the noise held out.
     """
-    before = paths.errors(starts[0], paths.held_out)
-    best, least, done = starts[0], before, 0
-    for lap in range(len(starts) + 1):
-        if lap < len(starts):
-            begin, leg = starts[lap], clock.leg(1 / (3 * len(starts) - lap))
-            run = replace(how, steps=how.steps // (3 * len(starts)), paths=min(FEW, how.paths))
-        else:
-            begin, leg, run = best, clock.leg(1.0), replace(how, steps=how.steps - done)
-        found, errors, steps = descend(paths, begin, run, leg, say)
-        done += steps
-        if errors.rms < least.rms:
-            best, least = found, errors
-    return best, before, done
+    before, heats = paths.errors(starts[0], paths.held_out), clock.leg(1 / 3)
+    short = replace(how, steps=how.steps // (3 * len(starts)), least=LEAST, few=True)
+    runs: list[Run] = [(starts[0], before, 0)]
+    for lap, start in enumerate(starts):
+        if heats.spent < 1:
+            runs.append(descend(paths, start, short, heats.leg(1 / (len(starts) - lap)), say))
+    left = replace(how, steps=how.steps - sum(steps for *_, steps in runs))
+    runs.append(descend(paths, best_of(runs), left, clock.leg(1.0), say))
+    return best_of(runs), before, sum(steps for *_, steps in runs)
 
 
-def descend(paths: Paths, begin: Student, how: Descent, leg: Clock, say: Telling) -> tuple[Student, Errors, int]:
-    """(the student that was best on the noise held out, its errors there, steps done).
+def best_of(runs: list[Run]) -> Student:
+    """The first of those with the least RMS."""
+    return min(runs, key=lambda run: run[1].rms)[0]
+
+
+def descend(paths: Paths, begin: Student, how: Descent, leg: Clock, say: Telling) -> Run:
+    """The student that was best on the noise held out.
 
     As it goes, from NEAR medians to BEND, the loss bends later, and more of the paths are used.
     """
     values, damping, draw = begin.values(how.weights), 1e-2, generator(how.seed)
     best, least, step = begin, paths.errors(begin, paths.held_out), 0
+    few = min(FEW * len(values), len(paths.seen))
+    many = few if how.few else len(paths.seen)
 
     def residuals(values: Tensor, rows: Tensor) -> Tensor:
         return paths.residuals(begin.moved(values), rows)
 
-    while step < how.steps and leg.spent < 1:
+    def objective(values: Tensor, rows: Tensor, bend: float) -> float:
+        return float(loss(paths.distances(begin.moved(values), rows), bend).mean())
+
+    while step < how.steps and (leg.spent < 1 or step < how.least):
         share = min(max((step + 1) / how.steps, leg.spent), 1.0)
-        rows = paths.seen[: int(min(FEW, how.paths) ** (1 - share) * how.paths**share)]
+        rows = paths.seen[: round(few ** (1 - share) * many**share)]
         distances = paths.distances(begin.moved(values), rows)
         bend = min(NEAR * float(distances.median()), BEND) ** (1 - share) * BEND**share
 
-        def objective(values: Tensor, rows: Tensor = rows, bend: float = bend) -> float:
-            return float(loss(paths.distances(begin.moved(values), rows), bend).mean())
-
         equations = normal_equations(residuals, values, rows, paths.batch, bend, draw)
-        values, damping = damped_step(objective, float(loss(distances, bend).mean()), values, equations, damping)
+        now, there = float(loss(distances, bend).mean()), partial(objective, rows=rows, bend=bend)
+        values, damping = damped_step(there, now, values, equations, damping)
         step += 1
         if step % CHECK_EVERY == 0 or step == how.steps or leg.spent >= 1:
             here = begin.moved(values)
