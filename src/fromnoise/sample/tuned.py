@@ -57,7 +57,7 @@ class Tuned:
     start: Gaussian | None = None
     """The law by which noise is carried to the first time; without one it is taken as it is."""
     begun: str = ""
-    """The solver and grid that tuning began with."""
+    """The best fixed solver and grid of those that tuning began with."""
     steps_done: int = 0
     """Steps of the optimiser."""
     noises: int = 0
@@ -66,7 +66,7 @@ class Tuned:
     guidance: float | None = None
     """Classifier-free guidance of the model it was made for, where that is known."""
     before: Errors | None = None
-    """Of the best fixed solver and grid, with which tuning began."""
+    """Of the best fixed solver and grid."""
     after: Errors | None = None
 
     multiple = 1
