@@ -3,8 +3,9 @@
     python examples/tuning_a_grid.py tuning_a_grid.png
 
 Left, every row is a budget: hollow, the times of the best fixed solver and grid; filled, those of the tuned one, which
-brings weights of its own as well.  The shade is how sharply the exact paths bend there.  Right, how far both end from the
-exact ODE on noise that tuning has not seen; the fixed pair is chosen anew for every budget by this very error.
+brings weights of its own as well.  The shade is how sharply the exact paths bend there.  Right, how far both end from
+the exact ODE on noise that tuning has not seen, relative to the samples; the fixed pair is chosen for every budget by
+this very error.
 """
 
 import sys
@@ -16,21 +17,20 @@ from fromnoise.evaluate.solvers import Problem, problem, trials
 from fromnoise.figures import COLOURS, INK, LINE, QUIET, figure, save
 from fromnoise.process import Flow
 from fromnoise.random import sample_noise
-from fromnoise.sample import Tuned, solve, time_grid, tune
+from fromnoise.sample import SOLVERS, Tuned, solve, time_grid, tune
 
 BUDGETS = (3, 4, 5, 6, 8, 10)
 FIXED = ("dpmpp_2m", "unipc_2", "deis_3", "ipndm_3", "abm_angle", "abm_flow", "midpoint")
 
 
-def bending(on: Problem, steps: int = 120) -> tuple[Tensor, Tensor]:
-    """(times, mean length of d velocity / dt along the exact paths)."""
+def bending(on: Problem, steps: int = 120) -> Tensor:
+    """Mean length of d velocity / dt along the exact paths, at even times from 1 to 0."""
     seen = []
     solve(on.mixture.denoiser(on.path), on.noise, path=on.path, solver="abm_angle", steps=steps,
           callback=lambda p: seen.append((p.t_next, p.x)))
     times = torch.tensor([t for t, _ in seen], dtype=torch.float64)
     velocity = torch.stack([on.mixture.velocity(x, t, on.path) for t, (_, x) in zip(times, seen, strict=True)])
-    turned = (velocity.diff(dim=0).norm(dim=2).mean(1)) / -times.diff()
-    return (times[1:] + times[:-1]) / 2, turned
+    return velocity.diff(dim=0).norm(dim=2).mean(1) / -times.diff()
 
 
 def tuned_for(on: Problem, nfe: int) -> Tuned:
@@ -44,13 +44,12 @@ def main(out: str) -> None:
     on = problem("ring", Flow(), 512)
     denoise = on.mixture.denoiser(on.path)
     chart, (rows, errors) = figure(10.5, 4.4, 1, 2, gridspec_kw={"width_ratios": (3, 2)})
-    times, turned = bending(on)
-    rows.imshow(turned.sqrt()[None].numpy(), extent=(1, 0, -0.6, len(BUDGETS) - 0.4),
+    rows.imshow(bending(on).sqrt()[None].numpy(), extent=(1, 0, -0.6, len(BUDGETS) - 0.4),
                 aspect="auto", cmap="Blues", alpha=0.45, vmin=0)
     before, after = [], []
     for row, nfe in enumerate(BUDGETS):
         best, tuned = trials(on, nfe, FIXED)[0], tuned_for(on, nfe)
-        fixed = time_grid(nfe // 2 + 1 if best.solver == "midpoint" else nfe, on.path, best.grid)[:-1]
+        fixed = time_grid(SOLVERS[best.solver].steps(nfe) or nfe, on.path, best.grid)[:-1]
         rows.plot(fixed, [row + 0.17] * len(fixed), "o", color=QUIET, markerfacecolor="white", markersize=6)
         rows.plot(tuned.grid[:-1], [row - 0.17] * nfe, "o", color=COLOURS[0], markersize=6)
         before.append(best.error.rms)
