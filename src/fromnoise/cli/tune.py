@@ -38,8 +38,8 @@ class Arguments:
     """Paths to learn from; a quarter of them is held out to judge on."""
     seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest time to spend, after which the best so far is kept."""
-    steps: Annotated[int, Field(ge=0)] = 2000
-    """Optimiser steps, where there is time for them; 0 keeps the best fixed solver and grid."""
+    steps: Annotated[int, Field(ge=0)] = 200
+    """Gauss-Newton steps, where there is time for them; 0 keeps the best fixed solver and grid."""
     teleport: bool = True
     """May begin with the jump that is exact for Gaussian data, which costs no evaluation."""
     weights: bool = True

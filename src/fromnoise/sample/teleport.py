@@ -42,9 +42,9 @@ class Gaussian:
         return Gaussian(mean=_list(mean), variances=_list(values.clamp(min=0)), axes=_rows(vectors.mT))
 
     def jump(self, noise: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
-        """x at ``end`` for x = sigma noise at ``start``, both given as (alpha, sigma); as ``noise`` ``[B, ...]``."""
+        """x at ``end`` for x = sigma noise at ``start``, both given as (alpha, sigma), each ``[]`` or ``[B]``."""
         like: dict[str, Any] = {"dtype": noise.dtype, "device": noise.device}
-        (alpha0, sigma0), (alpha, sigma) = start, end
+        (alpha0, sigma0), (alpha, sigma) = ([value[..., None] for value in pair] for pair in (start, end))
         mean = torch.tensor(self.mean, **like)
         values = torch.tensor(self.variances, dtype=torch.float64)
         ratio = ((alpha**2 * values + sigma**2) / (alpha0**2 * values + sigma0**2)).sqrt().to(**like)

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fromnoise.config import from_dict, read_json, spec, to_dict
-from fromnoise.process import GaussianPath, Path
+from fromnoise.process import GaussianPath, Path, expand
 from fromnoise.sample.plan import Plan, Predict, Stage
 from fromnoise.sample.teleport import Gaussian
 from fromnoise.types import UserError
@@ -32,7 +32,7 @@ class Errors:
     """Distance of end points to those of the exact ODE, relative to the spread of the data, on noise held out."""
 
     robust: float
-    """Root mean of a pseudo-Huber loss, which is what is minimised."""
+    """Root mean of a loss that is bounded for paths that end in another mode, which is what is minimised."""
     rms: float
     """Root of the mean square: paths that end in another mode weigh most."""
     mean: float
@@ -57,7 +57,7 @@ class Tuned:
     start: Gaussian | None = None
     """The law by which noise is carried to the first time; without one it is taken as it is."""
     begun: str = ""
-    """The solver and grid that tuning began with."""
+    """The best fixed solver and grid of those that tuning began with."""
     steps_done: int = 0
     """Steps of the optimiser."""
     noises: int = 0
@@ -66,7 +66,7 @@ class Tuned:
     guidance: float | None = None
     """Classifier-free guidance of the model it was made for, where that is known."""
     before: Errors | None = None
-    """Of the best fixed solver and grid, with which tuning began."""
+    """Of the best fixed solver and grid."""
     after: Errors | None = None
 
     multiple = 1
@@ -146,21 +146,19 @@ def starter(law: Gaussian | None, path: GaussianPath, time: Tensor) -> Callable[
     return jump
 
 
-def follow(path: GaussianPath, times: Tensor, table: Tensor, denoise: Predict, x: Tensor,
-           terms: list[list[Tensor]] | None = None) -> Tensor:
+def follow(path: GaussianPath, times: Tensor, table: Tensor, denoise: Predict, x: Tensor) -> Tensor:
     """The last state, as the equation reads, with tensors for all its numbers: gradients flow to each of them.
 
-    times ``[n + 1]``;  table ``[n, 1 + n]``;  x: state 0;  terms: is given what each row of the table weighs.
+    times ``[n + 1]``;  table ``[n, 1 + n]``;  x ``[B, ...]``: state 0.  With a last axis ``[B]`` on times or table
+    each sample has its own, and the denoiser is asked with clocks ``[B, 1]``.
     """
-    keep, length = moves(path, times)
-    keep, lengths, factors = keep.to(x), length.to(x), table.to(x)
-    seen = [x]
+    keep, length = (values.to(x) for values in moves(path, times))
+    own = table.to(x).reshape(*table.shape[:2], -1).expand(-1, -1, len(x))
+    start, seen = x, []
     for i in range(len(keep)):
-        seen.append(denoise(x, times[i]))
-        parts = [seen[0], *(lengths[i] * prediction for prediction in seen[1:])]
-        x = keep[i] * x + sum(factor * part for factor, part in zip(factors[i], parts, strict=False))
-        if terms is not None:
-            terms.append(parts)
+        seen.append(denoise(x, times[i, :, None] if times.ndim > 1 else times[i]))
+        mixed = torch.einsum("jb,jb...->b...", own[i, 1 : i + 2], torch.stack(seen))
+        x = expand(keep[i], x) * x + expand(own[i, 0], x) * start + expand(length[i], x) * mixed
     return x
 
 
