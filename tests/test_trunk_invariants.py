@@ -10,6 +10,7 @@ from fromnoise.blocks import (
     Around,
     AttentionSpec,
     BlockSpec,
+    Cache,
     FeedForwardSpec,
     JointBlock,
     Mask,
@@ -22,6 +23,7 @@ from fromnoise.blocks import (
 from fromnoise.blocks.joint import CrossAttention
 from fromnoise.nets.trunk import Trunk
 from fromnoise.nets.trunk.attempts import native
+from fromnoise.nets.trunk.presets import dit, sit
 from fromnoise.types import Condition
 
 D = 32
@@ -174,6 +176,37 @@ def test_the_text_of_the_native_network_is_clean_and_causal():
     net(x, t, Condition(text=other, mask=condition.mask))
     torch.testing.assert_close(said[0][:, :3], said[2][:, :3])
     assert float((said[0] - said[2])[0, 3:].abs().max()) > 1e-3
+
+
+CAUSAL = {"native": native(D, 2, 2), "double": replace(native(D, 2, 2), single=0, double=2),
+          "double_single": replace(native(D, 2, 2), single=1, double=1)}
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+@torch.no_grad()
+def test_what_is_cached_is_as_if_it_were_seen_again(kind):
+    net = built(CAUSAL[kind])
+    x, t, condition = inputs()
+    x, t = torch.cat([x, x.flip(-1), x + 1], dim=1), torch.cat([t, 1 - t, t / 2], dim=1)
+    whole, cache = net(x, t, condition), Cache()
+    for frame in range(3):
+        cache.hold = frame < 2
+        now = slice(frame, frame + 1)
+        torch.testing.assert_close(net(x[:, now], t[:, now], condition, cache=cache), whole[:, now])
+    assert (cache.words, cache.frames) == (5, 2)
+
+
+@torch.no_grad()
+def test_sit_is_dit_with_another_clock():
+    """The same network told t in [0, 1], 1 for data, instead of 1000 t, 1 for noise."""
+    ours, theirs = (make(D, 2, 2, base=4).build(3, None, D).double() for make in (sit, dit))
+    for p in ours.parameters():
+        p.copy_(0.2 * torch.randn(p.shape))
+    same_but(theirs, ours, lambda name: name)
+    x, t, _ = inputs()
+    told = Condition(pooled=torch.randn(2, D, dtype=torch.float64))
+    torch.testing.assert_close(ours(x, t, told), theirs(x, (1 - t) / 1000, told), rtol=1e-5, atol=1e-5)
+    assert float((ours(x, t, told) - theirs(x, t, told)).abs().max()) > 1e-3
 
 
 KINDS = {"cross": replace(BASE, single=0, cross=3), "read": replace(BASE, single=0, read=3),
