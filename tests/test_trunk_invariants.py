@@ -20,6 +20,7 @@ from fromnoise.blocks import (
     Tokens,
     attend,
 )
+from fromnoise.blocks.attention import attend_linear
 from fromnoise.blocks.joint import CrossAttention
 from fromnoise.nets.trunk import Trunk
 from fromnoise.nets.trunk.attempts import native
@@ -139,6 +140,16 @@ def test_the_block_causal_mask_is_its_truth_table():
     assert Mask().blocks() is None
 
 
+def test_linear_attention_of_pairs_is_that_of_sums():
+    q, k, v = torch.randn(3, 2, 9, 4, 6, dtype=torch.float64)
+    keys = (torch.arange(9) < torch.tensor([[9], [5]]))[:, None, None, :]
+    pairs = keys.expand(2, 1, 9, 9)
+    bias = torch.zeros(2, 1, 9, 9, dtype=torch.float64).masked_fill(~pairs, float("-inf"))
+    for mask in (pairs, bias):
+        torch.testing.assert_close(attend_linear(q, k, v, mask), attend_linear(q, k, v, keys))
+    torch.testing.assert_close(attend_linear(q, k, v, torch.ones_like(pairs)), attend_linear(q, k, v))
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_flex_attention_with_the_blocks_of_a_mask_is_attention_with_the_mask(padded):
     groups = torch.cat([torch.arange(9), torch.full((30,), 100), torch.full((30,), 101)])
@@ -210,13 +221,14 @@ def test_sit_is_dit_with_another_clock():
 
 
 KINDS = {"cross": replace(BASE, single=0, cross=3), "read": replace(BASE, single=0, read=3),
+         "linear": replace(BASE, single=0, cross=3, attention=AttentionSpec(heads=2, kind="linear")),
          "double": replace(BASE, single=0, double=3), "single": replace(BASE, single=3)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_skipping_a_block_is_the_network_without_it(kind):
-    net, fewer = built(KINDS[kind]), built(replace(KINDS[kind], **{kind: 2}))
+    net, fewer = built(KINDS[kind]), built(replace(KINDS[kind], **{"cross" if kind == "linear" else kind: 2}))
     same_but(fewer, net, lambda name: name.replace("blocks.1.", "blocks.2."))
     arguments = inputs()
     skipped = net(*arguments, Perturbation(layers=(1,), how="skip"))
@@ -230,7 +242,7 @@ def test_under_identity_attention_a_place_sees_itself_and_the_words_alone(kind):
     """With every block disturbed, changing one patch changes that patch alone, where words do not carry the news."""
     net = built(KINDS[kind])
     x, t, condition = inputs()
-    condition = Condition(text=condition.text, mask=condition.mask) if kind in ("cross", "read") else Condition()
+    condition = Condition(text=condition.text, mask=condition.mask) if kind in ("cross", "linear", "read") else Condition()
     changed = x.clone()
     changed[..., 2:4, 4:6] += 1
     identity = Perturbation(layers=(0, 1, 2))
