@@ -242,7 +242,8 @@ def test_under_identity_attention_a_place_sees_itself_and_the_words_alone(kind):
     """With every block disturbed, changing one patch changes that patch alone, where words do not carry the news."""
     net = built(KINDS[kind])
     x, t, condition = inputs()
-    condition = Condition(text=condition.text, mask=condition.mask) if kind in ("cross", "linear", "read") else Condition()
+    words = Condition(text=condition.text, mask=condition.mask)
+    condition = words if kind in ("cross", "linear", "read") else Condition()
     changed = x.clone()
     changed[..., 2:4, 4:6] += 1
     identity = Perturbation(layers=(0, 1, 2))
