@@ -10,6 +10,7 @@ from fromnoise.blocks import (
     Around,
     AttentionSpec,
     BlockSpec,
+    Cache,
     FeedForwardSpec,
     JointBlock,
     Mask,
@@ -19,9 +20,11 @@ from fromnoise.blocks import (
     Tokens,
     attend,
 )
+from fromnoise.blocks.attention import attend_linear
 from fromnoise.blocks.joint import CrossAttention
 from fromnoise.nets.trunk import Trunk
 from fromnoise.nets.trunk.attempts import native
+from fromnoise.nets.trunk.presets import dit, sit
 from fromnoise.types import Condition
 
 D = 32
@@ -137,6 +140,16 @@ def test_the_block_causal_mask_is_its_truth_table():
     assert Mask().blocks() is None
 
 
+def test_linear_attention_of_pairs_is_that_of_sums():
+    q, k, v = torch.randn(3, 2, 9, 4, 6, dtype=torch.float64)
+    keys = (torch.arange(9) < torch.tensor([[9], [5]]))[:, None, None, :]
+    pairs = keys.expand(2, 1, 9, 9)
+    bias = torch.zeros(2, 1, 9, 9, dtype=torch.float64).masked_fill(~pairs, float("-inf"))
+    for mask in (pairs, bias):
+        torch.testing.assert_close(attend_linear(q, k, v, mask), attend_linear(q, k, v, keys))
+    torch.testing.assert_close(attend_linear(q, k, v, torch.ones_like(pairs)), attend_linear(q, k, v))
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_flex_attention_with_the_blocks_of_a_mask_is_attention_with_the_mask(padded):
     groups = torch.cat([torch.arange(9), torch.full((30,), 100), torch.full((30,), 101)])
@@ -176,14 +189,46 @@ def test_the_text_of_the_native_network_is_clean_and_causal():
     assert float((said[0] - said[2])[0, 3:].abs().max()) > 1e-3
 
 
+CAUSAL = {"native": native(D, 2, 2), "double": replace(native(D, 2, 2), single=0, double=2),
+          "double_single": replace(native(D, 2, 2), single=1, double=1)}
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+@torch.no_grad()
+def test_what_is_cached_is_as_if_it_were_seen_again(kind):
+    net = built(CAUSAL[kind])
+    x, t, condition = inputs()
+    x, t = torch.cat([x, x.flip(-1), x + 1], dim=1), torch.cat([t, 1 - t, t / 2], dim=1)
+    whole, cache = net(x, t, condition), Cache()
+    for frame in range(3):
+        cache.hold = frame < 2
+        now = slice(frame, frame + 1)
+        torch.testing.assert_close(net(x[:, now], t[:, now], condition, cache=cache), whole[:, now])
+    assert (cache.words, cache.frames) == (5, 2)
+
+
+@torch.no_grad()
+def test_sit_is_dit_with_another_clock():
+    """The same network told t in [0, 1], 1 for data, instead of 1000 t, 1 for noise."""
+    ours, theirs = (make(D, 2, 2, base=4).build(3, None, D).double() for make in (sit, dit))
+    for p in ours.parameters():
+        p.copy_(0.2 * torch.randn(p.shape))
+    same_but(theirs, ours, lambda name: name)
+    x, t, _ = inputs()
+    told = Condition(pooled=torch.randn(2, D, dtype=torch.float64))
+    torch.testing.assert_close(ours(x, t, told), theirs(x, (1 - t) / 1000, told), rtol=1e-5, atol=1e-5)
+    assert float((ours(x, t, told) - theirs(x, t, told)).abs().max()) > 1e-3
+
+
 KINDS = {"cross": replace(BASE, single=0, cross=3), "read": replace(BASE, single=0, read=3),
+         "linear": replace(BASE, single=0, cross=3, attention=AttentionSpec(heads=2, kind="linear")),
          "double": replace(BASE, single=0, double=3), "single": replace(BASE, single=3)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_skipping_a_block_is_the_network_without_it(kind):
-    net, fewer = built(KINDS[kind]), built(replace(KINDS[kind], **{kind: 2}))
+    net, fewer = built(KINDS[kind]), built(replace(KINDS[kind], **{"cross" if kind == "linear" else kind: 2}))
     same_but(fewer, net, lambda name: name.replace("blocks.1.", "blocks.2."))
     arguments = inputs()
     skipped = net(*arguments, Perturbation(layers=(1,), how="skip"))
@@ -197,7 +242,8 @@ def test_under_identity_attention_a_place_sees_itself_and_the_words_alone(kind):
     """With every block disturbed, changing one patch changes that patch alone, where words do not carry the news."""
     net = built(KINDS[kind])
     x, t, condition = inputs()
-    condition = Condition(text=condition.text, mask=condition.mask) if kind in ("cross", "read") else Condition()
+    words = Condition(text=condition.text, mask=condition.mask)
+    condition = words if kind in ("cross", "linear", "read") else Condition()
     changed = x.clone()
     changed[..., 2:4, 4:6] += 1
     identity = Perturbation(layers=(0, 1, 2))

@@ -1,10 +1,12 @@
 """Every preset, small: what must hold of all, whether it has a peer or not; every weight re-randomised."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from fromnoise.blocks import JointBlock
-from fromnoise.nets.trunk import Trunk
+from fromnoise.blocks import AttentionSpec, FeedForwardSpec, JointBlock, ModulationSpec
+from fromnoise.nets.trunk import Rotary, SinCos, TimeSpec, Trunk
 from fromnoise.nets.trunk.attempts import ATTEMPTS
 from fromnoise.nets.trunk.presets import dit, flux1, jit, pixart, pixart_sigma, prx, sana, sd3, sit, uvit
 from fromnoise.types import Condition, UserError
@@ -104,6 +106,21 @@ def test_blocks_start_as_the_identity_and_the_output_at_zero(name):
 def test_a_class_that_does_not_fit_is_refused(spec, pooled, reason):
     with pytest.raises(UserError, match=reason):
         spec.build(3, None, pooled)
+
+
+@pytest.mark.parametrize(("name", "changes", "reason"), [
+    ("jit", {"long_skips": True}, "do not go together"),
+    ("jit", {"modulation": ModulationSpec(source="none"), "head": "plain", "positions": SinCos()}, "one of them here"),
+    ("uvit", {"time": TimeSpec(network=False, waves=16)}, "as many net.time.waves as features, 32"),
+    ("sana", {"feed_forward": FeedForwardSpec(gated=True, conv=True)}, "with silu and with biases alone"),
+    ("jit", {"width": 36, "attention": AttentionSpec(heads=6), "positions": Rotary(axes=(2, 2), sincos=True)},
+     "must add up to the size of a head, 6"),
+    ("jit", {"width": 42, "attention": AttentionSpec(heads=7), "positions": Rotary(axes=(2, 4), sincos=True)},
+     "multiple of 4"),
+])
+def test_fields_that_contradict_each_other_are_refused(name, changes, reason):
+    with pytest.raises(UserError, match=reason):
+        replace(SMALL[name], **changes).build(3, 16, 32)
 
 
 def test_a_network_with_learned_places_takes_no_more_words_than_it_has_learned():

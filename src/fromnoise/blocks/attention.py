@@ -79,10 +79,13 @@ def attend_linear(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
     """Linear attention with ReLU features (Katharopoulos et al. 2020; Sana) on ``[B, N, heads, d]``.
 
     y = relu(q) (relu(k)' v) / (relu(q) sum relu(k)), in float32, where sums over many tokens need it.
-    bias: a bool mask ``[B, 1, 1, N]`` of keys, or None; who sees whom beyond that cannot be said.
+    bias: a bool mask ``[B, 1, 1, N]`` of keys, or None.  Any other mask or bias, one of pairs, costs N^2 again.
     """
     q, k, v = (part.transpose(1, 2) if part.dtype == torch.float64 else part.transpose(1, 2).float()
                for part in (F.relu(q), F.relu(k), v))
+    if bias is not None and bias.shape[-2] > 1:
+        pairs = (q @ k.transpose(-1, -2)) * (bias if bias.dtype == torch.bool else bias.exp())
+        return (pairs @ v / (pairs.sum(-1, keepdim=True) + 1e-15)).transpose(1, 2).flatten(2)
     if bias is not None:
         k = k * bias.transpose(-1, -2)
     y = q @ (k.transpose(-1, -2) @ v) / (q @ k.sum(-2)[..., None] + 1e-15)

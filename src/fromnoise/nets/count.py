@@ -17,7 +17,7 @@ class Count:
 
     parameters: all numbers that are learned;  tokens: of a sample, words and patches;  multiply_adds: of one forward
     on one sample, which is what papers call "Gflops";  flops: twice as many, multiplications and additions apart.
-    Counted are products of matrices, attention and convolutions.
+    Counted are products of matrices, attention and convolutions; attention in full, whatever its mask.
     """
 
     parameters: int

@@ -20,15 +20,15 @@ class Family:
     """A transformer class of diffusers.
 
     spec: its configuration as a trunk;  rules: where its weights go;  tables: tensors in its files that are fixed;
-    told: where the weights go that make the condition and not the network (a table of classes);
-    tolerance: to which the two agree in float64, 1e-10 unless the peer itself goes through float32.
+    tolerance: to which the two agree in float64, 1e-10 unless the peer itself goes through float32;
+    told: where the weights go that make the condition and not the network (a table of classes).
     """
 
     spec: Callable[[Config], Trunk]
     rules: Callable[[Trunk, Config], Iterable[Rule]]
     tables: tuple[str, ...] = ()
-    told: Callable[[Config], Iterable[Rule]] = lambda config: ()
     tolerance: float = 1e-10
+    told: Callable[[Config], Iterable[Rule]] = lambda config: ()
 
 
 def embedder(ours: str, theirs: str, bias: bool = True, names: Sequence[str] = ("linear_1", "linear_2")) -> list[Rule]:

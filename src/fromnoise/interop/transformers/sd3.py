@@ -18,7 +18,7 @@ def spec_of(config: Config) -> Trunk:
     spec = sd3(width, config["num_attention_heads"], config["num_layers"])
     alone = tuple(config.get("dual_attention_layers") or ())
     if alone != tuple(range(len(alone))):
-        raise UserError(f"dual_attention_layers {list(alone)} are not the first blocks; nothing else is known here.")
+        raise UserError(f"dual_attention_layers {list(alone)} are not the first blocks; only those are known here.")
     return replace(spec, patch=p, alone=len(alone),
                    positions=SinCos(base=config["sample_size"] // p, table=config["pos_embed_max_size"]),
                    attention=replace(spec.attention, qk_norm="rms" if config.get("qk_norm") else "none"))

@@ -276,6 +276,9 @@ class Trunk:
             "net.class_tokens joins single blocks; it goes with no other kind of block.")
         yield self.class_tokens and self.class_from >= self.single, (
             f"net.class_from {self.class_from} must be less than net.single {self.single}.")
+        yield self.class_tokens and self.long_skips, "net.class_tokens and net.long_skips do not go together."
+        yield self.class_tokens and self.modulation.source == "none", (
+            "net.class_tokens take the place of the words, and the noise level is one of them here.")
         yield a.kind == "linear" and self.mask == "causal", "linear attention cannot have a causal mask here."
         yield a.kind == "linear" and (self.double or self.single), (
             "linear attention here is the picture's own: use net.cross.")
