@@ -142,7 +142,8 @@ def test_bfloat16_caches_bfloat16():
     net, (x, t, told) = network(BASE, torch.bfloat16), inputs(torch.bfloat16)
     cache = Cache()
     apart = torch.cat([net(x[:, i : i + 1], t[:, i : i + 1], told, cache=cache) for i in range(T)], dim=1)
-    exact = deepcopy(net).double()(x.double(), t.double(), told.map(lambda v: v.double() if v.is_floating_point() else v))
+    wide = told.map(lambda v: v.double() if v.is_floating_point() else v)
+    exact = deepcopy(net).double()(x.double(), t.double(), wide)
     whole = net(x, t, told)
     assert apart.dtype == torch.bfloat16
     assert {k.dtype for k, _ in cache.pairs.values()} == {torch.bfloat16}
