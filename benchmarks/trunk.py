@@ -3,19 +3,17 @@
     python benchmarks/trunk.py [sd3|flux1|dit] [--pairs 9] [--batch 8]
 
 One thread; CPU seconds of the process, which others on the machine slow but do not stretch; the two sides take turns
-and medians are compared.  Memory is what a forward and backward adds to the peak of a fresh process.
+and medians are compared.  Memory is the most that tensors hold during a forward and backward, weights not counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
+from itertools import accumulate
 from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from fromnoise.interop.rules import take
 from fromnoise.interop.transformers import FAMILIES
@@ -126,26 +125,16 @@ def timed(case: str, precision: str, batch: int, backward: bool, pairs: int, pix
 
 
 def memory(case: str, precision: str, batch: int, pixels: int) -> tuple[float, float]:
-    """MiB that a forward and backward adds to the peak of a fresh process, ours and theirs."""
+    """The most MiB of tensors that a first forward and backward holds at once, ours and theirs."""
     found = []
-    for which in (0, 1):
-        args = [sys.executable, __file__, case, "--batch", str(batch), "--pixels", str(pixels),
-                "--memory-of", f"{which}:{precision}"]
-        found.append(float(subprocess.run(args, capture_output=True, text=True, check=True).stdout.split()[-1]))
+    for work in steps(case, precision, batch, True, pixels):
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            work()
+        assert seen.profiler is not None
+        events = sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+        held = accumulate(event.nbytes() for event in events if event.name() == "[memory]")
+        found.append(max(held) / 2**20)
     return found[0], found[1]
-
-
-def memory_here(case: str, which: int, precision: str, batch: int, pixels: int) -> float:
-    """The same in this process (Linux)."""
-    def resident(row: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(row))
-
-    work = steps(case, precision, batch, True, pixels)[which]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
-    work()
-    return (resident("VmHWM") - before) / 2**10
 
 
 def main() -> None:
@@ -154,13 +143,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--pixels", type=int, default=32)
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.memory_of:
-        which, precision = options.memory_of.split(":")
-        print(memory_here(options.cases[0], int(which), precision, options.batch, options.pixels))
-        return
     table = Table("model", "precision", "what", "ours", "diffusers", "ratio")
     for case in options.cases:
         for precision in ("fp32", "autocast", "bf16"):

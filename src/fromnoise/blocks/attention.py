@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class Attention(nn.Module):
@@ -42,24 +43,43 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
     """softmax(q k / sqrt(d) + bias) v for ``[B, heads, N, d]``.
 
     bias: a tensor added to the logits, a bool tensor that is True where a query sees a key, or a ``BlockMask`` for
-    FlexAttention.  A learned bias needs a gradient, which torch's fused CPU kernel does not give: it would fall
-    back to its slow path, so there the three lines are written out.
+    FlexAttention.  Where torch's fused kernel is slow the lines of ``attend_math`` are faster: with a learned bias,
+    whose gradient the fused CPU kernel does not give, and for short sequences in half precision.
     """
     if bias is not None and not isinstance(bias, Tensor):
         from torch.nn.attention.flex_attention import flex_attention
 
         return flex_attention(q, k, v, block_mask=bias)  # type: ignore[return-value]
-    if bias is None or not (bias.requires_grad and torch.is_grad_enabled()):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return attend_math(q, k, v, bias)
+    if bias is not None and bias.requires_grad and torch.is_grad_enabled():
+        return attend_math(q, k, v, bias)
+    if short(q, k) and (bias is None or bias.dtype == torch.bool):
+        return attend_again(q, k, v, bias)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+SHORT = 384  # keys; docs/log.md has the measurement
+
+
+def short(q: Tensor, k: Tensor) -> bool:
+    """Whether written-out attention beats the fused kernel: on a CPU in half precision, up to ``SHORT`` keys."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
+    return q.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16) and k.shape[-2] <= SHORT
 
 
 def attend_math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """The slow twin of ``attend``."""
+    """The slow twin of ``attend``.  A query that sees no key is told 0."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if bias is not None:
-        logits = logits.masked_fill(~bias, float("-inf")) if bias.dtype == torch.bool else logits + bias
-    return logits.softmax(-1) @ v
+    if bias is None or bias.dtype != torch.bool:
+        return (logits if bias is None else logits + bias).softmax(-1) @ v
+    y = logits.masked_fill(~bias, torch.finfo(logits.dtype).min).softmax(-1) @ v
+    return y.masked_fill(~bias.any(-1, keepdim=True), 0.0)
+
+
+def attend_again(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """``attend_math`` that for its gradient keeps q, k and v, and finds the N x N weights again (Dao et al. 2022)."""
+    if not (torch.is_grad_enabled() and q.requires_grad):
+        return attend_math(q, k, v, bias)
+    return checkpoint(attend_math, q, k, v, bias, use_reentrant=False, preserve_rng_state=False)  # type: ignore
 
 
 def attend_heads(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
