@@ -45,6 +45,10 @@ class Clock:
         """Values ``[B, R, S]`` of the clocks to those of the tokens, ``[B, 1 or N, S]``."""
         return values if self.row is None else values.index_select(1, self.row)
 
+    def each(self) -> Clock:
+        """The same with a clock for every token, so that what many blocks need is spread once."""
+        return Clock(self.spread(self.signal))
+
 
 @dataclass(frozen=True)
 class Tokens:
