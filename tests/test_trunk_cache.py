@@ -11,7 +11,7 @@ from fromnoise.nets.trunk import Learned, NoPositions, Relative, Rotary, SinCos,
 from fromnoise.nets.trunk.presets import lumina2, qwen_image21
 from fromnoise.types import Condition, UserError
 
-B, L, T, C, SIDE = 2, 5, 3, 3, (4, 6)
+B, L, T, C, SIDE = 2, 5, 4, 3, (4, 6)
 BASE = Trunk(width=48, double=2, mask="causal", text=TextSpec(clean=True), attention=AttentionSpec(heads=2),
              positions=Rotary(axes=(8, 8, 8), words="before"))
 SPECS = {
@@ -163,7 +163,7 @@ def test_what_cannot_be_cached_is_refused():
         net(x[:, :1, :, :2], t[:, :1], told, cache=cache)
     learned = network(replace(BASE, positions=Learned(places=T * 6, words=L)))
     learned(x, t, told)
-    with pytest.raises(UserError, match="has learned 18 places"):
+    with pytest.raises(UserError, match="has learned 24 places"):
         learned(x[:, :1], t[:, :1], told, cache=Cache())
 
 
