@@ -44,8 +44,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
     """softmax(q k / sqrt(d) + bias) v for ``[B, heads, N, d]``.
 
     bias: a tensor added to the logits, a bool tensor that is True where a query sees a key, or a ``BlockMask`` for
-    FlexAttention.  A learned bias needs a gradient, which torch's fused CPU kernel does not give: it would fall
-    back to its slow path, so there the three lines are written out.
+    FlexAttention.  Where torch's fused CPU kernel is slow the lines of ``attend_math`` are faster: with a learned
+    bias, whose gradient it does not give, and in bfloat16, whose products it does not use (docs/log.md).
     """
     if bias is not None and not isinstance(bias, Tensor):
         from torch.nn.attention.flex_attention import flex_attention
@@ -55,16 +55,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
         return attend_math(q, k, v, bias)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
     if q.device.type == "cpu" and dtype == torch.bfloat16:
-        return chunked_attention(q.to(dtype), k.to(dtype), v.to(dtype), bias)
+        return attend_pieces(q.to(dtype), k.to(dtype), v.to(dtype), bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 def attend_math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """The slow twin of ``attend``."""
+    """The slow twin of ``attend``.  A query that sees no key is told 0."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if bias is not None:
-        logits = logits.masked_fill(~bias, float("-inf")) if bias.dtype == torch.bool else logits + bias
-    return logits.softmax(-1) @ v
+    if bias is None or bias.dtype != torch.bool:
+        return (logits if bias is None else logits + bias).softmax(-1) @ v
+    y = logits.masked_fill(~bias, torch.finfo(logits.dtype).min).softmax(-1) @ v
+    return y.masked_fill(~bias.any(-1, keepdim=True), 0.0)
+
+
+def attend_pieces(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """``attend_math`` in pieces that stay in the cache (blocks/chunked.py); a query that sees no key is told 0."""
+    if bias is None or bias.dtype != torch.bool:
+        return chunked_attention(q, k, v, None if bias is None else bias.to(q.dtype))
+    least = torch.finfo(q.dtype).min
+    y = chunked_attention(q, k, v, torch.zeros_like(bias, dtype=q.dtype).masked_fill_(~bias, least))
+    return y.masked_fill(~bias.any(-1, keepdim=True), 0.0)
 
 
 def attend_heads(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.blocks.attention import attend_heads, attend_linear
-from fromnoise.blocks.layers import SquaredReLU
+from fromnoise.blocks.layers import RMSNorm, SquaredReLU
 from fromnoise.blocks.masks import Cache
 from fromnoise.blocks.rotary import turn
 from fromnoise.blocks.settings import AttentionSpec, FeedForwardSpec, ModulationSpec
@@ -44,6 +44,10 @@ class Clock:
     def spread(self, values: Tensor) -> Tensor:
         """Values ``[B, R, S]`` of the clocks to those of the tokens, ``[B, 1 or N, S]``."""
         return values if self.row is None else values.index_select(1, self.row)
+
+    def each(self) -> Clock:
+        """The same with a clock for every token, so that what many blocks need is spread once."""
+        return Clock(self.spread(self.signal))
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,13 @@ class Stack(nn.Module):
         """``[..., D]`` to ``[..., count * outside]``."""
         return F.linear(x, self.weight.flatten(0, 1), self.bias)
 
+    def apart(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Each map's ``[..., outside]``; the last is a product of its own, and its memory free before the others'."""
+        n, outside, _ = self.weight.shape
+        head, tail = (None, None) if self.bias is None else self.bias.split([(n - 1) * outside, outside])
+        first = F.linear(x, self.weight[:-1].flatten(0, 1), head).unflatten(-1, (n - 1, outside)).unbind(-2)
+        return *first, F.linear(x, self.weight[-1], tail)
+
 
 class Heads(nn.Module):
     """The maps around an attention: tokens to queries, keys and values by head, and back.
@@ -124,8 +135,8 @@ class Heads(nn.Module):
 
     def ask(self, h: Tensor, turns: Tensor | None) -> tuple[Tensor | None, Tensor, Tensor]:
         """Queries, keys and values ``[B, N, heads, d]``."""
-        parts = self.qkv(h).unflatten(-1, (3 if self.asks and not self.grouped else 2, -1)).unbind(-2)
-        q, k, v = (None, *parts) if len(parts) == 2 else parts
+        *parts, v = self.qkv.apart(h)
+        q, k = parts if len(parts) == 2 else (None, *parts)
         q = q if self.q is None else self.q(h)
         q = None if q is None else self.turned(q, self.q_norm, turns)
         return q, self.turned(k, self.k_norm, turns), v.unflatten(-1, (-1, self.dim))
@@ -149,7 +160,7 @@ def head_norm(width: int, dim: int, spec: AttentionSpec) -> nn.Module | None:
     size = width if spec.qk_norm == "rms_across" else dim
     if spec.qk_norm == "none":
         return None
-    return nn.LayerNorm(size, eps=spec.eps) if spec.qk_norm == "layer" else nn.RMSNorm(size, eps=spec.eps)
+    return nn.LayerNorm(size, eps=spec.eps) if spec.qk_norm == "layer" else RMSNorm(size, eps=spec.eps)
 
 
 ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": lambda: nn.GELU(approximate="tanh"), "silu": nn.SiLU, "relu2": SquaredReLU}
@@ -227,7 +238,7 @@ Vectors = tuple[Tensor | None, Tensor | None, Tensor | None]  # shift, scale and
 
 def norm_layer(spec: BlockSpec, eps: float) -> nn.Module:
     """The norm before a sub-layer; without gain where the modulation has its own."""
-    kind = nn.RMSNorm if spec.norm == "rms" else nn.LayerNorm
+    kind = RMSNorm if spec.norm == "rms" else nn.LayerNorm
     return kind(spec.width, eps, elementwise_affine=spec.norm_gain)
 
 
@@ -256,7 +267,7 @@ class StreamLayer(nn.Module):
         self.cross = CrossAttention(spec) if cross else None
         self.feed_forward = (ConvFeedForward if spec.feed_forward.conv else FeedForward)(width, spec.feed_forward)
         self.norm2 = nn.Identity() if parallel else norm_layer(spec, spec.norm2_eps)
-        self.after1, self.after2 = (nn.RMSNorm(width, spec.norm_eps) if spec.sandwich else nn.Identity()
+        self.after1, self.after2 = (RMSNorm(width, spec.norm_eps) if spec.sandwich else nn.Identity()
                                     for _ in range(2))
 
     def vectors(self, clock: Clock | None) -> list[Vectors]:

@@ -63,6 +63,25 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.Linear(width, hidden, bias=False), SquaredReLU(), nn.Linear(hidden, width, bias=False))
 
 
+HALF = (torch.bfloat16, torch.float16)
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / rms(x), with a gain if it is to have one (Zhang and Sennrich 2019)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype in HALF and x.requires_grad and x.device.type == "cpu":
+            return lean_rms_norm(x, self.weight, self.eps or torch.finfo(x.dtype).eps)
+        return super().forward(x)
+
+
+def lean_rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """RMS norm that keeps one float32 copy of x for the gradient where torch's own keeps two (docs/log.md)."""
+    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square()
+    y = x * torch.rsqrt(square / x.shape[-1] + eps)
+    return (y if weight is None else y * weight).to(x.dtype)
+
+
 def norm(x: Tensor) -> Tensor:
     """Layer norm over the last axis without gain: the modulation (or the next matrix) has its own."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)

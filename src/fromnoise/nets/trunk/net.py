@@ -41,18 +41,20 @@ class Stage(nn.Module):
     """Blocks of one kind, one after another.
 
     streams: what the blocks work on;  maps: for each, the map of the noise level that its blocks share, if any;
-    skips: how many of the first blocks are joined to the last by long skips.
+    tables: whether each block adds a table to it;  skips: how many of the first blocks are joined to the last by long
+    skips.
     """
 
     def __init__(self, blocks: list[JointBlock], streams: tuple[str, ...], maps: dict[str, nn.Linear], width: int,
-                 skips: int = 0):
+                 tables: bool = False, skips: int = 0):
         super().__init__()
+        self.tables = tables
         self.blocks, self.streams, self.maps = nn.ModuleList(blocks), streams, nn.ModuleDict(maps)
         self.skips = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(skips))
 
     def forward(self, tokens: dict[str, Tokens], around: Callable[[int], Around | None]) -> dict[str, Tokens]:
         """Streams to the same after all blocks; ``around(i)`` is what block i is given, None to leave it out."""
-        now = {name: replace(part, clock=part.clock.map(self.maps[name])) if name in self.maps and part.clock else part
+        now = {name: replace(part, clock=self.clock(name, part.clock))
                for name, part in tokens.items() if name in self.streams}
         passed: list[Tensor] = []
         joined = len(self.blocks) - len(self.skips)
@@ -66,6 +68,13 @@ class Stage(nn.Module):
             if i < len(self.skips):
                 passed.append(now["all"].x)
         return {name: replace(part, x=now[name].x) if name in now else part for name, part in tokens.items()}
+
+    def clock(self, name: str, clock: Clock | None) -> Clock | None:
+        """What the blocks are told of the noise level: through the map they share, if any."""
+        if name not in self.maps or clock is None:
+            return clock
+        clock = clock.map(self.maps[name])
+        return clock if self.tables else clock.each()
 
 
 class TrunkNet(nn.Module):
@@ -107,7 +116,7 @@ class TrunkNet(nn.Module):
                     if m.source in ("shared", "table") and s in layers(0)}
             blocks = [JointBlock(next(index), block, layers(i)) for i in range(count)]
             if count:
-                stages[name] = Stage(blocks, streams, maps, spec.width, skips)
+                stages[name] = Stage(blocks, streams, maps, spec.width, m.source == "table", skips)
 
         layer = partial(StreamLayer, block)
         text = ("text",) if told else ()
@@ -266,8 +275,10 @@ class TrunkNet(nn.Module):
         bias = self.places.bias(grid, words, *past)
         if bias is not None and mask.groups is not None and bias.shape[-1] != len(mask.groups):
             raise UserError("Relative positions need frames of one size: those held have another than those that come.")
+        if not words and grid[0] == 1:  # a single frame sees all that came before
+            mask = replace(mask, queries=None)
         if bias is None:
-            return mask.blocks() if device.type == "cuda" and mask.groups is not None else mask.dense()
+            return mask.blocks() if device.type == "cuda" and mask.queries is not None else mask.dense()
         return bias if (dense := mask.dense()) is None else bias + additive(dense, bias)
 
 
