@@ -12,12 +12,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fromnoise.generate import Model as Model
     from fromnoise.generate import Output as Output
-    from fromnoise.generate import load as load
+    from fromnoise.opening import load as load
     from fromnoise.recipe import Recipe as Recipe
     from fromnoise.types import UserError as UserError
 
 _PUBLIC = {
-    "Model": "fromnoise.generate", "Output": "fromnoise.generate", "load": "fromnoise.generate",
+    "Model": "fromnoise.generate", "Output": "fromnoise.generate", "load": "fromnoise.opening",
     "Recipe": "fromnoise.recipe", "UserError": "fromnoise.types",
 }
 

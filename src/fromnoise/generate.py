@@ -181,7 +181,7 @@ class Model:
         settings = self.settings([prompts[i % len(prompts)] for i in range(samples)], guidance=choice, seed=seed,
                                  first=TUNING)
         with torch.no_grad():
-            condition, null = self.encode(settings.prompts), self.encode([""])
+            condition, null = self.encode(settings.prompts, settings), self.encode([""], settings, negative=True)
 
         def denoise(x: Tensor, t: Tensor, rows: Condition) -> Tensor:
             nulls = null.map(lambda value: value.expand(len(x), *value.shape[1:]))
@@ -200,6 +200,7 @@ class Model:
         device = self.system.device
         if noise is None:
             noise = self._noise(settings)
+        noise = self._start(noise, settings)
         condition, guided = self._guided(settings)
         with autocast(device, self.recipe.train.precision):
             x0, info = solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
@@ -216,10 +217,10 @@ class Model:
             if others:
                 raise UserError("Composed prompts are guided by the unconditional model: leave the guide out.")
             weak = self._guide(choice.guide, prompts)
-        null = self.encode([settings.negative] * len(prompts))
+        null = self.encode([settings.negative] * len(prompts), settings, negative=True)
         guided = choice.of(self.system.denoiser, null, self.recipe.path, weak=weak,
-                           others=[(self.encode(texts), weight) for texts, weight in others])
-        return self.encode(first), guided
+                           others=[(self.encode(texts, settings), weight) for texts, weight in others])
+        return self.encode(first, settings), guided
 
     def _guide(self, run: str, prompts: list[str]) -> Denoise:
         """The denoiser of another run under its own reading of the prompts.  UserError where it cannot guide this."""
@@ -257,8 +258,13 @@ class Model:
         """The noise ``[B, T, C, h, w]`` that ``sample`` starts from for these prompts and this seed."""
         return self._noise(self.settings(prompts, seed=seed, size=size))
 
-    def encode(self, prompts: list[str]) -> Condition:
+    def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
+        """What the network is told of ``prompts``; ``negative`` ones are those to be steered away from."""
         return self.system.text.encode(prompts)
+
+    def _start(self, noise: Tensor, settings: Settings) -> Tensor:
+        """The noise that the solver is given for standard normal ``noise``."""
+        return noise
 
 
 def load(run: str | Path, device: str = "auto") -> Model:

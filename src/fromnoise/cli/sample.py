@@ -17,7 +17,8 @@ from fromnoise.cli.fields import defaults
 from fromnoise.cli.options import parse
 from fromnoise.config import spec, to_dict
 from fromnoise.denoise import Guidance, Guided
-from fromnoise.generate import load, read_picture
+from fromnoise.generate import read_picture
+from fromnoise.opening import load
 from fromnoise.recipe import Recipe, changes, differences, load_recipe, read_recipe
 from fromnoise.settings import Settings
 from fromnoise.text import parts

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     args = parse(Arguments, argv, "fromnoise tune", about=ABOUT)
     if not args.run:
         raise UserError("Name a run folder: fromnoise tune runs/digits --nfe 6.")
-    from fromnoise.generate import load
+    from fromnoise.opening import load
     from fromnoise.workflow import settle_threads
 
     model, name = load(args.run, args.device), f"tuned-{args.nfe}"
