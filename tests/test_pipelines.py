@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_encoders import clip, gemma, qwen3, qwen_tokenizer, qwen_vl, randomised, t5
 
 import fromnoise as fn
+from fromnoise.cli import main
+from fromnoise.types import UserError
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -117,21 +123,37 @@ def qwen_image():
         "packed": 2, "true_cfg_scale": 1.0}
 
 
+def flux_2_klein():
+    transformer = net(diffusers.Flux2Transformer2DModel, in_channels=16, num_layers=1, num_single_layers=1,
+                      attention_head_dim=16, num_attention_heads=2, joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4),
+                      guidance_embeds=False)
+    auto = randomised(diffusers.AutoencoderKLFlux2(
+        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, block_out_channels=[8, 8],
+        norm_num_groups=4, latent_channels=4), 8, 0.15)
+    auto.bn.running_mean.normal_(generator=torch.Generator().manual_seed(3))
+    auto.bn.running_var.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(4))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return diffusers.Flux2KleinPipeline(scheduler, auto, qwen3(28), qwen_tokenizer(), transformer), {}
+
+
+NAMES = {i: f"thing {i}, item {i}" for i in range(1000)}
+
+
 def dit():
     transformer = net(diffusers.DiTTransformer2DModel, num_attention_heads=2, attention_head_dim=8, in_channels=4,
-                      out_channels=8, num_layers=2, sample_size=8, patch_size=2, num_embeds_ada_norm=10,
+                      out_channels=8, num_layers=2, sample_size=8, patch_size=2, num_embeds_ada_norm=1000,
                       norm_num_groups=1)
     embedder = transformer.transformer_blocks[0].norm1.emb
     for block in transformer.transformer_blocks[1:]:
         block.norm1.emb.load_state_dict(embedder.state_dict())
-    transformer.transformer_blocks[0].norm1.emb.class_embedder.num_classes = 10
     return diffusers.DiTPipeline(transformer, vae(4), diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
-                                 id2label={i: f"thing {i}, item {i}" for i in range(10)}), {}
+                                 id2label=NAMES)
 
 
 CASES = {"sd": (stable_diffusion, 3.0), "sdxl": (stable_diffusion_xl, 3.0), "sd3": (stable_diffusion_3, 3.0),
          "flux": (flux_1, 1.0), "flux, guided": (lambda: flux_1(True), 3.5), "pixart": (pixart, 3.0),
-         "sana": (sana, 4.5), "z-image": (z_image, 3.0), "qwen-image": (qwen_image, 1.0)}
+         "sana": (sana, 4.5), "flux 2 klein": (flux_2_klein, 3.0), "z-image": (z_image, 3.0),
+         "qwen-image": (qwen_image, 1.0)}
 
 
 def pack(x, p):
@@ -149,10 +171,10 @@ def pictures(pipeline, noise, guidance, options):
         latents = pack(noise, packed)
     call = {"height": ROWS * factor, "width": COLUMNS * factor, "num_inference_steps": 5, "latents": latents,
             "output_type": "pt", "guidance_scale": guidance} | options
-    if guidance != 1 and "Flux" not in type(pipeline).__name__:
+    if guidance != 1 and "Flux" not in type(pipeline).__name__:  # Flux is guided away from the empty text
         call["negative_prompt"] = [NEGATIVE] * 2
     with torch.no_grad():
-        return pipeline(list(PROMPTS), **call).images.float()  # a copy: one of them changes its list
+        return pipeline(prompt=list(PROMPTS), **call).images.float()  # a copy: one of them changes its list
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -162,12 +184,104 @@ def test_pictures_are_those_of_diffusers(name, tmp_path):
     pipeline.save_pretrained(tmp_path)
     pipeline, model = diffusers.DiffusionPipeline.from_pretrained(tmp_path), fn.load(tmp_path, "cpu")
     factor = model.system.latents.factor
-    noise = torch.randn(2, 4, ROWS, COLUMNS, generator=torch.Generator().manual_seed(0))
-    want = pictures(pipeline, noise, guidance, {"height": ROWS * factor, "width": COLUMNS * factor} | options)
+    rows, columns = (n // 2 if "klein" in name else n for n in (ROWS, COLUMNS))  # two neighbours in a latent
+    channels = model.system.latents.channels
+    noise = torch.randn(2, channels, rows, columns, generator=torch.Generator().manual_seed(0))
+    size = (rows * factor, columns * factor)
+    want = pictures(pipeline, noise, guidance, dict(zip(("height", "width"), size, strict=True)) | options)
     negative = NEGATIVE if guidance != 1 and not name.startswith("flux") else ""
     got = model.sample(PROMPTS, steps=5, guidance=guidance, negative=negative, noise=noise[:, None],
-                       size=(ROWS * factor, COLUMNS * factor))
+                       size=size)
     mine = got.media[:, 0] / 2 + 0.5
     assert mine.shape == want.shape
     assert float(want.std()) > 0.02
     assert float((mine - want).abs().max()) < 1e-4
+
+
+def test_classes_of_dit(tmp_path):
+    dit().save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())  # published folders hold the names as well
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"id2label": NAMES}))
+    pipeline, model = diffusers.DiTPipeline.from_pretrained(tmp_path), fn.load(tmp_path, "cpu")
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    want = torch.from_numpy(pipeline([7, 431], 3.0, torch.Generator().manual_seed(0), 5, "np").images).movedim(-1, 1)
+    got = model.sample(["item 7", "431"], steps=5, guidance=3.0, noise=noise[:, None], size=(16, 16))
+    assert float((got.media[:, 0] / 2 + 0.5 - want).abs().max()) < 1e-4
+    with pytest.raises(UserError, match="is not a class"):
+        model.sample(["a red circle"])
+
+
+def test_pixels_without_text(tmp_path):
+    unet = net(diffusers.UNet2DModel, sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 8),
+               layers_per_block=1, norm_num_groups=4, attention_head_dim=4,
+               down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"))
+    pipeline = diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(tmp_path)
+    noise = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    # Where x0 is clipped, our noise follows it; theirs does when told so.
+    want = torch.from_numpy(pipeline(2, torch.Generator().manual_seed(0), num_inference_steps=6, output_type="np",
+                                     use_clipped_model_output=True).images)
+    model = fn.load(tmp_path, "cpu")
+    got = model.sample(["", ""], steps=6, noise=noise[:, None])
+    assert float((got.media[:, 0] / 2 + 0.5 - want.movedim(-1, 1)).abs().max()) < 1e-4
+    with pytest.raises(UserError, match="leave the prompt empty"):
+        model.sample("a cat")
+
+
+def test_a_published_model_is_a_model(tmp_path, capsys):
+    """Other solvers, another guidance and the command line work as on our own."""
+    pipeline, _ = stable_diffusion()
+    pipeline.save_pretrained(tmp_path / "sd", safe_serialization=True)
+    model = fn.load(tmp_path / "sd", "cpu")
+    usual = model.sample("a red circle", steps=4)
+    assert usual.settings.guidance.scale == 7.5
+    for solver in ("auto", "dpmpp_2m", "unipc_2", "heun"):
+        other = model.sample("a red circle", steps=4, solver=solver)
+        assert other.media.isfinite().all()
+        assert not torch.equal(other.media, usual.media)
+    out = tmp_path / "picture.png"
+    assert main(["sample", str(tmp_path / "sd"), "a red circle", "--out", str(out), "--steps", "4"]) == 0
+    assert out.is_file()
+    again = tmp_path / "again.png"
+    assert main(["sample", "--like", str(out), "--out", str(again)]) == 0
+    assert again.read_bytes() == out.read_bytes()
+    capsys.readouterr()
+    assert main(["tune", str(tmp_path / "sd"), "--nfe", "4"]) == 2
+    assert "are not here" in capsys.readouterr().err
+
+
+def test_half_precision_runs(tmp_path):
+    stable_diffusion()[0].to(torch.bfloat16).save_pretrained(tmp_path)
+    from fromnoise.interop.pipelines import load_pipeline
+
+    half, whole = load_pipeline(tmp_path, "cpu", dtype=torch.bfloat16), load_pipeline(tmp_path, "cpu")
+    assert next(half.system.denoiser.net.parameters()).dtype == torch.bfloat16
+    assert next(whole.system.denoiser.net.parameters()).dtype == torch.float32
+    a, b = (model.sample("a red circle", steps=3, guidance=1).media for model in (half, whole))
+    assert float((a - b).abs().mean()) < 0.05
+
+
+def damaged(folder, part, change):
+    path = folder / part / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    change(state)
+    save_file(dict(state), path)
+
+
+@pytest.mark.parametrize(("harm", "words"), [
+    (lambda d: damaged(d, "unet", lambda s: s.pop("conv_in.weight")), "conv_in"),
+    (lambda d: damaged(d, "unet", lambda s: s.update({"more.weight": torch.zeros(1)})), "more"),
+    (lambda d: damaged(d, "unet", lambda s: s.update({"conv_in.weight": torch.zeros(8, 4, 1, 1)})), "conv_in"),
+    (lambda d: shutil.rmtree(d / "unet"), "unet"),
+    (lambda d: (d / "model_index.json").write_text("{"), "not valid JSON"),
+    (lambda d: (d / "model_index.json").write_text('{"_class_name": "StableVideoPipeline"}'), "not known here"),
+    (lambda d: (d / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"junk"), "damaged"),
+])
+def test_what_is_wrong_with_a_folder_is_said(harm, words, tmp_path):
+    stable_diffusion()[0].save_pretrained(tmp_path)
+    harm(tmp_path)
+    with pytest.raises(UserError, match=words) as error:
+        fn.load(tmp_path, "cpu")
+    assert "\n" not in str(error.value)

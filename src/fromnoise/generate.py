@@ -111,7 +111,7 @@ class Model:
         for i in range(0, len(settings.prompts), batch):
             part = replace(settings, prompts=settings.prompts[i : i + batch], first=settings.first + i)
             latents, info = self._solve(part, None if start is None else start[i : i + batch], callback)
-            parts.append(self.system.latents.decode(latents).float().clamp(-1, 1).cpu())
+            parts.append(self._decode(latents).float().clamp(-1, 1).cpu())
         assert info is not None
         texts = dict.fromkeys([*self._texts(settings), settings.negative])
         notes = [self.system.text.cut(text) for text in texts] + [unseen(texts, self.words), self._tuned_at(settings)]
@@ -261,6 +261,10 @@ class Model:
     def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
         """What the network is told of ``prompts``; ``negative`` ones are those to be steered away from."""
         return self.system.text.encode(prompts)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Media ``[B, T, C, H, W]`` of ``latents``."""
+        return self.system.latents.decode(latents)
 
     def _start(self, noise: Tensor, settings: Settings) -> Tensor:
         """The noise that the solver is given for standard normal ``noise``."""

@@ -90,7 +90,8 @@ def load_pipeline(source: str | Path, device: str = "auto", variant: str | None 
     part = pipeline.part("unet" if "unet" in pipeline.components else "transformer")
     net, text = network(pipeline, part, None if latents is None else latents.channels, variant, dtype)
     numbers = manner.numbers if told(net.spec, manner.numbers) else ""
-    guidance = manner.guidance if numbers == manner.numbers or manner.numbers != "guidance" else 1.0
+    distilled = pipeline.settings.get("is_distilled") or (manner.numbers == "guidance" and not numbers)
+    guidance = 1.0 if distilled else manner.guidance
     recipe = recipe_of(pipeline, part, schedule, replace(manner, guidance=guidance), net.spec, text, latents)
     body = latents if latents is not None else Pixels().build(recipe.data.channels)
     system = PublishedSystem(recipe, text, body, PublishedDenoiser(net.eval().requires_grad_(False), schedule))

@@ -109,8 +109,7 @@ class PublishedModel(Model):
     """A published model, which samples on its own schedule.
 
     numbers: what its network is told beside the text ("size_crop" of SDXL, "size_aspect" of PixArt, or a guidance
-    scale, "guidance", which is then what ``guidance`` means);  spatial: patches a side of the picture are latents
-    divided by this.
+    scale, "guidance", which is then what ``guidance`` means).
     """
 
     def __init__(self, system: PublishedSystem, schedule: Schedule, numbers: str = "", source: str = ""):
@@ -148,6 +147,10 @@ class PublishedModel(Model):
 
     def _start(self, noise: Tensor, settings: Settings) -> Tensor:
         return noise * self.schedule.noise_scale(self.times(settings))
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        weight = next(self.system.latents.parameters(), latents)
+        return self.system.latents.decode(latents.to(weight.dtype))
 
     def _clock(self, settings: Settings) -> dict[str, Any]:
         clock = super()._clock(settings)
