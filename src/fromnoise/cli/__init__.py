@@ -16,6 +16,7 @@ COMMANDS = {
     "sample": "pictures from a trained run",
     "tune": "fit a fast solver to a trained run",
     "evaluate": "measure a trained run",
+    "export": "write a model in the layout of diffusers",
     "bench": "measure solvers side by side, on problems with an exact answer",
     "recipes": "list the named recipes",
     "presets": "published networks as settings of one trunk, and how they differ",

@@ -95,7 +95,7 @@ def load_pipeline(source: str | Path, device: str = "auto", variant: str | None 
     recipe = recipe_of(pipeline, part, schedule, replace(manner, guidance=guidance), net.spec, text, latents)
     body = latents if latents is not None else Pixels().build(recipe.data.channels)
     system = PublishedSystem(recipe, text, body, PublishedDenoiser(net.eval().requires_grad_(False), schedule))
-    return PublishedModel(system.to(where), schedule, numbers, str(source))
+    return PublishedModel(system.to(where), schedule, pipeline, numbers)
 
 
 def network(pipeline: Pipeline, part: Component, channels: int | None, variant: str | None,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fromnoise.config import spec
 from fromnoise.denoise import Denoise, Denoiser, Guidance
 from fromnoise.generate import Model
+from fromnoise.interop.files import Pipeline
 from fromnoise.interop.schedules import Schedule
 from fromnoise.latents import KL, Foreign, Pixels
 from fromnoise.nets import Trunk, UNet
@@ -112,9 +113,9 @@ class PublishedModel(Model):
     scale, "guidance", which is then what ``guidance`` means).
     """
 
-    def __init__(self, system: PublishedSystem, schedule: Schedule, numbers: str = "", source: str = ""):
-        super().__init__(system, source)
-        self.schedule, self.numbers = schedule, numbers
+    def __init__(self, system: PublishedSystem, schedule: Schedule, pipeline: Pipeline, numbers: str = ""):
+        super().__init__(system, str(pipeline.folder))
+        self.schedule, self.pipeline, self.numbers = schedule, pipeline, numbers
 
     def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
         condition = self.system.text.encode(prompts, negative)  # type: ignore[call-arg]

@@ -31,7 +31,18 @@ def write_model(folder: Path, kind: str, config: Mapping[str, Any], tensors: Map
     _write_json(folder / CONFIGS[0], {"_class_name": kind, "_diffusers_version": VERSION, **config})
     path = folder / f"{STEMS[0]}.safetensors"
     with disk_errors(path), replacing(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"format": "pt"})
+        save_file(apart(tensors), temporary, {"format": "pt"})
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each with memory of its own: what diffusers holds several times is written as often."""
+    found, seen = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        memory = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if memory in seen else value
+        seen.add(memory)
+    return found
 
 
 def write_schedule(folder: Path, path: GaussianPath, prediction: Prediction) -> str:

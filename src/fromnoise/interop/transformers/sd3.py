@@ -20,7 +20,7 @@ def spec_of(config: Config) -> Trunk:
     if alone != tuple(range(len(alone))):
         raise UserError(f"dual_attention_layers {list(alone)} are not the first blocks; only those are known here.")
     return replace(spec, patch=p, alone=len(alone),
-                   positions=SinCos(base=config["sample_size"] // p, table=config["pos_embed_max_size"]),
+                   positions=SinCos(base=config["sample_size"] // p, table=config["pos_embed_max_size"] or 0),
                    attention=replace(spec.attention, qk_norm="rms" if config.get("qk_norm") else "none"))
 
 

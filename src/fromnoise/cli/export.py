@@ -1,0 +1,43 @@
+"""fromnoise export RUN --out FOLDER"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import tyro
+from pydantic import Field
+
+from fromnoise.cli.options import parse
+from fromnoise.config import spec
+from fromnoise.types import UserError
+
+ABOUT = """A model in the layout of another library.
+
+fromnoise export runs/shapes-sd3 --out exported
+
+A pipeline that fromnoise opened (with what has been added to it since) is written whole; of a run of ours the network
+and its schedule are, where diffusers has such a network."""
+
+
+@spec
+class Arguments:
+    """What to export, and where to."""
+
+    run: tyro.conf.Positional[str] = ""
+    """A run folder, a folder in the layout of diffusers, or a hub id."""
+    out: Annotated[str, Field(min_length=1)] = "exported"
+    """The folder to write, which must be new or empty."""
+    format: Literal["diffusers"] = "diffusers"
+    """The layout."""
+
+
+def main(argv: list[str]) -> int:
+    args = parse(Arguments, argv, "fromnoise export", about=ABOUT)
+    if not args.run:
+        raise UserError("Name a run folder: fromnoise export runs/shapes-sd3 --out exported.")
+    from fromnoise.interop.export import export
+    from fromnoise.opening import load
+
+    for sentence in export(load(args.run, "cpu"), args.out):
+        print(sentence)
+    return 0
