@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from fromnoise.analytic import GaussianMixture, ode_map, ring
+from fromnoise.blocks import patchify
 from fromnoise.config import from_dict, to_dict
 from fromnoise.denoise import (
     APG,
@@ -26,6 +27,7 @@ from fromnoise.denoise import (
     linear,
     measured,
     mixed,
+    normed,
     passes,
     projected,
     replaced,
@@ -279,6 +281,23 @@ def test_cfg_zero_projects_velocities(path):
     share = (v_c * v_u).sum(1, keepdim=True) / v_u.square().sum(1, keepdim=True)
     assert_close(v, share * v_u + 3 * (v_c - share * v_u))
     assert_close(((v - v_c) * v_u).sum(1), torch.zeros(4).double(), atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_normed_velocities_are_as_long_as_those_of_c(patch):
+    """Square by square, with the direction of plain guidance; other sides are refused."""
+    path, t, s = Flow(), torch.tensor(0.4).double(), torch.tensor(3.0).double()
+    c, u, x = (torch.randn(2, 1, 3, 4, 6, generator=torch.Generator().manual_seed(i)).double() for i in range(3))
+    v, v_c, v_u = (from_x0("velocity", path, x0, x, t) for x0 in (normed(path, patch)(c, u, s, x, t), c, u))
+
+    def tokens(value):
+        return patchify(value, patch)
+
+    assert_close(tokens(v).norm(dim=-1), tokens(v_c).norm(dim=-1))
+    plain = tokens(linear(v_c, v_u, s))
+    assert_close(tokens(v) / tokens(v).norm(dim=-1, keepdim=True), plain / plain.norm(dim=-1, keepdim=True))
+    with pytest.raises(ValueError, match="multiples"):
+        normed(path, 5)(c, u, s, x, t)
 
 
 def test_zero_init_keeps_x_where_it_is():

@@ -108,7 +108,7 @@ def qwen_image():
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True, shift_terminal=0.02, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192)
     return diffusers.QwenImagePipeline(scheduler, auto, qwen_vl(), qwen_tokenizer("left"), transformer), {
-        "packed": 2, "true_cfg_scale": 1.0}
+        "packed": 2, "guidance_scale": None, "true_cfg_scale": 3.0}
 
 
 def flux_2_klein():
@@ -141,4 +141,4 @@ def dit():
 CASES = {"sd": (stable_diffusion, 3.0), "sdxl": (stable_diffusion_xl, 3.0), "sd3": (stable_diffusion_3, 3.0),
          "flux": (flux_1, 1.0), "flux, guided": (lambda: flux_1(True), 3.5), "pixart": (pixart, 3.0),
          "sana": (sana, 4.5), "flux 2 klein": (flux_2_klein, 3.0), "z-image": (z_image, 3.0),
-         "qwen-image": (qwen_image, 1.0)}
+         "qwen-image": (qwen_image, 3.0)}

@@ -1,6 +1,6 @@
 """Denoisers, guidance from denoisers to a denoiser, and how likely a denoiser finds data."""
 
-from fromnoise.denoise.choice import APG, CFG, CFGZero, Guidance, Guided
+from fromnoise.denoise.choice import APG, CFG, CFGZero, Guidance, Guided, Normed
 from fromnoise.denoise.denoiser import Denoise, Denoiser
 from fromnoise.denoise.guidance import (
     autoguidance,
@@ -15,14 +15,14 @@ from fromnoise.denoise.likelihood import Estimate, bits_per_dim, dequantised, lo
 from fromnoise.denoise.passes import Counted, passes, under
 from fromnoise.denoise.perturbed import perturbed
 from fromnoise.denoise.rescheduled import rescheduled
-from fromnoise.denoise.rules import Rule, cfg_zero, in_space, linear, optimised, projected, rescaled
+from fromnoise.denoise.rules import Rule, cfg_zero, in_space, linear, normed, optimised, projected, rescaled
 from fromnoise.denoise.schedule import Schedule, scale_of
 from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 
 __all__ = [
-    "APG", "CFG", "CFGZero", "Counted", "Denoise", "Denoiser", "Estimate", "Guidance", "Guided", "Rule", "Schedule",
-    "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free", "classifier_guided", "dequantised",
-    "dynamic_threshold", "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed", "optimised",
-    "passes", "perturbed", "projected", "replaced", "rescaled", "rescheduled", "scale_of", "start_from",
+    "APG", "CFG", "CFGZero", "Counted", "Denoise", "Denoiser", "Estimate", "Guidance", "Guided", "Normed", "Rule",
+    "Schedule", "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free", "classifier_guided", "dequantised",
+    "dynamic_threshold", "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed", "normed",
+    "optimised", "passes", "perturbed", "projected", "replaced", "rescaled", "rescheduled", "scale_of", "start_from",
     "static_threshold", "under", "variational_bound", "zero_init",
 ]

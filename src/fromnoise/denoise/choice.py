@@ -10,7 +10,7 @@ from pydantic import Field
 from fromnoise.config import Short, spec, to_dict
 from fromnoise.denoise.denoiser import Denoise
 from fromnoise.denoise.guidance import autoguidance, classifier_free, zero_init
-from fromnoise.denoise.rules import Rule, cfg_zero, linear, projected, rescaled
+from fromnoise.denoise.rules import Rule, cfg_zero, linear, normed, projected, rescaled
 from fromnoise.denoise.schedule import Schedule
 from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 from fromnoise.process import GaussianPath
@@ -64,7 +64,22 @@ class APG:
         return denoise
 
 
-Method = Annotated[CFG | CFGZero | APG, Field(discriminator="kind")]
+@spec
+class Normed:
+    """Guided velocities as long as those of c, square by square of the picture (Qwen-Image)."""
+
+    kind: Literal["normed"] = "normed"
+    patch: Annotated[int, Field(ge=1)] = 2
+    """Side of a square, in latents."""
+
+    def rule(self, path: GaussianPath) -> Rule:
+        return normed(path, self.patch)
+
+    def wrap(self, denoise: Denoise, path: GaussianPath) -> Denoise:
+        return denoise
+
+
+Method = Annotated[CFG | CFGZero | APG | Normed, Field(discriminator="kind")]
 
 
 Strength = Annotated[float, Field(ge=0)]

@@ -91,6 +91,31 @@ def in_space(rule: Rule, space: Prediction, path: GaussianPath) -> Rule:
     return combine
 
 
+def normed(path: GaussianPath, patch: int = 2) -> Rule:
+    """Guided velocities whose length in every ``patch`` x ``patch`` square, over all channels, is that of c.
+
+    As Qwen-Image is guided, whose tokens are such squares.
+
+    Media ``[B, T, C, H, W]``; ValueError where a side is not a multiple of the patch.
+    """
+
+    def combine(c: Tensor, u: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        guided = linear(c, u, s)
+        return guided * (lengths(c, patch) / positive(lengths(guided, patch)))
+
+    return in_space(combine, "velocity", path)
+
+
+def lengths(v: Tensor, patch: int) -> Tensor:
+    """The length of each square of ``[B, T, C, H, W]`` over its channels, as ``[B, T, 1, H, W]``."""
+    if v.ndim != 5 or v.shape[-1] % patch or v.shape[-2] % patch:
+        raise ValueError(f"squares of {patch} need media [B, T, C, H, W] whose sides are multiples of it (got "
+                         f"{list(v.shape)})")
+    squares = v.unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch))  # [B, T, C, h, p, w, p]
+    length = squares.square().sum((2, 4, 6), keepdim=True).sqrt()
+    return length.expand(*squares.shape[:2], 1, *squares.shape[3:]).flatten(-2).flatten(-3, -2)
+
+
 def cfg_zero(path: GaussianPath) -> Rule:
     """The optimised scale of CFG-Zero*, in velocities; with ``zero_init`` it is the whole of Fan et al. 2025."""
     return in_space(optimised, "velocity", path)

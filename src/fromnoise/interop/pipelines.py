@@ -6,7 +6,7 @@ What is particular to a pipeline (usual steps and guidance, the numbers its netw
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fromnoise.config import nearest
-from fromnoise.denoise import Guidance
+from fromnoise.denoise import CFG, Guidance, Normed
 from fromnoise.interop import unet
 from fromnoise.interop.assemble import assemble
 from fromnoise.interop.autoencoder import load_latents
@@ -50,6 +50,7 @@ class Manner:
     steps: int
     guidance: float = 1.0
     numbers: str = ""
+    method: CFG | Normed = field(default_factory=CFG)
 
 
 MANNERS = {
@@ -61,7 +62,7 @@ MANNERS = {
     "FluxPipeline": Manner(28, 3.5, "guidance"),
     "PixArtAlphaPipeline": Manner(20, 4.5, "size_aspect"),
     "PixArtSigmaPipeline": Manner(20, 4.5, "size_aspect"),
-    "QwenImagePipeline": Manner(50),
+    "QwenImagePipeline": Manner(50, method=Normed(patch=2)),
     "SanaPipeline": Manner(20, 4.5),
     "StableDiffusion3Pipeline": Manner(28, 7.0),
     "StableDiffusionPipeline": Manner(50, 7.5),
@@ -151,7 +152,8 @@ def recipe_of(pipeline: Pipeline, part: Component, schedule: Schedule, manner: M
         text=getattr(text, "spec", Untold()), latents=Pixels() if latents is None else latents.spec,
         objective=Objective(prediction=schedule.prediction, loss=schedule.prediction),
         train=Training(precision="float32"),
-        sample=Sampling(solver=schedule.solver, steps=manner.steps, guidance=Guidance(scale=manner.guidance)))
+        sample=Sampling(solver=schedule.solver, steps=manner.steps,
+                        guidance=Guidance(scale=manner.guidance, method=manner.method)))
 
 
 class explained:
