@@ -61,7 +61,7 @@ def peer(name: str, dtype: torch.dtype):
     ours.load_state_dict(to_ours(theirs.state_dict(), config))
     spec, B = found.spec, 2
     steps = torch.tensor([7, 901])
-    image = torch.randn(B, 1, spec.extra_channels, *size, dtype=dtype) if spec.extra_channels else None
+    image = torch.randn(B, 1, spec.image_channels, *size, dtype=dtype) if spec.image_channels else None
     text, mask = None, None
     if found.text_width:
         text, mask = torch.randn(B, 5, found.text_width, dtype=dtype), torch.tensor([[1] * 5, [1, 1, 1, 0, 0]]).bool()

@@ -114,14 +114,14 @@ def test_waves():
 @pytest.mark.parametrize("spec", [
     sd1(16, (1, 2), (1, 0), 8), sdxl(16, (1, 2), (0, 2), 8, 8, 12, 4), adm(16, (1, 2), (0, 1), 1, 5).__class__(
         width=16, multipliers=(1, 2), groups=8, resample="residual", skips="all", attention="plain", depths=(1, 1),
-        middle="residual", middle_depth=0, extra_channels=2, extra_outputs=3)])
-def test_shapes_extra_channels_and_frames(spec):
+        middle="residual", middle_depth=0, image_channels=2, extra_outputs=3)])
+def test_shapes_image_channels_and_frames(spec):
     net = spec.build(4, 24)
     condition = Condition(torch.randn(2, 3, 24), None, torch.randn(2, spec.pooled_width), torch.rand(2, spec.numbers),
-                          torch.randn(2, 3, spec.extra_channels, 8, 12))
+                          torch.randn(2, 3, spec.image_channels, 8, 12))
     y = net(torch.randn(2, 3, 4, 8, 12), torch.rand(2, 3), condition)
     assert y.shape == (2, 3, 4 + spec.extra_outputs, 8, 12)
-    for part in ("image",) * bool(spec.extra_channels) + ("pooled", "numbers") * (spec.pooled == "mlp"):
+    for part in ("image",) * bool(spec.image_channels) + ("pooled", "numbers") * (spec.pooled == "mlp"):
         lacking = Condition(**{**vars(condition), part: None})
         with pytest.raises(ValueError, match=f"reads {part} of the condition"):
             net(torch.randn(2, 3, 4, 8, 12), torch.rand(2, 3), lacking)

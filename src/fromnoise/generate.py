@@ -14,7 +14,7 @@ from torch import Tensor
 
 import fromnoise
 from fromnoise.config import nearest
-from fromnoise.denoise import Denoise, Guidance
+from fromnoise.denoise import Denoise, Guidance, SelfConditioned
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid, to_pil, to_uint8
 from fromnoise.random import sample_noise
@@ -177,6 +177,9 @@ class Model:
         if choice.guide is not None or getattr(choice.method, "momentum", 0):
             raise UserError("A solver is tuned on questions in any order, which guidance with momentum or by another "
                             "run does not allow: set sample.guidance otherwise in the recipe.")
+        if self.recipe.train.self_conditioning:
+            raise UserError("A solver is tuned on questions in any order, and this model is told its own last answer "
+                            "(train.self_conditioning): it cannot be tuned.")
         prompts = list(self.recipe.data.open("test").prompts()) or [""]
         settings = self.settings([prompts[i % len(prompts)] for i in range(samples)], guidance=choice, seed=seed,
                                  first=TUNING)
@@ -218,7 +221,7 @@ class Model:
                 raise UserError("Composed prompts are guided by the unconditional model: leave the guide out.")
             weak = self._guide(choice.guide, prompts)
         null = self.encode([settings.negative] * len(prompts), settings, negative=True)
-        guided = choice.of(self.system.denoiser, null, self.recipe.path, weak=weak,
+        guided = choice.of(self._denoiser(), null, self.recipe.path, weak=weak,
                            others=[(self.encode(texts, settings), weight) for texts, weight in others])
         return self.encode(first, settings), guided
 
@@ -233,7 +236,8 @@ class Model:
         if guide.recipe.data.channels != self.recipe.data.channels:
             raise UserError(f"{run} cannot guide this run: its pictures have {guide.recipe.data.channels} channels.")
         condition = guide.encode(prompts)
-        return lambda x, t, _: guide.system.denoiser(x, t, condition)
+        denoise = guide._denoiser()
+        return lambda x, t, _: denoise(x, t, condition)
 
     def _texts(self, settings: Settings) -> list[str]:
         """What the text encoder reads of the prompts."""
@@ -261,6 +265,11 @@ class Model:
     def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
         """What the network is told of ``prompts``; ``negative`` ones are those to be steered away from."""
         return self.system.text.encode(prompts)
+
+    def _denoiser(self) -> Denoise:
+        """The denoiser of one solve."""
+        own = self.recipe.train.self_conditioning > 0
+        return SelfConditioned(self.system.denoiser) if own else self.system.denoiser
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Media ``[B, T, C, H, W]`` of ``latents``."""

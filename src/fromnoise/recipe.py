@@ -86,6 +86,8 @@ class Training:
     optimizer: Optimizer = Optimizer()
     text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of captions replaced by the empty text, which classifier-free guidance needs."""
+    self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
     ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
     """Width of the power-function average of the weights, relative to the training length (EDM2's sigma_rel)."""
     device: str = "auto"

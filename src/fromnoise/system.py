@@ -25,6 +25,12 @@ class System(nn.Module):
             self.latents = recipe.latents.build(recipe.data.channels)
             self.text = recipe.text.build(tokenizer)
             net = recipe.net.build(self.latents.channels, recipe.text.width, recipe.text.pooled_width)
+        told = getattr(recipe.net, "image_channels", 0)
+        if recipe.train.self_conditioning and told != self.latents.channels:
+            raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "
+                            f"of x, and net.image_channels is {told}"
+                            + ("." if hasattr(recipe.net, "image_channels") else
+                               f' (net "{recipe.net.kind}" has none: choose unet or trunk).'))
         self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
         # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
         self.variance = LossVariance() if recipe.objective.learned_variance else None

@@ -17,11 +17,13 @@ from fromnoise.denoise.perturbed import perturbed
 from fromnoise.denoise.rescheduled import rescheduled
 from fromnoise.denoise.rules import Rule, cfg_zero, in_space, linear, normed, optimised, projected, rescaled
 from fromnoise.denoise.schedule import Schedule, scale_of
+from fromnoise.denoise.self_conditioned import SelfConditioned
 from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 
 __all__ = [
     "APG", "CFG", "CFGZero", "Counted", "Denoise", "Denoiser", "Estimate", "Guidance", "Guided", "Normed", "Rule",
-    "Schedule", "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free", "classifier_guided", "dequantised",
+    "Schedule", "SelfConditioned", "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free",
+    "classifier_guided", "dequantised",
     "dynamic_threshold", "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed", "normed",
     "optimised", "passes", "perturbed", "projected", "replaced", "rescaled", "rescheduled", "scale_of", "start_from",
     "static_threshold", "under", "variational_bound", "zero_init",

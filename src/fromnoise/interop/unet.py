@@ -72,7 +72,7 @@ def read_config(config: Config) -> Peer:
         blocks=same(config, "layers_per_block", 2), groups=config.get("norm_num_groups", 32),
         epsilon=config.get("norm_eps", 1e-5), skips="all", middle="residual", time_ratio=time_width // widths[0],
         modulation="scale_shift" if config.get("resnet_time_scale_shift", "default") == "scale_shift" else "add",
-        time=waves(widths[0] // 2, 1000.0, config), extra_channels=max(0, inside - outside),
+        time=waves(widths[0] // 2, 1000.0, config), image_channels=max(0, inside - outside),
         extra_outputs=max(0, outside - inside), **resampling(config), **pooled(config),
         **(spatial(config, widths) if conditional else plain(config)),
     )
@@ -176,7 +176,7 @@ def write_config(peer: Peer) -> dict[str, Any]:
     time = spec.time if isinstance(spec.time, Sinusoid) else Sinusoid()
     config: dict[str, Any] = {
         "_class_name": "UNet2DConditionModel" if conditional else "UNet2DModel",
-        "in_channels": peer.channels + spec.extra_channels, "out_channels": peer.channels + spec.extra_outputs,
+        "in_channels": peer.channels + spec.image_channels, "out_channels": peer.channels + spec.extra_outputs,
         "block_out_channels": list(spec.widths), "layers_per_block": spec.blocks, "norm_num_groups": spec.groups,
         "norm_eps": spec.epsilon, "resnet_time_scale_shift": "default" if spec.modulation == "add" else "scale_shift",
         "flip_sin_to_cos": True, "freq_shift": int(time.shift), "time_embedding_dim": spec.time_ratio * spec.width,

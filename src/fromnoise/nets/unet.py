@@ -72,7 +72,7 @@ class UNet:
     """Numbers beside the pooled vector, such as SDXL's six of size and crop."""
     number_waves: Annotated[int, Field(ge=1)] = 128
     """Sinusoids that each of the numbers becomes."""
-    extra_channels: Annotated[int, Field(ge=0)] = 0
+    image_channels: Annotated[int, Field(ge=0)] = 0
     """Channels of the condition's image, set beside those of x: a small picture, a mask, the last estimate of x0."""
     extra_outputs: Annotated[int, Field(ge=0)] = 0
     """Channels put out beyond those of x, such as a learned variance."""

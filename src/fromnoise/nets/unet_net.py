@@ -29,7 +29,7 @@ class UNetNet(nn.Module):
         parts = (MagnitudeParts if spec.magnitude else Parts)(spec, text_width)
         widths, whole = list(spec.widths), spec.skips == "all"
         self.time, self.text = parts.time(), parts.pooled()
-        self.conv_in = parts.stem(channels + spec.extra_channels, widths[0])
+        self.conv_in = parts.stem(channels + spec.image_channels, widths[0])
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.down_attention, self.downsample = nn.ModuleList(), nn.ModuleList()
         skips, current = [] if spec.skips == "add" else [widths[0]], widths[0]
@@ -68,7 +68,7 @@ class UNetNet(nn.Module):
         B, T, _, H, W = x.shape
         features = self.features(t, condition).flatten(0, 1)
         words = self.words(condition, T)
-        if self.spec.extra_channels:
+        if self.spec.image_channels:
             x = torch.cat([x, self.told(condition.image, "image")], dim=2)
         x = x.flatten(0, 1)
         # Channels innermost: convolutions are faster so, and tokens are a view.  Not where x itself has a gradient, for

@@ -165,9 +165,9 @@ class TrunkNet(nn.Module):
     def patches(self, x: Tensor, condition: Condition, grid: Grid) -> Tensor:
         """Patches as tokens ``[B, T h w, D]`` that know their place."""
         if self.spec.image_channels:
-            image = condition.image if condition.image is not None else \
-                x.new_zeros(*x.shape[:2], self.spec.image_channels, *x.shape[3:])
-            x = torch.cat([x, image.expand(*x.shape[:2], -1, -1, -1)], dim=2)
+            if condition.image is None:
+                raise ValueError("this network reads image of the condition, which has none")
+            x = torch.cat([x, condition.image.expand(*x.shape[:2], -1, -1, -1)], dim=2)
         tokens = self.patch_in(patchify(x, self.spec.patch))
         if self.place_in is not None:
             waves = place_waves(*grid[1:], PLACE_WAVES, x.device).to(x.dtype)

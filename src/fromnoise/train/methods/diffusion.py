@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from fromnoise.random import DROP, NOISE, fold, generator, uniforms
+from fromnoise.random import DROP, NOISE, SELF, fold, generator, uniforms
 from fromnoise.system import System
-from fromnoise.types import Batch
+from fromnoise.types import Batch, Condition
 
 
 class Diffusion:
@@ -31,11 +33,22 @@ class Diffusion:
         t = recipe.objective.draw_times(len(batch), recipe.path, random)[:, None].to(device, non_blocking=True)
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
         x = recipe.path.add_noise(x0, eps, t)
-        output = denoiser.output(x, t, condition)
+        output = denoiser.output(x, t, self.with_estimate(x, t, condition, seed, step))
         losses = recipe.objective.losses(output, x0, eps, t, recipe.path)
         if self.system.variance is not None:
             losses = self.system.variance.balance(losses, recipe.path.logsnr(t))
         return losses.mean()
+
+    def with_estimate(self, x: Tensor, t: Tensor, condition: Condition, seed: int, step: int) -> Condition:
+        """With self-conditioning, zeros beside x, and in a share of the steps the network's own estimate of x0."""
+        share = self.system.recipe.train.self_conditioning
+        if not share:
+            return condition
+        condition = replace(condition, image=torch.zeros_like(x))
+        if float(uniforms([int(fold(seed, SELF, step))], 1)[0, 0]) >= share:
+            return condition
+        with torch.no_grad():
+            return replace(condition, image=self.system.denoiser(x, t, condition).to(x.dtype))
 
     def drop(self, texts: list[str], seed: int, step: int) -> list[str]:
         """Some captions replaced by the empty text, so that the unconditional model is learned too."""
