@@ -7,7 +7,8 @@ Any count may be 0.  Presets (``fromnoise.nets.trunk.presets``) are settings of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -212,11 +213,10 @@ class Trunk:
         UserError where the fields contradict each other.
         """
         from fromnoise.nets.trunk.net import TrunkNet
+        from fromnoise.nets.trunk.refusals import misfits
 
         self.check()
-        for wrong, reason in self.misfits(pooled_width):
-            if wrong:
-                raise UserError(f"net: {reason}")
+        refuse(misfits(self, pooled_width))
         return TrunkNet(self, channels, text_width, pooled_width)
 
     @property
@@ -231,91 +231,16 @@ class Trunk:
 
     def check(self) -> None:
         """UserError with the reason where the fields contradict each other."""
-        for wrong, reason in self.contradictions():
-            if wrong:
-                raise UserError(f"net: {reason}")
+        from fromnoise.nets.trunk.refusals import contradictions
 
-    def misfits(self, pooled_width: int | None):
-        """(whether it is so, why it cannot be) for a pooled text of ``pooled_width``."""
-        width = self.time.width or self.width
-        yield self.time.pooled == "add" and pooled_width not in (None, width), (
-            f"the pooled text has {pooled_width} features and is added to {width}: set net.time.pooled to \"linear\" "
-            'or "mlp".')
-        yield self.class_tokens and pooled_width is None, (
-            "net.class_tokens are made from a pooled text or class, and there is none.")
+        refuse(contradictions(self))
 
-    def contradictions(self):
-        """(whether it is so, why it cannot be)."""
-        a, heads, p = self.attention, self.attention.heads, self.positions
-        size = self.width // heads
-        yield self.meets == 0, "there is no block: set net.single, net.double, net.cross or net.read."
-        yield bool(self.width % heads), f"net.width {self.width} is not a multiple of net.attention.heads {heads}."
-        yield a.kv_heads and heads % a.kv_heads, (
-            f"net.attention.heads {heads} is not a multiple of net.attention.kv_heads {a.kv_heads}.")
-        yield a.cross_heads and self.width % a.cross_heads, (
-            f"net.width {self.width} is not a multiple of net.attention.cross_heads {a.cross_heads}.")
-        yield isinstance(p, Rotary) and sum(p.axes) != size, (
-            f"net.positions.axes {list(getattr(p, 'axes', []))} must add up to the size of a head, {size}.")
-        yield isinstance(p, Rotary) and not 2 <= len(p.axes) <= 4, "net.positions.axes needs two to four axes."
-        yield isinstance(p, Rotary) and p.words == "last" and len(p.axes) < 4, (
-            'words can only stand along the last axis (net.positions.words "last") where there is a fourth.')
-        yield (isinstance(p, SinCos) or (isinstance(p, Rotary) and p.sincos)) and self.width % 4, (
-            "sincos positions need a net.width that is a multiple of 4.")
-        yield self.token_shift and self.width % 16, "token shift needs a net.width that is a multiple of 16."
-        yield self.read and self.double, "net.read keeps the text as it is and net.double changes it: choose one."
-        yield self.cross and (self.read or self.double or self.single), (
-            "net.cross has the text outside the sequence of tokens; it goes with no other kind of block.")
-        yield self.read and self.single, "net.read keeps the text out of the sequence that net.single needs."
-        yield self.alone > self.double, f"net.alone {self.alone} is more than the {self.double} double blocks."
-        yield self.text_ends and self.single, "net.text_ends drops the text that the single blocks need."
-        yield self.text_ends and not self.double, "net.text_ends speaks of the last double block; there is none."
-        yield self.parallel and not self.single, "net.parallel speaks of single blocks; there are none."
-        yield self.long_skips and self.single < 3, "net.long_skips needs at least three single blocks."
-        yield self.long_skips and (self.double or self.cross or self.read), "net.long_skips needs single blocks alone."
-        yield self.class_tokens and (not self.single or self.double or self.cross or self.read), (
-            "net.class_tokens joins single blocks; it goes with no other kind of block.")
-        yield self.class_tokens and self.class_from >= self.single, (
-            f"net.class_from {self.class_from} must be less than net.single {self.single}.")
-        yield self.class_tokens and self.long_skips, "net.class_tokens and net.long_skips do not go together."
-        yield self.class_tokens and self.modulation.source == "none", (
-            "net.class_tokens take the place of the words, and the noise level is one of them here.")
-        yield a.kind == "linear" and self.mask == "causal", "linear attention cannot have a causal mask here."
-        yield a.kind == "linear" and (self.double or self.single), (
-            "linear attention here is the picture's own: use net.cross.")
-        yield a.kind == "linear" and isinstance(p, Relative), "linear attention has no logits to add a bias to."
-        yield self.feed_forward.conv and not (self.cross or self.read), (
-            "net.feed_forward.conv works on pictures without words among their tokens: use net.cross or net.read.")
-        f = self.feed_forward
-        yield f.conv and not (f.gated and f.bias and f.activation == "silu"), (
-            "net.feed_forward.conv is built gated, with silu and with biases alone.")
-        yield self.mask == "causal" and not self.text.clean, (
-            'net.mask "causal" is for text that is told t = 0: set net.text.clean.')
-        yield self.mask == "causal" and (self.cross or self.read), 'net.mask "causal" needs net.double or net.single.'
-        yield self.modulation.source == "none" and self.head in ("shift_scale", "scale", "table"), (
-            'without modulation nothing shifts or scales the last layer: set net.head to "plain".')
-        yield self.modulation.source != "table" and self.head == "table", (
-            'net.head "table" goes with net.modulation.source "table".')
-        yield self.modulation.source == "none" and isinstance(p, Rotary), (
-            "the noise level is a token here, and rotary positions have no place for it.")
-        yield self.modulation.source == "table" and bool(self.double or self.read), (
-            "one map and a table for each block is built for net.cross and net.single.")
-        yield self.text.pad_to and not (isinstance(p, Rotary) and p.words == "first"), (
-            'net.text.pad_to is built for rotary positions with words along the "first" axis.')
-        yield self.text.pad_to and not self.single, "net.text.pad_to needs net.single."
-        yield self.modulation.source == "none" and self.time.width not in (0, self.width), (
-            "the noise level is a token here, and net.time.width must be that of a token.")
-        yield not self.time.network and self.time.waves != (self.time.width or self.width), (
-            f"without its network the noise level needs as many net.time.waves as features, "
-            f"{self.time.width or self.width}.")
-        yield self.mask == "causal" and self.text_ends, (
-            'net.text_ends leaves no text for a causal cache: set net.mask "full" or net.text_ends off.')
-        yield self.mask == "causal" and self.modulation.source == "none", (
-            'the noise level is a word here, which words would see: net.mask must be "full".')
-        yield self.mask == "causal" and self.alone, "net.alone knows no mask, and frames would see those to come."
-        yield self.mask == "causal" and self.text.pad_to, "net.text.pad_to adds tokens to a picture that no frame owns."
-        yield self.mask == "causal" and self.class_tokens, (
-            "net.class_tokens stand where a causal mask expects words: choose one.")
-        yield self.learned_sigma and self.head_conv, "net.learned_sigma and net.head_conv do not go together."
+
+def refuse(reasons: Iterable[tuple[Any, str]]) -> None:
+    """UserError with the first reason that is so."""
+    for wrong, reason in reasons:
+        if wrong:
+            raise UserError(f"net: {reason}")
 
 
 __all__ = ["Learned", "NoPositions", "Relative", "Rotary", "SinCos", "TextSpec", "TimeSpec", "Trunk"]

@@ -1,0 +1,94 @@
+"""Which settings of a trunk contradict each other, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fromnoise.nets.trunk.settings import Relative, Rotary, SinCos, Trunk
+
+Reason = tuple[Any, str]  # whether it is so, and what then is said
+
+
+def misfits(spec: Trunk, pooled_width: int | None) -> Iterator[Reason]:
+    """(whether it is so, why it cannot be) for a pooled text of ``pooled_width``."""
+    width = spec.time.width or spec.width
+    yield spec.time.pooled == "add" and pooled_width not in (None, width), (
+        f"the pooled text has {pooled_width} features and is added to {width}: set net.time.pooled to \"linear\" "
+        'or "mlp".')
+    yield spec.class_tokens and pooled_width is None, (
+        "net.class_tokens are made from a pooled text or class, and there is none.")
+
+
+def contradictions(spec: Trunk) -> Iterator[Reason]:
+    """(whether it is so, why it cannot be)."""
+    a, heads, p = spec.attention, spec.attention.heads, spec.positions
+    size = spec.width // heads
+    yield spec.meets == 0, "there is no block: set net.single, net.double, net.cross or net.read."
+    yield bool(spec.width % heads), f"net.width {spec.width} is not a multiple of net.attention.heads {heads}."
+    yield a.kv_heads and heads % a.kv_heads, (
+        f"net.attention.heads {heads} is not a multiple of net.attention.kv_heads {a.kv_heads}.")
+    yield a.cross_heads and spec.width % a.cross_heads, (
+        f"net.width {spec.width} is not a multiple of net.attention.cross_heads {a.cross_heads}.")
+    yield isinstance(p, Rotary) and sum(p.axes) != size, (
+        f"net.positions.axes {list(getattr(p, 'axes', []))} must add up to the size of a head, {size}.")
+    yield isinstance(p, Rotary) and not 2 <= len(p.axes) <= 4, "net.positions.axes needs two to four axes."
+    yield isinstance(p, Rotary) and p.words == "last" and len(p.axes) < 4, (
+        'words can only stand along the last axis (net.positions.words "last") where there is a fourth.')
+    yield (isinstance(p, SinCos) or (isinstance(p, Rotary) and p.sincos)) and spec.width % 4, (
+        "sincos positions need a net.width that is a multiple of 4.")
+    yield spec.token_shift and spec.width % 16, "token shift needs a net.width that is a multiple of 16."
+    yield spec.read and spec.double, "net.read keeps the text as it is and net.double changes it: choose one."
+    yield spec.cross and (spec.read or spec.double or spec.single), (
+        "net.cross has the text outside the sequence of tokens; it goes with no other kind of block.")
+    yield spec.read and spec.single, "net.read keeps the text out of the sequence that net.single needs."
+    yield spec.alone > spec.double, f"net.alone {spec.alone} is more than the {spec.double} double blocks."
+    yield spec.text_ends and spec.single, "net.text_ends drops the text that the single blocks need."
+    yield spec.text_ends and not spec.double, "net.text_ends speaks of the last double block; there is none."
+    yield spec.parallel and not spec.single, "net.parallel speaks of single blocks; there are none."
+    yield spec.long_skips and spec.single < 3, "net.long_skips needs at least three single blocks."
+    yield spec.long_skips and (spec.double or spec.cross or spec.read), "net.long_skips needs single blocks alone."
+    yield spec.class_tokens and (not spec.single or spec.double or spec.cross or spec.read), (
+        "net.class_tokens joins single blocks; it goes with no other kind of block.")
+    yield spec.class_tokens and spec.class_from >= spec.single, (
+        f"net.class_from {spec.class_from} must be less than net.single {spec.single}.")
+    yield spec.class_tokens and spec.long_skips, "net.class_tokens and net.long_skips do not go together."
+    yield spec.class_tokens and spec.modulation.source == "none", (
+        "net.class_tokens take the place of the words, and the noise level is one of them here.")
+    yield a.kind == "linear" and spec.mask == "causal", "linear attention cannot have a causal mask here."
+    yield a.kind == "linear" and (spec.double or spec.single), (
+        "linear attention here is the picture's own: use net.cross.")
+    yield a.kind == "linear" and isinstance(p, Relative), "linear attention has no logits to add a bias to."
+    yield spec.feed_forward.conv and not (spec.cross or spec.read), (
+        "net.feed_forward.conv works on pictures without words among their tokens: use net.cross or net.read.")
+    f = spec.feed_forward
+    yield f.conv and not (f.gated and f.bias and f.activation == "silu"), (
+        "net.feed_forward.conv is built gated, with silu and with biases alone.")
+    yield spec.mask == "causal" and not spec.text.clean, (
+        'net.mask "causal" is for text that is told t = 0: set net.text.clean.')
+    yield spec.mask == "causal" and (spec.cross or spec.read), 'net.mask "causal" needs net.double or net.single.'
+    yield spec.modulation.source == "none" and spec.head in ("shift_scale", "scale", "table"), (
+        'without modulation nothing shifts or scales the last layer: set net.head to "plain".')
+    yield spec.modulation.source != "table" and spec.head == "table", (
+        'net.head "table" goes with net.modulation.source "table".')
+    yield spec.modulation.source == "none" and isinstance(p, Rotary), (
+        "the noise level is a token here, and rotary positions have no place for it.")
+    yield spec.modulation.source == "table" and bool(spec.double or spec.read), (
+        "one map and a table for each block is built for net.cross and net.single.")
+    yield spec.text.pad_to and not (isinstance(p, Rotary) and p.words == "first"), (
+        'net.text.pad_to is built for rotary positions with words along the "first" axis.')
+    yield spec.text.pad_to and not spec.single, "net.text.pad_to needs net.single."
+    yield spec.modulation.source == "none" and spec.time.width not in (0, spec.width), (
+        "the noise level is a token here, and net.time.width must be that of a token.")
+    yield not spec.time.network and spec.time.waves != (spec.time.width or spec.width), (
+        f"without its network the noise level needs as many net.time.waves as features, "
+        f"{spec.time.width or spec.width}.")
+    yield spec.mask == "causal" and spec.text_ends, (
+        'net.text_ends leaves no text for a causal cache: set net.mask "full" or net.text_ends off.')
+    yield spec.mask == "causal" and spec.modulation.source == "none", (
+        'the noise level is a word here, which words would see: net.mask must be "full".')
+    yield spec.mask == "causal" and spec.alone, "net.alone knows no mask, and frames would see those to come."
+    yield spec.mask == "causal" and spec.text.pad_to, "net.text.pad_to adds tokens to a picture that no frame owns."
+    yield spec.mask == "causal" and spec.class_tokens, (
+        "net.class_tokens stand where a causal mask expects words: choose one.")
+    yield spec.learned_sigma and spec.head_conv, "net.learned_sigma and net.head_conv do not go together."
