@@ -21,7 +21,7 @@ from fromnoise.blocks import (
     attend,
 )
 from fromnoise.blocks.attention import attend_linear
-from fromnoise.blocks.joint import CrossAttention
+from fromnoise.blocks.heads import CrossAttention
 from fromnoise.nets.trunk import Trunk
 from fromnoise.nets.trunk.attempts import native
 from fromnoise.nets.trunk.presets import dit, sit
@@ -87,7 +87,7 @@ def test_reading_with_the_picture_hidden_from_itself_is_cross_attention():
                      feed_forward=FeedForwardSpec(), modulation=ModulationSpec(source="none"))
     block = JointBlock(0, spec, {"text": StreamLayer(spec, asks=False, modulated=False, normed=False),
                                  "picture": StreamLayer(spec)}).double()
-    cross = CrossAttention(spec).double()
+    cross = CrossAttention(spec.width, spec.attention).double()
     for p in (*block.parameters(), *cross.parameters()):
         p.copy_(0.3 * torch.randn(p.shape))
     picture, text = block.layers["picture"], block.layers["text"]

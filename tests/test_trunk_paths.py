@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fromnoise.blocks.attention import attend, attend_math, attend_pieces
-from fromnoise.blocks.joint import Stack
+from fromnoise.blocks.heads import Stack
 from fromnoise.blocks.layers import lean_rms_norm
 
 

@@ -12,13 +12,14 @@ from fromnoise.blocks.attention import (
     rotate,
 )
 from fromnoise.blocks.embed import Embedder, sincos_2d, sinusoid
-from fromnoise.blocks.joint import Around, BlockSpec, Clock, JointBlock, StreamLayer, Tokens
+from fromnoise.blocks.joint import BlockSpec, JointBlock, StreamLayer
 from fromnoise.blocks.layers import Block, FeedForward, TimeEmbedding, mean_text, norm, token_shift, word_shift
 from fromnoise.blocks.masks import Cache, Mask
 from fromnoise.blocks.patches import patchify, place_waves, unpatchify
 from fromnoise.blocks.perturb import UNDISTURBED, Perturbation
 from fromnoise.blocks.rotary import coordinates, turn, turns
 from fromnoise.blocks.settings import AttentionSpec, FeedForwardSpec, ModulationSpec
+from fromnoise.blocks.streams import Around, Clock, Tokens
 
 __all__ = [
     "UNDISTURBED", "Around", "Attention", "AttentionSpec", "Block", "BlockSpec", "Cache", "Clock", "Embedder",

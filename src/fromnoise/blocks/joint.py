@@ -11,195 +11,18 @@ them alone is a refiner, and a text that gives keys but asks nothing stays as it
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.blocks.attention import attend_heads, attend_linear
-from fromnoise.blocks.layers import RMSNorm, SquaredReLU
-from fromnoise.blocks.masks import Cache
-from fromnoise.blocks.rotary import turn
+from fromnoise.blocks.feed_forward import ConvFeedForward, FeedForward
+from fromnoise.blocks.heads import CrossAttention, Heads
+from fromnoise.blocks.layers import RMSNorm
 from fromnoise.blocks.settings import AttentionSpec, FeedForwardSpec, ModulationSpec
-
-
-@dataclass(frozen=True)
-class Clock:
-    """What the noise level says to the tokens of a stream.
-
-    signal: ``[B, R, S]``, one row for every clock;  row: ``[N]``, which clock each token follows, None where there
-    is one for all.
-    """
-
-    signal: Tensor
-    row: Tensor | None = None
-
-    def map(self, f: Callable[[Tensor], Tensor]) -> Clock:
-        """The clock with ``f`` applied to its signal."""
-        return Clock(f(self.signal), self.row)
-
-    def spread(self, values: Tensor) -> Tensor:
-        """Values ``[B, R, S]`` of the clocks to those of the tokens, ``[B, 1 or N, S]``."""
-        return values if self.row is None else values.index_select(1, self.row)
-
-    def each(self) -> Clock:
-        """The same with a clock for every token, so that what many blocks need is spread once."""
-        return Clock(self.spread(self.signal))
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A stream: features ``[B, N, D]``, its clock, and the turns ``[N, d/2]`` or ``[B, N, d/2]`` of its places."""
-
-    x: Tensor
-    clock: Clock | None = None
-    turns: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.x.shape[1]
-
-    @staticmethod
-    def cat(first: Tokens, second: Tokens) -> Tokens:
-        """Two streams as one sequence."""
-        a, b, clock = first.clock, second.clock, second.clock
-        if a is not None and b is not None and a is not b:
-            rows = [torch.zeros(len(part), dtype=torch.long, device=part.x.device) if part.clock.row is None  # type: ignore
-                    else part.clock.row for part in (first, second)]  # type: ignore[union-attr]
-            clock = Clock(torch.cat([a.signal, b.signal], dim=1), torch.cat([rows[0], a.signal.shape[1] + rows[1]]))
-        turns = second.turns
-        if first.turns is not None and second.turns is not None:
-            each = [part if part.ndim == 3 else part[None] for part in (first.turns, second.turns)]
-            rows = max(len(part) for part in each)
-            turns = torch.cat([part.expand(rows, -1, -1) for part in each], dim=1)
-        return Tokens(torch.cat([first.x, second.x], dim=1), clock, turns)
-
-
-@dataclass(frozen=True)
-class Around:
-    """What all streams of a block share: who sees whom, what is cached, and what the tokens stand on.
-
-    mask: bool or bias that broadcasts against ``[B, heads, Nq, Nk]``, or a ``BlockMask``;  grid: frames, rows and
-    columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]`` for cross-attention;  mix: lets neighbours
-    in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
-    """
-
-    mask: Any = None
-    cache: Cache | None = None
-    grid: tuple[int, int, int] = (1, 1, 1)
-    text: Tensor | None = None
-    text_mask: Tensor | None = None
-    mix: Callable[[Tensor], Tensor] | None = None
-
-
-class Stack(nn.Module):
-    """``count`` linear maps of the same input in one product; one matrix each to the optimiser."""
-
-    def __init__(self, count: int, inside: int, outside: int, bias: bool):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(count, outside, inside).uniform_(-(inside**-0.5), inside**-0.5))
-        self.bias = nn.Parameter(torch.zeros(count * outside)) if bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[..., D]`` to ``[..., count * outside]``."""
-        return F.linear(x, self.weight.flatten(0, 1), self.bias)
-
-    def apart(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Each map's ``[..., outside]``; the last is a product of its own, and its memory free before the others'."""
-        n, outside, _ = self.weight.shape
-        head, tail = (None, None) if self.bias is None else self.bias.split([(n - 1) * outside, outside])
-        first = F.linear(x, self.weight[:-1].flatten(0, 1), head).unflatten(-1, (n - 1, outside)).unbind(-2)
-        return *first, F.linear(x, self.weight[-1], tail)
-
-
-class Heads(nn.Module):
-    """The maps around an attention: tokens to queries, keys and values by head, and back.
-
-    asks: whether there are queries, and hence a way back.
-    """
-
-    def __init__(self, width: int, spec: AttentionSpec, asks: bool = True):
-        super().__init__()
-        self.spec, self.asks = spec, asks
-        self.dim = d = width // spec.heads
-        kv = spec.kv_heads or spec.heads
-        self.grouped = asks and kv != spec.heads
-        self.q = Stack(1, width, width, spec.bias) if self.grouped else None
-        self.qkv = Stack(3 if asks and not self.grouped else 2, width, kv * d, spec.bias)
-        self.q_norm = head_norm(width, d, spec) if asks else None
-        self.k_norm = head_norm(kv * d, d, spec)
-        self.gate = nn.Linear(width, width, bias=False) if asks and spec.gate else None
-        self.out = nn.Linear(width, width, bias=spec.out_bias) if asks else None
-
-    def ask(self, h: Tensor, turns: Tensor | None) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Queries, keys and values ``[B, N, heads, d]``."""
-        *parts, v = self.qkv.apart(h)
-        q, k = parts if len(parts) == 2 else (None, *parts)
-        q = q if self.q is None else self.q(h)
-        q = None if q is None else self.turned(q, self.q_norm, turns)
-        return q, self.turned(k, self.k_norm, turns), v.unflatten(-1, (-1, self.dim))
-
-    def turned(self, x: Tensor, norm: nn.Module | None, turns: Tensor | None) -> Tensor:
-        """``[B, N, heads d]`` to heads, normalised and turned to their places."""
-        across = self.spec.qk_norm == "rms_across"
-        x = norm(x) if across and norm is not None else x
-        x = x.unflatten(-1, (-1, self.dim))
-        x = x if across or norm is None else norm(x)
-        return x if turns is None else turn(x, turns)
-
-    def answer(self, y: Tensor, h: Tensor) -> Tensor:
-        """What the heads say, ``[B, N, D]``, to the stream that asked with ``h``."""
-        assert self.out is not None
-        return self.out(y if self.gate is None else y * self.gate(h).sigmoid())
-
-
-def head_norm(width: int, dim: int, spec: AttentionSpec) -> nn.Module | None:
-    """The norm of queries or keys of heads of ``dim`` features, ``width`` all together."""
-    size = width if spec.qk_norm == "rms_across" else dim
-    if spec.qk_norm == "none":
-        return None
-    return nn.LayerNorm(size, eps=spec.eps) if spec.qk_norm == "layer" else RMSNorm(size, eps=spec.eps)
-
-
-ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": lambda: nn.GELU(approximate="tanh"), "silu": nn.SiLU, "relu2": SquaredReLU}
-
-
-class FeedForward(nn.Module):
-    """D -> hidden -> D; gated: the activation of one map times another."""
-
-    def __init__(self, width: int, spec: FeedForwardSpec):
-        super().__init__()
-        hidden = spec.hidden(width)
-        self.gated = spec.gated
-        self.inner = Stack(2, width, hidden, spec.bias) if spec.gated else nn.Linear(width, hidden, bias=spec.bias)
-        self.activation = ACTIVATIONS[spec.activation]()
-        self.outer = nn.Linear(hidden, width, bias=spec.bias)
-
-    def forward(self, h: Tensor, grid: tuple[int, int, int] | None = None) -> Tensor:
-        y = self.inner(h)
-        if self.gated:
-            gate, y = y.chunk(2, dim=-1)
-            return self.outer(self.activation(gate) * y)
-        return self.outer(self.activation(y))
-
-
-class ConvFeedForward(nn.Module):
-    """Sana's mix-FFN (Xie et al. 2024): D -> 2 hidden, SiLU, depthwise 3x3 over the picture, gate, -> D."""
-
-    def __init__(self, width: int, spec: FeedForwardSpec):
-        super().__init__()
-        hidden = spec.hidden(width)
-        self.inner = nn.Linear(width, 2 * hidden)
-        self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
-        self.outer = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, h: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        T, rows, columns = grid
-        picture = F.silu(self.inner(h)).view(-1, rows, columns, self.depthwise.in_channels).permute(0, 3, 1, 2)
-        y, gate = self.depthwise(picture).chunk(2, dim=1)
-        return self.outer((y * F.silu(gate)).permute(0, 2, 3, 1).reshape(len(h), T * rows * columns, -1))
+from fromnoise.blocks.streams import Around, Clock, Tokens, join
 
 
 class Modulation(nn.Module):
@@ -264,7 +87,7 @@ class StreamLayer(nn.Module):
         if not asks:
             return
         self.alone = Heads(width, spec.attention) if alone else None
-        self.cross = CrossAttention(spec) if cross else None
+        self.cross = CrossAttention(width, spec.attention) if cross else None
         self.feed_forward = (ConvFeedForward if spec.feed_forward.conv else FeedForward)(width, spec.feed_forward)
         self.norm2 = nn.Identity() if parallel else norm_layer(spec, spec.norm2_eps)
         self.after1, self.after2 = (RMSNorm(width, spec.norm_eps) if spec.sandwich else nn.Identity()
@@ -340,37 +163,6 @@ class JointBlock(nn.Module):
         for name, y in zip(asking, said, strict=True):
             out[name] = layers[name].leave(streams[name], entered[name], y, vectors[name], arounds[name])
         return out
-
-
-class CrossAttention(nn.Module):
-    """The picture's queries over the text's keys and values; the text itself stays as it is."""
-
-    def __init__(self, spec: BlockSpec):
-        super().__init__()
-        heads = spec.attention.cross_heads or spec.attention.heads
-        self.dim = spec.width // heads
-        self.q = nn.Linear(spec.width, spec.width)
-        self.kv = Stack(2, spec.width, spec.width, True)
-        self.out = nn.Linear(spec.width, spec.width)
-        self.q_norm, self.k_norm = (head_norm(spec.width, self.dim, spec.attention) for _ in range(2))
-        self.across = spec.attention.qk_norm == "rms_across"
-
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
-        """x ``[B, N, D]``, text ``[B, L, D]``, mask ``[B, L]`` True for real tokens."""
-        k, v = self.kv(text).chunk(2, dim=-1)
-        q, k = self.normed(self.q(x), self.q_norm), self.normed(k, self.k_norm)
-        y = attend_heads(q, k, v.unflatten(-1, (-1, self.dim)), None if mask is None else mask[:, None, None, :])
-        return self.out(y)
-
-    def normed(self, x: Tensor, norm: nn.Module | None) -> Tensor:
-        x = norm(x) if self.across and norm is not None else x
-        x = x.unflatten(-1, (-1, self.dim))
-        return x if self.across or norm is None else norm(x)
-
-
-def join(parts: list) -> Tensor:
-    """Tokens of several streams, one after the other."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def modulated(h: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:

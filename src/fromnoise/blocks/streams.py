@@ -1,0 +1,85 @@
+"""Streams of tokens on their way through a block: features, the clock they follow, and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fromnoise.blocks.masks import Cache
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What the noise level says to the tokens of a stream.
+
+    signal: ``[B, R, S]``, one row for every clock;  row: ``[N]``, which clock each token follows, None where there
+    is one for all.
+    """
+
+    signal: Tensor
+    row: Tensor | None = None
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Clock:
+        """The clock with ``f`` applied to its signal."""
+        return Clock(f(self.signal), self.row)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values ``[B, R, S]`` of the clocks to those of the tokens, ``[B, 1 or N, S]``."""
+        return values if self.row is None else values.index_select(1, self.row)
+
+    def each(self) -> Clock:
+        """The same with a clock for every token, so that what many blocks need is spread once."""
+        return Clock(self.spread(self.signal))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A stream: features ``[B, N, D]``, its clock, and the turns ``[N, d/2]`` or ``[B, N, d/2]`` of its places."""
+
+    x: Tensor
+    clock: Clock | None = None
+    turns: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.x.shape[1]
+
+    @staticmethod
+    def cat(first: Tokens, second: Tokens) -> Tokens:
+        """Two streams as one sequence."""
+        a, b, clock = first.clock, second.clock, second.clock
+        if a is not None and b is not None and a is not b:
+            rows = [torch.zeros(len(part), dtype=torch.long, device=part.x.device) if part.clock.row is None  # type: ignore
+                    else part.clock.row for part in (first, second)]  # type: ignore[union-attr]
+            clock = Clock(torch.cat([a.signal, b.signal], dim=1), torch.cat([rows[0], a.signal.shape[1] + rows[1]]))
+        turns = second.turns
+        if first.turns is not None and second.turns is not None:
+            each = [part if part.ndim == 3 else part[None] for part in (first.turns, second.turns)]
+            rows = max(len(part) for part in each)
+            turns = torch.cat([part.expand(rows, -1, -1) for part in each], dim=1)
+        return Tokens(torch.cat([first.x, second.x], dim=1), clock, turns)
+
+
+@dataclass(frozen=True)
+class Around:
+    """What all streams of a block share: who sees whom, what is cached, and what the tokens stand on.
+
+    mask: bool or bias that broadcasts against ``[B, heads, Nq, Nk]``, or a ``BlockMask``;  grid: frames, rows and
+    columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]`` for cross-attention;  mix: lets neighbours
+    in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
+    """
+
+    mask: Any = None
+    cache: Cache | None = None
+    grid: tuple[int, int, int] = (1, 1, 1)
+    text: Tensor | None = None
+    text_mask: Tensor | None = None
+    mix: Callable[[Tensor], Tensor] | None = None
+
+
+def join(parts: list) -> Tensor:
+    """Tokens of several streams, one after the other."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
