@@ -1,0 +1,177 @@
+"""Which layers of which network the names in a LoRA's file mean.
+
+The layers of the peer are known by name, from the rules that import its weights.  Layouts differ in what stands before
+these names and in whether their parts are joined by points (peft, diffusers) or by underscores (kohya); joined by
+underscores all are the same, so one table finds them.  Files in the names of a system's first code (``double_blocks``,
+``input_blocks``) are put into those of diffusers by diffusers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from torch import nn
+
+from fromnoise.interop.lora.file import Factors, Lora
+from fromnoise.interop.rules import Rule, same
+from fromnoise.interop.transformers import FAMILIES
+from fromnoise.interop.unet import rules as unet_rules
+from fromnoise.text.frozen import FrozenEncoder
+from fromnoise.types import UserError
+
+NETWORK, FIRST, LAST = "network", "text_encoder", "last text encoder"
+BEFORE = {  # what stands before the names of layers, and whose layers they are
+    "base_model.model.": "", "diffusion_model.": NETWORK, "transformer.": NETWORK, "unet.": NETWORK,
+    "lora_unet_": NETWORK, "lora_transformer_": NETWORK, "text_encoder.": FIRST, "lora_te_": FIRST, "lora_te1_": FIRST,
+    "text_encoder_2.": "text_encoder_2", "lora_te2_": "text_encoder_2", "text_encoder_3.": "text_encoder_3",
+    "lora_te3_": LAST,  # kohya has T5 third, in Flux too, where there are two
+}
+LOADERS = {  # diffusers' readers of foreign names, and whether they understand those that are joined by points
+    "UNet2DConditionModel": ("StableDiffusionXLLoraLoaderMixin", False),
+    "FluxTransformer2DModel": ("FluxLoraLoaderMixin", False),
+    "Flux2Transformer2DModel": ("Flux2LoraLoaderMixin", True),
+    "Lumina2Transformer2DModel": ("Lumina2LoraLoaderMixin", True),
+    "QwenImageTransformer2DModel": ("QwenImageLoraLoaderMixin", True),
+    "ZImageTransformer2DModel": ("ZImageLoraLoaderMixin", True),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A network that a LoRA may be added to: our module, and the rules by which its peer's weights go there.
+
+    kind: the peer's class in diffusers;  config: its settings.
+    """
+
+    module: nn.Module
+    rules: tuple[Rule, ...]
+    kind: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """The peer's weights by the names of their layers, joined by underscores."""
+        weights = [name for rule in self.rules for name in rule.theirs if name.endswith(".weight")]
+        return {flat(name.removesuffix(".weight")): name for name in weights}
+
+
+def place_of(net: nn.Module, kind: str, config: Mapping[str, Any]) -> Place:
+    """A network of ours whose weights came from a ``kind`` of diffusers with this ``config``."""
+    if kind in FAMILIES:
+        family, settings = FAMILIES[kind], dict(config)
+        return Place(net, tuple(family.rules(family.spec(settings), settings)), kind, config)
+    if kind in ("UNet2DConditionModel", "UNet2DModel"):
+        return Place(net, tuple(unet_rules(config)), kind, config)
+    raise UserError(f"A LoRA cannot be added to a {kind}: it must be a U-Net or one of {', '.join(FAMILIES)}.")
+
+
+def encoder_places(text: FrozenEncoder) -> dict[str, Place]:
+    """The frozen encoders of a system by the names of their folders; their weights are those of the peer."""
+    return {tower.model: Place(model, tuple(rule for name, _ in model.named_parameters() for rule in same(name, name)))
+            for tower, (model, _) in zip(text.spec.towers, text.parts, strict=True)}
+
+
+def flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def owner(layer: str) -> tuple[str, str]:
+    """(component, name within it) of a layer of a file; without a prefix it is the network's."""
+    for prefix, component in BEFORE.items():
+        if layer.startswith(prefix):
+            rest = layer.removeprefix(prefix)
+            return (component, rest) if component else owner(rest)
+    return NETWORK, layer
+
+
+def spellings(name: str) -> Iterator[str]:
+    """The name, joined by underscores, as today's diffusers and transformers have it."""
+    name = flat(name)
+    name = re.sub(r"self_attn_to_(q|k|v|out)$", r"self_attn_\1_proj", name)  # text encoders before diffusers 0.17
+    yield name
+    yield f"{name}_0"  # to_out_lora
+    yield name.removeprefix("text_model_")  # CLIP before and after transformers 5
+    yield f"text_model_{name}"
+
+
+# ---- finding -----------------------------------------------------------------------------------------------------
+
+
+def located(places: Mapping[str, Place], lora: Lora) -> dict[str, dict[str, Factors]]:
+    """The factors for each weight of the peers, component by component.  UserError naming a layer without a place."""
+    found: dict[str, dict[str, Factors]] = {}
+    homeless: dict[str, Factors] = {}
+    tables = {component: place.layers for component, place in places.items()}
+    for layer, factors in lora.layers.items():
+        component, name = owner(layer)
+        if component == LAST:
+            component = max((c for c in places if c != NETWORK), default=FIRST)
+        if component not in places:
+            raise UserError(f"{lora.where} adapts {layer}, but this model has no {component}.")
+        weight = next((tables[component][s] for s in spellings(name) if s in tables[component]), None)
+        if weight is None:
+            homeless[layer] = factors
+        elif weight in found.setdefault(component, {}):
+            raise UserError(f"{lora.where} adapts {weight.removesuffix('.weight')} twice, under two names.")
+        else:
+            found[component][weight] = factors
+    if homeless:
+        found.setdefault(NETWORK, {}).update(translated(places.get(NETWORK), homeless, lora.where))
+    return found
+
+
+def translated(place: Place | None, layers: Mapping[str, Factors], where: str) -> dict[str, Factors]:
+    """Factors under foreign names, which diffusers knows.  UserError naming the first layer where it does not."""
+    first = next(iter(layers))
+    unknown = UserError(f"{where} does not fit this model: {len(layers)} of its layers have no place here, the first "
+                        f"{first}.")
+    foreign = all(owner(layer)[0] == NETWORK for layer in layers)
+    if place is None or place.kind not in LOADERS or not foreign:
+        raise unknown
+    state = renamed(place, layers)
+    table, found = place.layers, {}
+    for key, down in state.items():
+        if (side := re.fullmatch(r"(.+)(\.lora_A|[._]lora\.down)\.weight", key)) is None:
+            continue
+        up = state[key.replace(side[2], side[2].replace("A", "B").replace("down", "up"))]
+        name = owner(side[1].replace(".processor.", "."))[1]
+        weight = next((table[s] for s in spellings(name) if s in table), None)
+        if weight is None:
+            raise unknown
+        found[weight] = Factors(down, up)
+    if not found:
+        raise unknown
+    return found
+
+
+def renamed(place: Place, layers: Mapping[str, Factors]) -> dict[str, Any]:
+    """What diffusers' reader makes of the layers, their alphas already in the upper factors: not all readers heed them.
+
+    UserError where it cannot read them.
+    """
+    try:
+        from diffusers.loaders import lora_pipeline
+    except ImportError:
+        raise UserError(f"{next(iter(layers))} is a name that only diffusers knows: pip install "
+                        "'fromnoise[diffusers]'.") from None
+    loader, points = LOADERS[place.kind]
+    state = {}
+    for layer, factors in layers.items():
+        name = owner(layer)[1]
+        dotted = points and "." in name
+        stem, down, up = ((f"diffusion_model.{name}", "lora_A", "lora_B") if dotted else
+                          (f"lora_unet_{flat(name)}", "lora_down", "lora_up"))
+        state[f"{stem}.{down}.weight"] = factors.down
+        state[f"{stem}.{up}.weight"] = factors.factor * factors.up
+    told = {}
+    if place.kind == "UNet2DConditionModel":
+        told = {"unet_config": SimpleNamespace(layers_per_block=place.config["layers_per_block"])}
+    try:
+        answer = getattr(lora_pipeline, loader).lora_state_dict(state, **told)
+    except Exception:  # whatever a reader of diffusers trips over, the names are not those it knows
+        raise UserError(f"Neither we nor diffusers can place {next(iter(layers))} in a {place.kind}.") from None
+    return answer[0] if isinstance(answer, tuple) else answer
