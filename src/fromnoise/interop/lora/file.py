@@ -106,7 +106,7 @@ def lora_file(path: Path) -> Path:
     return path
 
 
-def side_of(key: str, path: Path) -> tuple[str, str]:
+def side_of(key: str, path: Path | str) -> tuple[str, str]:
     """(layer, "down", "up" or "alpha") of a tensor.  UserError where it is neither."""
     if "magnitude_vector" in key or "dora_scale" in key:
         raise UserError(f"{path} is a DoRA ({key}), which also rescales the weights it is added to; only plain LoRA is "
@@ -147,7 +147,7 @@ class Settings(BaseModel):
 
     peft_type: str = "LORA"
     lora_alpha: FiniteFloat | None = None
-    alpha_pattern: dict[str, FiniteFloat] = {}  # noqa: RUF012
+    alpha_pattern: dict[str, FiniteFloat] = {}
     use_rslora: bool = False
     use_dora: bool = False
 

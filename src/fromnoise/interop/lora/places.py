@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from fromnoise.interop.lora.file import Factors, Lora
+from fromnoise.interop.lora.file import Factors, Lora, side_of
 from fromnoise.interop.rules import Rule, same
 from fromnoise.interop.transformers import FAMILIES
 from fromnoise.interop.unet import rules as unet_rules
@@ -30,13 +30,9 @@ BEFORE = {  # what stands before the names of layers, and whose layers they are
     "text_encoder_2.": "text_encoder_2", "lora_te2_": "text_encoder_2", "text_encoder_3.": "text_encoder_3",
     "lora_te3_": LAST,  # kohya has T5 third, in Flux too, where there are two
 }
-LOADERS = {  # diffusers' readers of foreign names, and whether they understand those that are joined by points
-    "UNet2DConditionModel": ("StableDiffusionXLLoraLoaderMixin", False),
-    "FluxTransformer2DModel": ("FluxLoraLoaderMixin", False),
-    "Flux2Transformer2DModel": ("Flux2LoraLoaderMixin", True),
-    "Lumina2Transformer2DModel": ("Lumina2LoraLoaderMixin", True),
-    "QwenImageTransformer2DModel": ("QwenImageLoraLoaderMixin", True),
-    "ZImageTransformer2DModel": ("ZImageLoraLoaderMixin", True),
+LOADERS = {  # diffusers' readers of kohya's files in the names of a system's first code
+    "UNet2DConditionModel": "StableDiffusionXLLoraLoaderMixin", "FluxTransformer2DModel": "FluxLoraLoaderMixin",
+    "Flux2Transformer2DModel": "Flux2LoraLoaderMixin", "ZImageTransformer2DModel": "ZImageLoraLoaderMixin",
 }
 
 
@@ -104,7 +100,6 @@ def spellings(name: str) -> Iterator[str]:
 def located(places: Mapping[str, Place], lora: Lora) -> dict[str, dict[str, Factors]]:
     """The factors for each weight of the peers, component by component.  UserError naming a layer without a place."""
     found: dict[str, dict[str, Factors]] = {}
-    homeless: dict[str, Factors] = {}
     tables = {component: place.layers for component, place in places.items()}
     for layer, factors in lora.layers.items():
         component, name = owner(layer)
@@ -112,66 +107,54 @@ def located(places: Mapping[str, Place], lora: Lora) -> dict[str, dict[str, Fact
             component = max((c for c in places if c != NETWORK), default=FIRST)
         if component not in places:
             raise UserError(f"{lora.where} adapts {layer}, but this model has no {component}.")
-        weight = next((tables[component][s] for s in spellings(name) if s in tables[component]), None)
-        if weight is None:
-            homeless[layer] = factors
-        elif weight in found.setdefault(component, {}):
-            raise UserError(f"{lora.where} adapts {weight.removesuffix('.weight')} twice, under two names.")
-        else:
-            found[component][weight] = factors
-    if homeless:
-        found.setdefault(NETWORK, {}).update(translated(places.get(NETWORK), homeless, lora.where))
+        weight = weight_of(tables[component], name)
+        parts = {weight: factors} if weight else translated(places[component], tables[component], name, factors)
+        if not parts:
+            raise UserError(f"{lora.where} does not fit this model: there is no place for its layer {layer}.")
+        for weight, part in parts.items():
+            if weight in found.setdefault(component, {}):
+                raise UserError(f"{lora.where} adapts {weight.removesuffix('.weight')} twice, the second time as "
+                                f"{layer}.")
+            found[component][weight] = part
     return found
 
 
-def translated(place: Place | None, layers: Mapping[str, Factors], where: str) -> dict[str, Factors]:
-    """Factors under foreign names, which diffusers knows.  UserError naming the first layer where it does not."""
-    first = next(iter(layers))
-    unknown = UserError(f"{where} does not fit this model: {len(layers)} of its layers have no place here, the first "
-                        f"{first}.")
-    foreign = all(owner(layer)[0] == NETWORK for layer in layers)
-    if place is None or place.kind not in LOADERS or not foreign:
-        raise unknown
-    state = renamed(place, layers)
-    table, found = place.layers, {}
-    for key, down in state.items():
-        if (side := re.fullmatch(r"(.+)(\.lora_A|[._]lora\.down)\.weight", key)) is None:
-            continue
-        up = state[key.replace(side[2], side[2].replace("A", "B").replace("down", "up"))]
-        name = owner(side[1].replace(".processor.", "."))[1]
-        weight = next((table[s] for s in spellings(name) if s in table), None)
-        if weight is None:
-            raise unknown
-        found[weight] = Factors(down, up)
-    if not found:
-        raise unknown
-    return found
+def weight_of(table: Mapping[str, str], name: str) -> str | None:
+    """The peer's weight that a layer's name means."""
+    return next((table[s] for s in spellings(name) if s in table), None)
 
 
-def renamed(place: Place, layers: Mapping[str, Factors]) -> dict[str, Any]:
-    """What diffusers' reader makes of the layers, their alphas already in the upper factors: not all readers heed them.
+def translated(place: Place, table: Mapping[str, str], name: str, factors: Factors) -> dict[str, Factors]:
+    """A layer under its foreign name, as diffusers reads it; empty where it does not, which it seldom says.
 
-    UserError where it cannot read them.
+    Its readers get one layer at a time, since they pass over what they do not know, and without alpha, which they do
+    not heed everywhere.  Queries, keys and values that are one layer there become three.
     """
+    if place.kind not in LOADERS:
+        return {}
+    stem = f"lora_unet_{flat(name)}"
+    state = {f"{stem}.lora_down.weight": factors.down, f"{stem}.lora_up.weight": factors.up}
+    sides: dict[str, dict[str, Tensor]] = {"down": {}, "up": {}}
+    for key, tensor in read_by_diffusers(place, state).items():
+        layer, side = side_of(key, stem)
+        sides[side][weight_of(table, owner(layer)[1]) or ""] = tensor
+    if "" in sides["down"] or sides["down"].keys() != sides["up"].keys():
+        return {}
+    return {weight: Factors(down, sides["up"][weight], factors.factor) for weight, down in sides["down"].items()}
+
+
+def read_by_diffusers(place: Place, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What diffusers makes of the tensors of one layer; nothing where it cannot read them."""
     try:
         from diffusers.loaders import lora_pipeline
     except ImportError:
-        raise UserError(f"{next(iter(layers))} is a name that only diffusers knows: pip install "
+        raise UserError(f"{next(iter(state))} is a name that only diffusers knows: pip install "
                         "'fromnoise[diffusers]'.") from None
-    loader, points = LOADERS[place.kind]
-    state = {}
-    for layer, factors in layers.items():
-        name = owner(layer)[1]
-        dotted = points and "." in name
-        stem, down, up = ((f"diffusion_model.{name}", "lora_A", "lora_B") if dotted else
-                          (f"lora_unet_{flat(name)}", "lora_down", "lora_up"))
-        state[f"{stem}.{down}.weight"] = factors.down
-        state[f"{stem}.{up}.weight"] = factors.factor * factors.up
     told = {}
     if place.kind == "UNet2DConditionModel":
         told = {"unet_config": SimpleNamespace(layers_per_block=place.config["layers_per_block"])}
     try:
-        answer = getattr(lora_pipeline, loader).lora_state_dict(state, **told)
-    except Exception:  # whatever a reader of diffusers trips over, the names are not those it knows
-        raise UserError(f"Neither we nor diffusers can place {next(iter(layers))} in a {place.kind}.") from None
+        answer = getattr(lora_pipeline, LOADERS[place.kind]).lora_state_dict(state, **told)
+    except Exception:  # whatever its reader trips over, this is not a name that it knows
+        return {}
     return answer[0] if isinstance(answer, tuple) else answer
