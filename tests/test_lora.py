@@ -1,5 +1,6 @@
 """LoRA files of others on our networks: each against its peer with the same change of its own weights."""
 
+import copy
 import json
 import re
 
@@ -12,12 +13,15 @@ from test_parity_singles import PADDED, TEXT, flux2, lumina2, qwen, z_image
 from test_parity_transformers import flux1, sd3
 from test_parity_unet import peer as unet_peer
 from test_parity_unet import their_answer
+from tiny_encoders import clip, t5
 from torch import nn
 
-from fromnoise.interop.lora import NETWORK, apply_lora, place_of, read_lora
+from fromnoise.interop.files import read_tensors
+from fromnoise.interop.lora import NETWORK, apply_lora, encoder_places, place_of, places_of, read_lora
 from fromnoise.interop.lora.places import located
 from fromnoise.interop.rules import take
 from fromnoise.interop.transformers import FAMILIES
+from fromnoise.text import FAMILIES as FROZEN
 from fromnoise.types import UserError
 
 diffusers = pytest.importorskip("diffusers")
@@ -26,13 +30,13 @@ diffusers = pytest.importorskip("diffusers")
 # ---- a peer and ours -------------------------------------------------------------------------------------------------
 
 
-def trunk_case(case):
+def trunk_case(case, text_width=24, pooled_width=20):
     """(place, peer, how it answers, how ours answers) of a transformer, with one input for both."""
     with Exact():
         kind, peer, run, condition = case()
     config, family = dict(peer.config), FAMILIES[kind]
     spec = family.spec(config)
-    net = spec.build(4, 24, 20).double()
+    net = spec.build(4, text_width, pooled_width).double()
     elsewhere = {name for rule in family.told(config) for name in rule.theirs} | set(family.tables)
     state = {k: v.clone() for k, v in peer.state_dict().items() if k not in elsewhere}
     net.load_state_dict(take(state, family.rules(spec, config)))
@@ -253,3 +257,249 @@ def test_attention_in_the_names_of_old_files(tmp_path):
     apply_lora({NETWORK: place}, read_lora(tmp_path / "style.safetensors"), 0.7)
     change_peer(peer, factors, 0.7)
     assert same(ours(), theirs())
+
+
+def test_the_last_modulation_of_flux_is_reordered_and_keeps_its_alpha(tmp_path):
+    place, *_ = CASES["flux1"]()
+    up, name = draw(64, 2), "lora_unet_final_layer_adaLN_modulation_1"
+    tensors = {"lora_down.weight": draw(2, 32), "lora_up.weight": up, "alpha": torch.tensor(6.0)}
+    save_file({f"{name}.{k}": v for k, v in tensors.items()}, tmp_path / "style.safetensors")
+    found = located({NETWORK: place}, read_lora(tmp_path / "style.safetensors"))[NETWORK]["norm_out.linear.weight"]
+    assert torch.equal(found.up, torch.cat(up.chunk(2)[::-1]))  # shift and scale there, scale and shift in diffusers
+    assert found.factor == 3
+
+
+# ---- text encoders ---------------------------------------------------------------------------------------------------
+
+
+def encoders():
+    """Stable Diffusion XL's two CLIPs, tiny, as ours and as transformers' own."""
+    parts = [clip(16, 1), clip(24, 2, projected=True)]
+    theirs = [copy.deepcopy(model).double() for model, _ in parts]
+    return FROZEN["sdxl"].build(parts).double(), theirs
+
+
+def test_one_file_adapts_the_network_and_the_encoders(tmp_path):
+    text, _ = encoders()
+    place, *_ = CASES["sdxl"]()
+    names = ["lora_unet_conv_in", "lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_te2_text_projection"]
+    shapes = [((2, 4, 3, 3), (32, 2, 1, 1)), ((2, 16), (16, 2)), ((2, 24), (26, 2))]
+    tensors = {f"{name}.lora_{side}.weight": draw(*shape) for name, pair in zip(names, shapes, strict=True)
+               for side, shape in zip(("down", "up"), pair, strict=True)}
+    save_file(tensors, tmp_path / "style.safetensors")
+    places = places_of(place.module, place.kind, place.config, text)
+    (clip_l, _), (clip_g, _) = text.parts
+    weights = [place.module.get_parameter("conv_in.weight"), clip_l.get_parameter("encoder.layers.0.mlp.fc1.weight"),
+               clip_g.get_parameter("text_projection.weight")]
+    before = [w.detach().clone() for w in weights]
+    with apply_lora(places, read_lora(tmp_path / "style.safetensors"), 0.7):
+        for weight, was, (down, up) in zip(weights, before, shapes, strict=True):
+            added = torch.einsum("or,r...->o...", draw(*up).flatten(1), draw(*down))
+            torch.testing.assert_close(weight.detach(), was + 0.7 * added, rtol=0, atol=1e-12)
+    with pytest.raises(UserError, match="this model has no text_encoder"):
+        apply_lora({NETWORK: place}, read_lora(tmp_path / "style.safetensors"))
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers", "diffusers, old", "transformers 5"])
+def test_text_encoders_are_adapted_by_name(layout, tmp_path):
+    text, theirs = encoders()
+    before = text.encode(["a red circle"])
+    tensors = {}
+    for i, model in enumerate(theirs):
+        layers = {k: m for k, m in adaptable(model).items() if "proj" in k or "fc" in k}
+        factors = factors_for(layers, seed=i)
+        change_peer(model, factors, 0.7)
+        for name, (down, up) in factors.items():
+            bare = name.removeprefix("text_model.")
+            full = f"text_model.{bare}" if bare.startswith("encoder") else bare
+            second = "_2" if i else ""
+            kohya = f"lora_te{i + 1}_{full.replace('.', '_')}"
+            old = re.sub(r"self_attn\.(q|k|v|out)_proj", r"self_attn.to_\1_lora", f"text_encoder{second}.{full}")
+            old = old if "_lora" in old else f"{old}.lora_linear_layer"
+            stem = {"kohya": f"{kohya}.lora_{{}}", "diffusers": f"text_encoder{second}.{full}.lora_{{}}",
+                    "diffusers, old": f"{old}.{{}}", "transformers 5": f"text_encoder{second}.{bare}.lora_{{}}"}[layout]
+            sides = "AB" if layout in ("diffusers", "transformers 5") else ("down", "up")
+            tensors |= {f"{stem.format(side)}.weight": x for side, x in zip(sides, (down, up), strict=True)}
+    save_file(tensors, tmp_path / "style.safetensors")
+    merged = apply_lora(encoder_places(text), read_lora(tmp_path / "style.safetensors"), 0.7)
+    got = text.encode(["a red circle"])
+    want = FROZEN["sdxl"].build([(m, tok) for m, (_, tok) in zip(theirs, text.parts, strict=True)]).encode(
+        ["a red circle"])
+    assert not torch.allclose(got.text, before.text, rtol=1e-3)
+    assert same(got.text, want.text)
+    assert same(got.pooled, want.pooled)
+    merged.remove()
+    assert same(text.encode(["a red circle"]).text, before.text)
+
+
+def test_kohyas_third_encoder_is_the_last_one(tmp_path):
+    text = FROZEN["flux1"].build([clip(16, 1), t5()])
+    q = "lora_te3_encoder_block_0_layer_0_SelfAttention_q"
+    save_file({f"{q}.lora_down.weight": torch.randn(2, 24), f"{q}.lora_up.weight": torch.randn(16, 2)},
+              tmp_path / "style.safetensors")
+    found = located(encoder_places(text), read_lora(tmp_path / "style.safetensors"))
+    assert list(found) == ["text_encoder_2"]
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+Q = "transformer_blocks.0.attn.to_q"
+
+
+def written(tmp_path, notes=None, **changes):
+    """A LoRA for one layer of the tiny Flux, with some tensors changed; None leaves one out."""
+    tensors = {f"transformer.{Q}.lora_A.weight": draw(3, 32), f"transformer.{Q}.lora_B.weight": draw(32, 3)} | changes
+    path = tmp_path / "style.safetensors"
+    save_file({k: v for k, v in tensors.items() if v is not None}, path, notes)
+    return path
+
+
+@pytest.mark.parametrize(("note", "factor"), [
+    ({}, 1.0), ({"lora_alpha": 6}, 2.0), ({"lora_alpha": 6, "use_rslora": True}, 6 / 3**0.5),
+    ({"lora_alpha": 6, "alpha_pattern": {"attn.to_q": 12, "o_q": 1}}, 4.0),
+    ({"lora_alpha": 6, "alpha_pattern": {"attn.to_k": 12}}, 2.0)])
+def test_alpha_stands_in_the_note_of_the_component(note, factor, tmp_path):
+    packed_note = {f"transformer.{k}": v for k, v in note.items()} | {"text_encoder.lora_alpha": 100}
+    path = written(tmp_path, {"lora_adapter_metadata": json.dumps(packed_note)})
+    assert read_lora(path).layers[f"transformer.{Q}"].factor == pytest.approx(factor, rel=1e-12)
+
+
+@pytest.mark.parametrize(("note", "sentence"), [
+    ({"use_dora": True}, "is of the kind DoRA"), ({"peft_type": "LOHA"}, "is of the kind LOHA"),
+    ({"lora_alpha": "much"}, "does not hold the settings"), ({"alpha_pattern": {"(a+)+$": 1}}, "by a pattern"),
+    ([1], "does not hold the settings")])
+def test_settings_that_are_not_those_of_a_lora_are_a_sentence(note, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        read_lora(written(tmp_path, {"lora_adapter_metadata": json.dumps(note)}))
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({f"transformer.{Q}.lora_magnitude_vector.weight": torch.ones(32)}, "is a DoRA"),
+    ({"lora_unet_x.dora_scale": torch.ones(32)}, "is a DoRA"),
+    ({"lora_unet_x.lokr_w1": torch.ones(2, 2)}, r"its tensor lora_unet_x\.lokr_w1 is neither"),
+    ({f"transformer.{Q}.lora_B.bias": torch.ones(32)}, r"lora_B\.bias is neither"),
+    ({f"transformer.{Q}.lora_B.weight": None}, rf"no up factor for transformer\.{Q}"),
+    ({f"transformer.{Q}.lora_B.weight": draw(32, 4)}, "do not meet"),
+    ({f"transformer.{Q}.lora_B.weight": draw(32, 3) / 0}, "finite"),
+    ({f"transformer.{Q}.alpha": draw(2)}, "is not one number")])
+def test_a_file_that_is_no_plain_lora_is_a_sentence(changes, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        read_lora(written(tmp_path, **changes))
+
+
+def test_pickles_and_empty_folders_are_refused(tmp_path):
+    (tmp_path / "pytorch_lora_weights.bin").write_bytes(b"")
+    for path in (tmp_path, tmp_path / "pytorch_lora_weights.bin"):
+        with pytest.raises(UserError, match=r"pytorch_lora_weights\.bin is a pickle"):
+            read_lora(path)
+    with pytest.raises(UserError, match="There is no LoRA at"):
+        read_lora(tmp_path / "none.safetensors")
+    written(tmp_path).rename(tmp_path / "a.safetensors")
+    assert read_lora(tmp_path).layers
+    written(tmp_path)
+    with pytest.raises(UserError, match="holds several files"):
+        read_lora(tmp_path)
+
+
+A, Z_ = draw(3, 32), draw(32, 3)
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"transformer.layers.7.to_q.lora_A.weight": A, "transformer.layers.7.to_q.lora_B.weight": Z_},
+     r"no place for its layer transformer\.layers\.7\.to_q"),
+    ({"lora_unet_single_blocks_0_linear1.lora_down.weight": A, "lora_unet_single_blocks_0_linear1.lora_up.weight": Z_},
+     "no place for its layer lora_unet_single_blocks_0_linear1"),
+    ({"text_encoder.x.lora_A.weight": A, "text_encoder.x.lora_B.weight": Z_}, "this model has no text_encoder"),
+    ({f"lora_unet_{Q.replace('.', '_')}.lora_down.weight": A, f"lora_unet_{Q.replace('.', '_')}.lora_up.weight": Z_},
+     r"to_q twice"),
+    ({f"transformer.{Q}.lora_B.weight": draw(31, 3)}, r"is \[31, 32\], and the weight here is \[32, 32\]"),
+    ({f"transformer.{Q}.lora_A.weight": draw(3, 32, 3, 3), f"transformer.{Q}.lora_B.weight": draw(32, 3, 1, 1)},
+     r"is \[32, 32, 3, 3\]")])
+def test_a_lora_that_does_not_fit_is_a_sentence_and_changes_nothing(changes, sentence, tmp_path):
+    place, *_ = CASES["flux1"]()
+    before = {k: v.clone() for k, v in place.module.state_dict().items()}
+    lora = read_lora(written(tmp_path, **changes))
+    with pytest.raises(UserError, match=sentence):
+        apply_lora({NETWORK: place}, lora)
+    assert all(torch.equal(v, before[k]) for k, v in place.module.state_dict().items())
+
+
+def test_copies_of_one_layer_are_adapted_alike_or_not_at_all(tmp_path):
+    place, *_ = trunk_case(dit, None, 32)
+    one = "norm1.emb.timestep_embedder.linear_2"
+    factors = {f"transformer_blocks.{i}.{one}": (draw(3, 32), draw(32, 3)) for i in range(3)}
+    before = place.module.get_parameter("time_in.time.2.weight").clone()
+    added = factors[f"transformer_blocks.0.{one}"]
+    with apply_lora({NETWORK: place}, read_lora(kohya_layout(tmp_path, factors, 3, "")), 0.5):
+        got = place.module.get_parameter("time_in.time.2.weight")
+        torch.testing.assert_close(got, before + 0.5 * added[1] @ added[0], rtol=0, atol=1e-12)
+    del factors[f"transformer_blocks.1.{one}"]
+    lora = read_lora(kohya_layout(tmp_path, factors, 3, ""))
+    with pytest.raises(UserError, match="but they differ"):
+        apply_lora({NETWORK: place}, lora)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_are_changed_in_single_precision(dtype, tmp_path):
+    place, *_ = CASES["flux1"]()
+    place.module.to(dtype)
+    weight = place.module.get_parameter("stages.double_stream.blocks.0.layers.picture.heads.qkv.weight")
+    before = weight.detach().clone()
+    path = written(tmp_path)
+    merged = apply_lora({NETWORK: place}, read_lora(path), 0.7)
+    delta = (draw(32, 3).float() @ draw(3, 32).float()).mul(0.7)
+    assert torch.equal(weight[0], (before[0].float() + delta).to(dtype))
+    assert torch.equal(weight[1:], before[1:])
+    merged.remove()
+    rounding = torch.finfo(dtype).eps * float((before[0] + delta).abs().max())
+    assert float((weight - before).detach().abs().max()) <= 2 * rounding
+
+
+def test_weights_mapped_from_a_file_do_not_change_the_file(tmp_path):
+    place, *_ = CASES["flux1"]()
+    save_file(place.module.state_dict(), tmp_path / "net.safetensors")
+    was = (tmp_path / "net.safetensors").read_bytes()
+    place.module.load_state_dict(read_tensors(tmp_path / "net.safetensors"), assign=True)
+    (tmp_path / "lora").mkdir()
+    apply_lora({NETWORK: place}, read_lora(written(tmp_path / "lora")))
+    again = read_tensors(tmp_path / "net.safetensors")
+    assert any(not torch.equal(v, again[k]) for k, v in place.module.state_dict().items())
+    assert (tmp_path / "net.safetensors").read_bytes() == was
+
+
+# ---- peft itself -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("how", ["save_lora_adapter", "save_lora_weights", "save_pretrained"])
+@pytest.mark.parametrize(("name", "pipeline"), [
+    ("sd1", "StableDiffusionPipeline"), ("sd3", "StableDiffusion3Pipeline"), ("flux1", "FluxPipeline"),
+    ("sana", "SanaPipeline"), ("pixart", None)])
+def test_what_peft_adds_and_saves_is_added_here(name, pipeline, how, rslora, tmp_path):
+    """The peer with peft's own layers, saved in each of three ways (PixArt's class has only peft's)."""
+    peft = pytest.importorskip("peft")
+    place, peer, theirs, ours = CASES[name]()
+    layers = list(adaptable(peer))
+    config = peft.LoraConfig(r=3, lora_alpha=5, use_rslora=rslora, target_modules=layers,
+                             rank_pattern={layers[2]: 2}, alpha_pattern={layers[5]: 11})
+    wrapped = peft.get_peft_model(peer, config)  # in place: the peer's layers are now peft's
+    g = torch.Generator().manual_seed(1)
+    for key, p in wrapped.named_parameters():
+        if "lora_" in key:
+            p.data = 0.1 * torch.randn(p.shape, generator=g, dtype=torch.float64)
+    if how == "save_pretrained" or pipeline is None:
+        wrapped.save_pretrained(tmp_path)
+    elif how == "save_lora_adapter":
+        peer.peft_config, peer._hf_peft_config_loaded = wrapped.peft_config, True
+        peer.save_lora_adapter(tmp_path)
+    else:
+        tensors = peft.get_peft_model_state_dict(wrapped)
+        tensors = {k.removeprefix("base_model.model."): v for k, v in tensors.items()}
+        part = "unet" if name == "sd1" else "transformer"
+        getattr(diffusers, pipeline).save_lora_weights(
+            tmp_path, **{f"{part}_lora_layers": tensors, f"{part}_lora_adapter_metadata": config.to_dict()})
+    plain = ours()
+    with apply_lora({NETWORK: place}, read_lora(tmp_path)):
+        assert not torch.allclose(ours(), plain, rtol=1e-3)
+        assert same(ours(), theirs())
+    assert same(ours(), plain)

@@ -65,6 +65,11 @@ def place_of(net: nn.Module, kind: str, config: Mapping[str, Any]) -> Place:
     raise UserError(f"A LoRA cannot be added to a {kind}: it must be a U-Net or one of {', '.join(FAMILIES)}.")
 
 
+def places_of(net: nn.Module, kind: str, config: Mapping[str, Any], text: nn.Module | None = None) -> dict[str, Place]:
+    """All of a system that a LoRA may adapt: its network, as in ``place_of``, and its frozen text encoders."""
+    return {NETWORK: place_of(net, kind, config), **(encoder_places(text) if isinstance(text, FrozenEncoder) else {})}
+
+
 def encoder_places(text: FrozenEncoder) -> dict[str, Place]:
     """The frozen encoders of a system by the names of their folders; their weights are those of the peer."""
     return {tower.model: Place(model, tuple(rule for name, _ in model.named_parameters() for rule in same(name, name)))
