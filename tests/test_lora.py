@@ -17,7 +17,16 @@ from tiny_encoders import clip, t5
 from torch import nn
 
 from fromnoise.interop.files import read_tensors
-from fromnoise.interop.lora import NETWORK, apply_lora, encoder_places, place_of, places_of, read_lora
+from fromnoise.interop.lora import (
+    NETWORK,
+    apply_lora,
+    difference,
+    encoder_places,
+    place_of,
+    places_of,
+    read_lora,
+    write_lora,
+)
 from fromnoise.interop.lora.places import located
 from fromnoise.interop.rules import take
 from fromnoise.interop.transformers import FAMILIES
@@ -357,11 +366,17 @@ def written(tmp_path, notes=None, **changes):
 @pytest.mark.parametrize(("note", "factor"), [
     ({}, 1.0), ({"lora_alpha": 6}, 2.0), ({"lora_alpha": 6, "use_rslora": True}, 6 / 3**0.5),
     ({"lora_alpha": 6, "alpha_pattern": {"attn.to_q": 12, "o_q": 1}}, 4.0),
-    ({"lora_alpha": 6, "alpha_pattern": {"attn.to_k": 12}}, 2.0)])
+    ({"lora_alpha": 6, "alpha_pattern": {"attn.to_k": 12, "^attn.to_q": 3}}, 2.0),
+    ({"lora_alpha": 6, "alpha_pattern": {f"^{Q}": 3}}, 1.0)])
 def test_alpha_stands_in_the_note_of_the_component(note, factor, tmp_path):
     packed_note = {f"transformer.{k}": v for k, v in note.items()} | {"text_encoder.lora_alpha": 100}
     path = written(tmp_path, {"lora_adapter_metadata": json.dumps(packed_note)})
     assert read_lora(path).layers[f"transformer.{Q}"].factor == pytest.approx(factor, rel=1e-12)
+
+
+def test_alpha_may_be_an_integer(tmp_path):
+    path = written(tmp_path, **{f"transformer.{Q}.alpha": torch.tensor(6)})
+    assert read_lora(path).layers[f"transformer.{Q}"].factor == 2
 
 
 @pytest.mark.parametrize(("note", "sentence"), [
@@ -380,7 +395,9 @@ def test_settings_that_are_not_those_of_a_lora_are_a_sentence(note, sentence, tm
     ({f"transformer.{Q}.lora_B.bias": torch.ones(32)}, r"lora_B\.bias is neither"),
     ({f"transformer.{Q}.lora_B.weight": None}, rf"no up factor for transformer\.{Q}"),
     ({f"transformer.{Q}.lora_B.weight": draw(32, 4)}, "do not meet"),
+    ({f"transformer.{Q}.lora_B.weight": draw(32, 0), f"transformer.{Q}.lora_A.weight": draw(0, 32)}, "do not meet"),
     ({f"transformer.{Q}.lora_B.weight": draw(32, 3) / 0}, "finite"),
+    ({f"transformer.{Q}.lora_B.weight": torch.ones(32, 3, dtype=torch.int64)}, "finite"),
     ({f"transformer.{Q}.alpha": draw(2)}, "is not one number")])
 def test_a_file_that_is_no_plain_lora_is_a_sentence(changes, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
@@ -503,3 +520,59 @@ def test_what_peft_adds_and_saves_is_added_here(name, pipeline, how, rslora, tmp
         assert not torch.allclose(ours(), plain, rtol=1e-3)
         assert same(ours(), theirs())
     assert same(ours(), plain)
+
+
+# ---- our own ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sd1", "flux1", "sana"])
+def test_the_change_of_a_run_is_written_and_is_that_of_the_peer(name, tmp_path):
+    place, peer, theirs, ours = CASES[name]()
+    before = {k: v.clone() for k, v in place.module.state_dict().items()}
+    factors = factors_for(adaptable(peer), rank=3)
+    apply_lora({NETWORK: place}, read_lora(kohya_layout(tmp_path, factors, 3, "")), 0.7)  # stands for training
+    change_peer(peer, factors, 0.7)
+    after = {k: v.clone() for k, v in place.module.state_dict().items()}
+    found = difference(place, before, after, rank=6)  # more than some have rows
+    assert found.kept > 1 - 1e-12
+    path = write_lora(tmp_path / "ours", place, found.layers)
+    place.module.load_state_dict(before)
+    assert not torch.allclose(ours(), theirs(), rtol=1e-3)
+    apply_lora({NETWORK: place}, read_lora(path))
+    assert float((ours() - theirs()).abs().max()) < 1e-9 * float(theirs().abs().max())  # SVDs lose a digit
+
+
+def test_what_a_rank_cannot_hold_is_the_tail_of_the_singular_values():
+    place, peer, *_ = CASES["flux1"]()
+    before = {k: v.clone() for k, v in place.module.state_dict().items()}
+    layer = {Q: adaptable(peer)[Q]}
+    ((down, up),) = factors_for(layer, rank=5).values()
+    after = copy.deepcopy(before)
+    stack = after["stages.double_stream.blocks.0.layers.picture.heads.qkv.weight"]
+    stack[0] += up @ down
+    found = difference(place, before, after, rank=2)
+    values = torch.linalg.svdvals(up @ down)
+    assert list(found.layers) == [f"{Q}.weight"]
+    assert found.kept == pytest.approx(float((values[:2] ** 2).sum() / (values**2).sum()), rel=1e-12)
+    error = (found.layers[f"{Q}.weight"].delta(stack[0]) - up @ down).norm()
+    assert float(error) == pytest.approx(float((values[2:] ** 2).sum().sqrt()), rel=1e-9)
+    after["stages.double_stream.blocks.0.layers.picture.heads.qkv.bias"] += 1  # which no LoRA holds
+    assert difference(place, before, after, rank=2).kept < found.kept
+
+
+def test_a_run_that_did_not_change_has_no_lora():
+    place, *_ = CASES["flux1"]()
+    state = place.module.state_dict()
+    with pytest.raises(UserError, match="no change"):
+        difference(place, state, state, rank=2)
+
+
+def test_peft_reads_what_we_write(tmp_path):
+    pytest.importorskip("peft")
+    place, peer, theirs, ours = CASES["sd1"]()
+    before = {k: v.clone() for k, v in place.module.state_dict().items()}
+    apply_lora({NETWORK: place}, read_lora(kohya_layout(tmp_path, factors_for(adaptable(peer)), 3, "")), 0.7)
+    found = difference(place, before, place.module.state_dict(), rank=6)
+    path = write_lora(tmp_path / "ours", place, found.layers)
+    peer.load_lora_adapter(path.parent, weight_name=path.name, prefix="unet")
+    assert float((ours() - theirs()).abs().max()) < 1e-9 * float(theirs().abs().max())

@@ -82,7 +82,8 @@ def read_lora(source: str | Path) -> Lora:
     sides: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         layer, side = side_of(key, path)
-        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+        numbers = tensor.is_floating_point() or side == "alpha"  # kohya's alpha may be an integer
+        if not numbers or not bool(tensor.float().isfinite().all()):
             raise UserError(f"{path} is damaged: its tensor {key} holds something else than finite numbers.")
         sides.setdefault(layer, {})[side] = tensor
     if not sides:
@@ -128,7 +129,7 @@ def factors(layer: str, found: Mapping[str, Tensor], settings: Mapping[str, Sett
         if side not in found:
             raise UserError(f"{path} is incomplete: it has no {side} factor for {layer}.")
     down, up = found["down"], found["up"]
-    if up.ndim not in (2, 4) or down.ndim not in (2, 4) or up.shape[1:].numel() != down.shape[0]:
+    if {up.ndim, down.ndim} - {2, 4} or not down.shape[0] or up.shape[1:].numel() != down.shape[0]:
         raise UserError(f"{path} is damaged: the factors of {layer} are {list(down.shape)} and {list(up.shape)}, which "
                         "do not meet in one rank.")
     if "alpha" in found:
@@ -136,7 +137,8 @@ def factors(layer: str, found: Mapping[str, Tensor], settings: Mapping[str, Sett
             raise UserError(f"{path} is damaged: the alpha of {layer} is not one number.")
         return Factors(down, up, float(found["alpha"]) / down.shape[0])
     prefix = next((p for p in settings if p and layer.startswith(f"{p}.")), "")
-    return Factors(down, up, settings[prefix].factor(layer, down.shape[0]) if prefix in settings else 1.0)
+    name = layer.removeprefix(f"{prefix}.").removeprefix("base_model.model.")
+    return Factors(down, up, settings[prefix].factor(name, down.shape[0]) if prefix in settings else 1.0)
 
 
 # ---- the settings beside it --------------------------------------------------------------------------------------
@@ -153,7 +155,8 @@ class Settings(BaseModel):
 
     def factor(self, layer: str, rank: int) -> float:
         """What ``up @ down`` of a layer is multiplied by."""
-        named = (alpha for name, alpha in self.alpha_pattern.items() if f".{layer}".endswith(f".{name}"))
+        named = (alpha for name, alpha in self.alpha_pattern.items()
+                 if f"^{layer}" == name or f".{layer}".endswith(f".{name}"))
         alpha = next(named, self.lora_alpha)
         if alpha is None:
             return 1.0
@@ -172,7 +175,7 @@ def read_settings(path: Path) -> dict[str, Settings]:
             note, where = (file.metadata() or {}).get(NOTE, "{}"), f"the note {NOTE} in {path}"
         try:
             data = json.loads(note)
-        except ValueError:
+        except (ValueError, RecursionError):
             data = None
     grouped: dict[str, dict[str, Any]] = {}
     for key, value in data.items() if isinstance(data, dict) else ():
@@ -189,6 +192,6 @@ def read_settings(path: Path) -> dict[str, Settings]:
         if each.peft_type != "LORA" or each.use_dora:
             raise UserError(f"{path} is of the kind {'DoRA' if each.use_dora else each.peft_type}; only plain LoRA is "
                             "known here.")
-        if any(not re.fullmatch(r"[\w.]+", name) for name in each.alpha_pattern):
+        if any(not re.fullmatch(r"\^?[\w.]+", name) for name in each.alpha_pattern):
             raise UserError(f"{where} names layers by a pattern in alpha_pattern; only plain names are known here.")
     return settings
