@@ -19,6 +19,8 @@ from torch import nn
 from fromnoise.interop.files import read_tensors
 from fromnoise.interop.lora import (
     NETWORK,
+    Factors,
+    Place,
     apply_lora,
     difference,
     encoder_places,
@@ -27,8 +29,9 @@ from fromnoise.interop.lora import (
     read_lora,
     write_lora,
 )
+from fromnoise.interop.lora.merge import changes
 from fromnoise.interop.lora.places import located
-from fromnoise.interop.rules import take
+from fromnoise.interop.rules import changed, take
 from fromnoise.interop.transformers import FAMILIES
 from fromnoise.text import FAMILIES as FROZEN
 from fromnoise.types import UserError
@@ -174,6 +177,16 @@ def test_two_loras_at_once_are_those_of_the_peer_and_go_again(name, tmp_path):
     after = place.module.state_dict()
     assert all(torch.allclose(after[k], v, rtol=0, atol=1e-14) for k, v in before.items())
     assert same(ours(), plain)
+
+
+def test_a_rule_that_moves_the_origin_does_not_move_the_weights():
+    net, lora = nn.Linear(4, 3).double(), {"layer.weight": Factors(draw(2, 4), draw(3, 2))}
+    before = net.weight.detach().clone()
+    place = Place(net, tuple(changed("weight", "layer.weight", lambda x: 1 - 2 * x, lambda x: (1 - x) / 2)))
+    ((weight, added),) = changes(place, lora)
+    assert weight.data_ptr() == net.weight.data_ptr()
+    torch.testing.assert_close(added, -2 * draw(3, 2) @ draw(2, 4), rtol=0, atol=1e-14)
+    assert torch.equal(net.weight, before)
 
 
 # ---- names of other codes --------------------------------------------------------------------------------------------
@@ -567,12 +580,13 @@ def test_a_run_that_did_not_change_has_no_lora():
         difference(place, state, state, rank=2)
 
 
-def test_peft_reads_what_we_write(tmp_path):
+@pytest.mark.parametrize(("name", "prefix", "rank"), [("sd1", "unet", 6), ("flux1", "transformer", 20)])
+def test_peft_reads_what_we_write(name, prefix, rank, tmp_path):
     pytest.importorskip("peft")
-    place, peer, theirs, ours = CASES["sd1"]()
+    place, peer, theirs, ours = CASES[name]()
     before = {k: v.clone() for k, v in place.module.state_dict().items()}
     apply_lora({NETWORK: place}, read_lora(kohya_layout(tmp_path, factors_for(adaptable(peer)), 3, "")), 0.7)
-    found = difference(place, before, place.module.state_dict(), rank=6)
+    found = difference(place, before, place.module.state_dict(), rank)
     path = write_lora(tmp_path / "ours", place, found.layers)
-    peer.load_lora_adapter(path.parent, weight_name=path.name, prefix="unet")
+    peer.load_lora_adapter(path.parent, weight_name=path.name, prefix=prefix)
     assert float((ours() - theirs()).abs().max()) < 1e-9 * float(theirs().abs().max())
