@@ -590,3 +590,34 @@ def test_peft_reads_what_we_write(name, prefix, rank, tmp_path):
     path = write_lora(tmp_path / "ours", place, found.layers)
     peer.load_lora_adapter(path.parent, weight_name=path.name, prefix=prefix)
     assert float((ours() - theirs()).abs().max()) < 1e-9 * float(theirs().abs().max())
+
+
+@pytest.mark.parametrize(("name", "pipeline"), [("sd1", "StableDiffusionPipeline"), ("flux1", "FluxPipeline")])
+def test_kohyas_files_are_read_as_diffusers_reads_them(name, pipeline, tmp_path):
+    """Alpha over the rank is 1/2, since diffusers divides them in float32."""
+    pytest.importorskip("peft")
+    place, peer, theirs, ours = CASES[name]()
+    pipeline = getattr(diffusers, pipeline)
+    if name == "sd1":
+        chosen = {k: m for k, m in adaptable(peer).items() if "attn" in k or "ff.net" in k or "conv1" in k}
+        path = kohya_layout(tmp_path, factors_for(chosen), 1.5, "")
+        state, alphas = pipeline.lora_state_dict(str(path))
+        pipeline.load_lora_into_unet(state, alphas, peer, adapter_name="style")
+    else:
+        tensors = {}
+        for i, (layer, modules) in enumerate(BFL.items()):
+            pairs = list(factors_for({module: peer.get_submodule(module) for module in modules}, seed=i).values())
+            stem = "lora_unet_" + layer.removeprefix("lora_unet_").removeprefix("diffusion_model.").replace(".", "_")
+            tensors |= {f"{stem}.lora_down.weight": pairs[0][0], f"{stem}.alpha": torch.tensor(1.5),
+                        f"{stem}.lora_up.weight": torch.cat([up for _, up in pairs])}
+        path = tmp_path / "style.safetensors"
+        del tensors["lora_unet_final_layer_linear.alpha"]  # which diffusers forgets
+        save_file(tensors, path)
+        state, alphas = pipeline.lora_state_dict(str(path), return_alphas=True)
+        state = {k if k.startswith("transformer.") else f"transformer.{k}": v for k, v in state.items()}
+        pipeline.load_lora_into_transformer(state, alphas, peer, adapter_name="style")
+    peer.double()
+    plain = ours()
+    with apply_lora({NETWORK: place}, read_lora(path)):
+        assert not torch.allclose(ours(), plain, rtol=1e-3)
+        assert same(ours(), theirs())
