@@ -291,6 +291,18 @@ def test_the_last_modulation_of_flux_is_reordered_and_keeps_its_alpha(tmp_path):
     assert found.factor == 3
 
 
+def test_a_convolution_of_one_point_may_be_adapted_as_a_linear_map(tmp_path):
+    place, peer, theirs, ours = CASES["sd1"]()
+    layers = {name: m for name, m in adaptable(peer).items() if name.endswith(("proj_in", "proj_out", "conv_shortcut"))}
+    factors = factors_for(layers)
+    assert all(isinstance(m, nn.Conv2d) and down.ndim == 4 for m, (down, _) in zip(layers.values(), factors.values(),
+                                                                                  strict=True))
+    linear = {name: (down.flatten(1), up.flatten(1)) for name, (down, up) in factors.items()}
+    apply_lora({NETWORK: place}, read_lora(kohya_layout(tmp_path, linear, 3, "")), 0.7)
+    change_peer(peer, factors, 0.7)
+    assert same(ours(), theirs())
+
+
 # ---- text encoders ---------------------------------------------------------------------------------------------------
 
 

@@ -94,7 +94,7 @@ def spellings(name: str) -> Iterator[str]:
     name = flat(name)
     name = re.sub(r"self_attn_to_(q|k|v|out)$", r"self_attn_\1_proj", name)  # text encoders before diffusers 0.17
     yield name
-    yield f"{name}_0"  # to_out_lora
+    yield re.sub(r"to_out$", "to_out_0", name)  # to_out_lora
     yield name.removeprefix("text_model_")  # CLIP before and after transformers 5
     yield f"text_model_{name}"
 
