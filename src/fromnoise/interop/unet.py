@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.blocks.waves import Sinusoid
+from fromnoise.interop.rules import Rule, give
 from fromnoise.nets.unet import UNet
 from fromnoise.types import UserError
 
@@ -266,27 +267,53 @@ def wave_orders(peer: Peer, config: Config) -> Iterator[tuple[str, Tensor]]:
         yield "text.inner.weight", torch.cat([torch.arange(spec.pooled_width), *numbers])
 
 
-def to_ours(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """Their weights under our names; UserError naming the first tensor that is missing, unknown or of a wrong shape."""
+def rules(config: Config) -> list[Rule]:
+    """Where the weights of a diffusers U-Net go, one rule for each tensor of ours."""
     peer = read_config(config)
-    state, ours = modern(state), {}
-    left, orders = set(state), dict(wave_orders(peer, config))
-    for name, shape in our_shapes(peer).items():
-        theirs = their_names(name, peer.spec)
-        for key in theirs:
-            if key not in state:
-                raise UserError(f"The weights of this U-Net are incomplete: {key} is missing.")
-        left -= set(theirs)
-        tensors = [state[key] for key in theirs]
+    orders = dict(wave_orders(peer, config))
+    pointwise = peer.spec.attention == "spatial" and not config.get("use_linear_projection", False)
+    return [rule(name, shape, their_names(name, peer.spec), orders.get(name), pointwise)
+            for name, shape in our_shapes(peer).items()]
+
+
+def rule(ours: str, shape: torch.Size, theirs: list[str], order: Tensor | None, pointwise: bool) -> Rule:
+    """One tensor of ours from those of theirs that it is made of; order: which column of theirs each of ours is.
+
+    pointwise: the maps around their spatial transformers are convolutions.
+    """
+    table = theirs[0].startswith("class_embedding.")
+    convolution = pointwise and theirs[0].endswith(("proj_in.weight", "proj_out.weight"))
+
+    def take(tensors: list[Tensor]) -> list[Tensor]:
         tensor = torch.stack(tensors) if len(tensors) > 1 else tensors[0]
-        if theirs[0].startswith("class_embedding."):
-            tensor = tensor.T
+        tensor = tensor.T if table else tensor
         if tensor.numel() == shape.numel() and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
             tensor = tensor.view(shape)
-        if tensor.shape != shape:
-            raise UserError(f"The weights of this U-Net do not fit its config.json: {theirs[0]} is "
-                            f"{tuple(tensor.shape)}, but the settings make it {tuple(shape)}.")
-        ours[name] = tensor[:, orders[name]] if name in orders else tensor
+        return [tensor if order is None or tensor.shape != shape else tensor[:, order]]
+
+    def give(tensors: list[Tensor]) -> list[Tensor]:
+        tensor = tensors[0] if order is None else tensors[0][:, order.argsort()]
+        tensor = tensor.T if table else tensor
+        tensor = tensor[:, :, None, None] if convolution else tensor
+        return list(tensor.unbind()) if len(theirs) > 1 else [tensor]
+
+    return Rule((ours,), tuple(theirs), take, give)
+
+
+def to_ours(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Their weights under our names; UserError naming the first tensor that is missing, unknown or of a wrong shape."""
+    shapes, state, ours = our_shapes(read_config(config)), modern(state), {}
+    left = set(state)
+    for each in rules(config):
+        for key in each.theirs:
+            if key not in state:
+                raise UserError(f"The weights of this U-Net are incomplete: {key} is missing.")
+        (name,), (tensor,) = each.ours, each.take([state[key] for key in each.theirs])
+        if tensor.shape != shapes[name]:
+            raise UserError(f"The weights of this U-Net do not fit its config.json: {each.theirs[0]} is "
+                            f"{tuple(tensor.shape)}, but the settings make it {tuple(shapes[name])}.")
+        ours[name] = tensor
+        left -= set(each.theirs)
     if left:
         raise UserError(f"The weights of this U-Net do not fit its config.json: nothing there needs {min(left)}.")
     return ours
@@ -304,16 +331,4 @@ def modern(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def to_theirs(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
     """Our weights under their names: the inverse of ``to_ours``."""
-    peer, theirs = read_config(config), {}
-    orders = dict(wave_orders(peer, config))
-    pointwise = peer.spec.attention == "spatial" and not config.get("use_linear_projection", False)
-    for name, tensor in state.items():
-        keys = their_names(name, peer.spec)
-        if name in orders:
-            tensor = tensor[:, orders[name].argsort()]
-        if keys[0].startswith("class_embedding."):
-            tensor = tensor.T
-        if pointwise and keys[0].endswith(("proj_in.weight", "proj_out.weight")):
-            tensor = tensor[:, :, None, None]
-        theirs |= dict(zip(keys, tensor.unbind() if len(keys) > 1 else (tensor,), strict=True))
-    return {key: tensor.contiguous() for key, tensor in theirs.items()}
+    return give(dict(state), rules(config))
