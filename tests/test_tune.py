@@ -272,6 +272,10 @@ def test_bad_input_is_one_sentence(tuned, tmp_path):
         tune(denoise, Flow(), nfe=1, noise=noise(64, 0))
     with pytest.raises(UserError, match="at least 8 starting points"):
         tune(denoise, Flow(), nfe=4, noise=noise(4, 0))
+    with pytest.raises(UserError, match="do not end in finite numbers"):
+        tune(lambda x, t: x / 0, Flow(), nfe=4, noise=noise(16, 0))
+    with pytest.raises(UserError, match="shift moves a grid that has a name"):
+        solve(denoise, noise(4, 0), path=Flow(), solver=tuned, shift=3.0)
     with pytest.raises(UserError, match="tuned for the path flow and not for vp"):
         solve(denoise, noise(4, 0), path=VP(), solver=tuned)
     with pytest.raises(UserError, match=r"beta_max 10\.0"):
