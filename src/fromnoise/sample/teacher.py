@@ -46,8 +46,8 @@ class Paths:
             say("teacher paths", int(rows[-1]) + 1, len(noise), math.nan)
         paths.ends = torch.cat(ends)
         if not bool(paths.ends.isfinite().all()):
-            raise UserError("Some paths of the teacher do not end in finite numbers: look at the noise, and at what the "
-                            "denoiser makes of it.")
+            raise UserError("Some paths of the teacher do not end in finite numbers: look at the noise, and at what "
+                            "the denoiser makes of it.")
         paths.spread = float((paths.ends - paths.ends.mean(0)).double().square().mean().sqrt())
         return paths
 
