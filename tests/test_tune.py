@@ -289,7 +289,8 @@ def test_bad_input_is_one_sentence(tuned, tmp_path):
     law = Gaussian(mean=(0.0, 0.0), variances=(1.0, 1.0))
     with pytest.raises(UserError, match="samples of 2 values, not of 3"):
         solve(denoise, noise(4, 0, dim=3), path=Flow(), solver=replace(tuned, start=law))
-    for change, sentence in (({"grid": [1, 0.5, 0.7, 0.6, 0.3, 0]}, "must fall"), ({"table": [[1, 1]]}, "rows of 2"),
+    for change, sentence in (({"grid": [1, 0.5, 0.7, 0.6, 0.3, 0]}, "^the grid must fall"),
+                             ({"table": [[1, 1]]}, "rows of 2"),
                              ({"grid": "x"}, "grid")):
         with pytest.raises(UserError, match=sentence):
             from_dict(Tuned, to_dict(tuned) | change)
