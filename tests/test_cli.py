@@ -404,6 +404,13 @@ def test_samples_do_not_overwrite_each_other_and_can_be_made_again(run, capsys, 
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_what_auto_picked_is_said(run, capsys, tmp_path):
+    assert main(["sample", str(run), "3", "--solver", "auto", "--steps", "5", "--out", str(tmp_path / "a.png")]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("auto: v in ")
+    assert said.endswith(" grid, 5 evaluations\n")
+
+
 def test_a_picture_from_given_noise_is_not_made_again_as_another(run, capsys, tmp_path):
     from fromnoise import load
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import COMMANDS, demo, evaluate, sample, train
+from fromnoise.cli import COMMANDS, bench, demo, evaluate, sample, train, tune
 from fromnoise.cli.options import parse
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def test_documents_show_commands():
 def test_commands_are_understood(line, capsys):
     _, name, *args = shlex.split(line)
     assert name in COMMANDS
-    module = {"demo": demo, "evaluate": evaluate, "sample": sample}.get(name)
+    module = {"bench": bench, "demo": demo, "evaluate": evaluate, "sample": sample, "tune": tune}.get(name)
     with pytest.raises(SystemExit) if "--help" in args else contextlib.nullcontext():
         if name == "train":
             train.resolve(args)

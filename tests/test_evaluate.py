@@ -1,6 +1,8 @@
 """Distances against closed forms, and judges against sets with known faults."""
 
 import json
+from functools import lru_cache
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -83,6 +85,15 @@ def judge():
     return ClassJudge(Digits())
 
 
+one_judge = lru_cache(judge_of)
+
+
+@pytest.fixture
+def judged_alike(monkeypatch):
+    """Evaluations of one data set share their judge, whose fit is most of their time."""
+    monkeypatch.setattr(import_module("fromnoise.evaluate.evaluate"), "judge_of", one_judge)
+
+
 def rows(judge, pick):
     """The judge's rows on training scans picked by ``pick(label, candidates, random)``."""
     train, random = judge.train, np.random.RandomState(0)
@@ -125,7 +136,7 @@ def test_the_order_of_prompts_does_not_matter(judge):
         assert a.real == pytest.approx(b.real, rel=1e-4, abs=1e-6), a.name
 
 
-def test_too_few_samples_are_said_and_not_measured():
+def test_too_few_samples_are_said_and_not_measured(judged_alike):
     data = Digits()
     media = data.open("train").media
     few = evaluate(lambda p, s: media[: len(p)], data, count=FEWEST - 1)
@@ -288,7 +299,7 @@ def test_mirrored_copies_are_copies_where_training_mirrors(tmp_path):
         assert rows["near copies"] == expected
 
 
-def test_every_report_is_valid_json():
+def test_every_report_is_valid_json(judged_alike):
     data = Digits()
     media = data.open("train").media
     for count in (2, FEWEST, 60):
@@ -306,7 +317,7 @@ def test_report_round_trip_and_bad_counts():
 
 
 @pytest.mark.parametrize("data", [Digits(), Shapes()])
-def test_an_evaluation_holds_the_panel_against_held_out_pictures(data):
+def test_an_evaluation_holds_the_panel_against_held_out_pictures(data, judged_alike):
     """Real pictures are not told apart, grey ones are, and the report comes back from JSON as it was."""
     source = data.open("test")
     count = 100

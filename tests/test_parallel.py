@@ -1,11 +1,14 @@
 """Picard iteration: the same samples as one step after the other, in fewer calls of the network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fromnoise.analytic import ring
 from fromnoise.process import EDM, VP, Flow
-from fromnoise.sample import SOLVERS, Picard, Procedure, solve
+from fromnoise.sample import SOLVERS, Picard, Procedure, on_grid, solve, time_grid
+from fromnoise.sample.teleport import Gaussian
 
 MIXTURE = ring(std=0.3)
 NOISE = torch.randn(16, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -35,6 +38,14 @@ def test_with_a_tolerance_it_is_near_in_far_fewer_calls(name, path):
     finer = both(name, path, steps=60, tolerance=1e-5, window=60)[1]
     assert float((x - finer[0]).abs().max()) < 1e-3
     assert finer[1].sweeps > parallel.sweeps
+
+
+def test_a_tuned_solver_starts_after_its_jump_here_too():
+    path, law = Flow(), Gaussian(mean=(1.0, -1.0), variances=(4.0, 0.5))
+    tuned = replace(on_grid(SOLVERS["dpmpp_2m"], path, time_grid(9, path)[1:]), start=law)
+    x = solve(MIXTURE.denoiser(path), NOISE, path=path, solver=tuned)
+    y = solve(MIXTURE.denoiser(path), NOISE, path=path, solver=Picard(tuned, tolerance=0.0), grid=tuned.grid)
+    torch.testing.assert_close(y, x, rtol=1e-8, atol=1e-8)
 
 
 def test_it_takes_its_noise_from_a_brownian_path_too():

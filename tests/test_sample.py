@@ -354,11 +354,47 @@ def test_grids_are_what_their_names_say():
     ({"grid": [1.0, 1.0, 0.0]}, "fall strictly"), ({"grid": [1.5, 0.0]}, "between 1"),
     ({"grid": [1.0]}, "at least two"),
     ({"solver": "heun", "nfe": 8}, "7 or 9"), ({"nfe": 8, "steps": 8}, "not both"), ({"nfe": 0}, "cannot spend"),
-    ({"solver": "restart", "steps": 1}, "Restart"),
+    ({"solver": "restart", "steps": 1}, "Restart"), ({"nfe": 2.5}, "nfe is a whole number"),
+    ({"grid": [1.0, 0.5, 0.0], "nfe": 20}, "with 2 steps, and dpmpp_2m cannot take 20"),
+    ({"grid": [1.0, 0.5, 0.0], "steps": 3, "solver": "auto"}, "with 2 steps"),
+    ({"grid": [1.0, 0.5, 0.0], "steps": 3, "solver": "picard"}, "with 2 steps"),
+    ({"grid": [1.0, 0.5, 0.0], "shift": 3.0}, "shift moves a grid that has a name"),
+    ({"grid": [[1.0, 1.0], [0.0, 0.0]], "shift": 3.0}, "leave nfe, steps, shift"),
+    ({"solver": "auto", "shift": -1.0}, "greater than 0"), ({"grid": ["a", "b"]}, "list of times"),
+    ({"grid": [], "solver": "auto"}, "at least two"), ({"solver": None}, "solver is a name"),
+    ({"path": "flow"}, "such as Flow"), ({"noise": torch.ones(2, 2, dtype=torch.int64)}, "floating-point"),
 ])
 def test_what_cannot_be_is_one_sentence(bad, sentence):
+    asked = {"noise": torch.randn(2, 2), "path": Flow()} | bad
     with pytest.raises(UserError, match=sentence):
-        solve(ring().denoiser(Flow()), torch.randn(2, 2), path=Flow(), **bad)
+        solve(ring().denoiser(Flow()), **asked)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "rk45", "adaptive_sde", "picard"])
+def test_an_answer_of_another_shape_is_said(solver):
+    """A sum would stretch it to the shape of x and be wrong."""
+    with pytest.raises(UserError, match="in the shape of x"):
+        solve(lambda x, t: x[:, :1], torch.randn(4, 2), path=Flow(), solver=solver)
+
+
+def test_a_shift_moves_the_grid_of_auto_too():
+    for path in (Flow(), VP()):
+        plain, moved = (solve(lambda x, t: 0 * x, torch.randn(2, 2), path=path, solver="auto", nfe=6, shift=s,
+                              return_info=True)[1].grid for s in (1.0, 3.0))
+        logsnr = [path.logsnr(torch.tensor(grid[1:-1], dtype=torch.float64)) for grid in (plain, moved)]
+        torch.testing.assert_close(logsnr[1], logsnr[0] - 2 * math.log(3))
+
+
+def test_lists_of_lists_are_schedules_and_no_samples_are_solved():
+    def denoise(x, t):
+        return x / (1 + t[..., None])
+
+    rows = [[1.0, 1.0], [0.5, 1.0], [0.0, 0.5], [0.0, 0.0]]
+    noise = torch.randn(3, 2, 4)
+    torch.testing.assert_close(solve(denoise, noise, path=Flow(), grid=rows),
+                               solve(denoise, noise, path=Flow(), grid=torch.tensor(rows)), rtol=0, atol=0)
+    for solver in ("auto", "heun", "ancestral"):
+        assert solve(lambda x, t: 0 * x, noise[:0], path=Flow(), solver=solver, steps=3).shape == (0, 2, 4)
 
 
 def test_restart_goes_back_up():

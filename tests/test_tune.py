@@ -272,6 +272,10 @@ def test_bad_input_is_one_sentence(tuned, tmp_path):
         tune(denoise, Flow(), nfe=1, noise=noise(64, 0))
     with pytest.raises(UserError, match="at least 8 starting points"):
         tune(denoise, Flow(), nfe=4, noise=noise(4, 0))
+    with pytest.raises(UserError, match="do not end in finite numbers"):
+        tune(lambda x, t: x / 0, Flow(), nfe=4, noise=noise(16, 0))
+    with pytest.raises(UserError, match="shift moves a grid that has a name"):
+        solve(denoise, noise(4, 0), path=Flow(), solver=tuned, shift=3.0)
     with pytest.raises(UserError, match="tuned for the path flow and not for vp"):
         solve(denoise, noise(4, 0), path=VP(), solver=tuned)
     with pytest.raises(UserError, match=r"beta_max 10\.0"):
@@ -285,7 +289,8 @@ def test_bad_input_is_one_sentence(tuned, tmp_path):
     law = Gaussian(mean=(0.0, 0.0), variances=(1.0, 1.0))
     with pytest.raises(UserError, match="samples of 2 values, not of 3"):
         solve(denoise, noise(4, 0, dim=3), path=Flow(), solver=replace(tuned, start=law))
-    for change, sentence in (({"grid": [1, 0.5, 0.7, 0.6, 0.3, 0]}, "must fall"), ({"table": [[1, 1]]}, "rows of 2"),
+    for change, sentence in (({"grid": [1, 0.5, 0.7, 0.6, 0.3, 0]}, "^the grid must fall"),
+                             ({"table": [[1, 1]]}, "rows of 2"),
                              ({"grid": "x"}, "grid")):
         with pytest.raises(UserError, match=sentence):
             from_dict(Tuned, to_dict(tuned) | change)

@@ -71,10 +71,12 @@ def explain(error: ValidationError, data: Any) -> str:
     """All faults of ``data`` in one line: ``train.batch: Input should be greater than 0 (got -3)``."""
     faults = []
     for e in error.errors(include_url=False):
-        path = ".".join(field_path(e["loc"], data)) or "recipe"
+        path = ".".join(field_path(e["loc"], data))
         got = "" if e["type"] in ("missing", "unexpected_keyword_argument") else f" (got {e['input']!r:.60})"
-        message = {"unexpected_keyword_argument": "is not a field"}.get(e["type"], e["msg"])
-        faults.append(f"{path}: {message}{got}")
+        message = e["msg"].removeprefix("Value error, ")
+        if e["type"] == "unexpected_keyword_argument":
+            message = "is not a field"
+        faults.append(f"{path}: {message}{got}" if path else message)  # of the whole, which is not shown
     return "; ".join(faults)
 
 

@@ -89,6 +89,8 @@ def main(argv: list[str]) -> int:
     if picture and not draws_alike(picture["recipe"], model.recipe):
         say(f"{run} is of another recipe than the picture, which will not come out the same.")
     output = model.sample(prompts, **settings)
+    if output.settings.solver == "auto":
+        say(f"{output.info.solver}, {output.info.nfe} evaluations")
     for note in output.notes:
         say(note)
     print(output.save(args.out or next_free(Path(run) / "samples"), columns=columns_of(prompts)))

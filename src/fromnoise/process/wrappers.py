@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Annotated, Literal
 
 import torch
@@ -80,7 +81,7 @@ class ZeroTerminal(GaussianPath):
     base: VariancePreserving = ScaledLinear()
     """The path that is stretched."""
 
-    @property
+    @cached_property
     def _ends(self) -> tuple[float, float, float]:
         """(A(1), A_0, 1 - A_0)."""
         first = torch.tensor(1 / self.base.levels if isinstance(self.base, TablePath) else 0.0, dtype=torch.float64)

@@ -94,21 +94,34 @@ def time_grid(steps: int, path: GaussianPath, grid: str | Sequence[float] | Tens
         return checked_grid(grid)
     if steps < 1:
         raise UserError(f"At least 1 step is needed (got {steps}).")
-    if shift <= 0:
-        raise UserError(f"The grid's shift must be greater than 0 (got {shift}).")
     if grid not in GRIDS:
         raise UserError(f'There is no grid "{grid}". {nearest(grid, GRIDS)}')
-    return path.shift(GRIDS[grid](steps, path), shift)
+    return shifted(GRIDS[grid](steps, path), path, shift)
+
+
+def shifted(times: Tensor, path: GaussianPath, shift: float) -> Tensor:
+    """``times`` moved towards noise.  UserError for a shift that cannot be."""
+    if not shift > 0:
+        raise UserError(f"The grid's shift must be greater than 0 (got {shift}).")
+    return path.shift(times, shift)
 
 
 def checked_grid(grid: Sequence[float] | Tensor) -> Tensor:
     """A user's grid as float64; it must fall strictly and stay inside [0, 1]."""
-    times = torch.as_tensor(grid, dtype=torch.float64)
+    times = as_times(grid)
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise UserError("A grid is a list of at least two times that fall strictly, such as [1, 0.5, 0].")
     if float(times[0]) > 1 or float(times[-1]) < 0:
         raise UserError("The times of a grid must lie between 1 (noise) and 0 (clean).")
     return times
+
+
+def as_times(grid: Sequence[float] | Tensor) -> Tensor:
+    """A user's numbers in float64, on the CPU as every clock.  UserError where they are none."""
+    try:
+        return torch.as_tensor(grid, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"A grid is a name, or a list of times such as [1, 0.5, 0] (got {grid!r}).") from None
 
 
 def _range(path: GaussianPath, low: float, high: float) -> tuple[float, float]:

@@ -57,7 +57,7 @@ class _Sweep:
 
     def __init__(self, table: Plan, task: Task):
         self.table, self.task, self.noise = table, task, task.fresh(table)
-        start = table.start_std * task.noise.to(task.dtype)
+        start = table.begin(task.noise.to(task.dtype))
         self.x: dict[int, Tensor] = {0: start}
         self.seen: dict[int, Tensor] = {}  # x at which d was predicted
         self.d: dict[int, Tensor] = {}

@@ -19,6 +19,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from fromnoise.process import GaussianPath
+from fromnoise.types import UserError
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> x0
 Noise = Callable[[int, Tensor], Tensor]  # (stage, like) -> standard normal noise
@@ -117,7 +118,7 @@ def run(plan: Plan[Number], denoise: Predict, x: Tensor, noise: Noise | None = N
     held: dict[tuple[str, int], Tensor] = {("x", 0): x}
     newest = None
     if plan.evaluate_start:
-        newest = held["d", 0] = denoise(x, plan.clocks[0])
+        newest = held["d", 0] = ask(denoise, x, plan.clocks[0])
     for i, (stage, done) in enumerate(zip(plan.stages, plan.last_use, strict=True), start=1):
         before = x
         x = combine([(held["x", j], w) for j, w in stage.states] + [(held["d", j], w) for j, w in stage.predictions])
@@ -133,8 +134,16 @@ def run(plan: Plan[Number], denoise: Predict, x: Tensor, noise: Noise | None = N
         if watch is not None:
             watch(stage, x, newest)
         if stage.evaluate:
-            newest = held["d", i] = denoise(x, plan.clocks[i])
+            newest = held["d", i] = ask(denoise, x, plan.clocks[i])
     return x
+
+
+def ask(denoise: Predict, x: Tensor, t: Tensor) -> Tensor:
+    """x0 ``[B, ...]``.  UserError for an answer of another shape, which sums might take for a right one."""
+    x0 = denoise(x, t)
+    if x0.shape != x.shape:
+        raise UserError(f"A denoiser gives x0 in the shape of x, {list(x.shape)} (got {list(x0.shape)}).")
+    return x0
 
 
 def combine(terms: Sequence[tuple[Tensor, Number]]) -> Tensor:

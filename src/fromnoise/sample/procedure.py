@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.process import GaussianPath
-from fromnoise.sample.plan import Noise, Plan, Predict
+from fromnoise.sample.plan import Noise, Plan, Predict, ask
 from fromnoise.sample.progress import Callback, SolveInfo
 from fromnoise.types import UserError
 
@@ -38,7 +38,7 @@ class Task:
 
     def predict(self, x: Tensor, t: Tensor) -> Tensor:
         """x0 in the solver's dtype, by a network in the noise's."""
-        return self.denoise(x.to(self.noise.dtype), t).to(self.dtype)
+        return ask(self.denoise, x.to(self.noise.dtype), t).to(self.dtype)
 
 
 class Procedure:

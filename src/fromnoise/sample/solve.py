@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeGuard
@@ -15,7 +16,7 @@ from fromnoise.random import fold, normal
 from fromnoise.sample.auto import auto
 from fromnoise.sample.brownian import brownian_noise
 from fromnoise.sample.frames import abreast
-from fromnoise.sample.grids import time_grid
+from fromnoise.sample.grids import as_times, checked_grid, shifted, time_grid
 from fromnoise.sample.plan import Noise, Number, Plan, Predict, Stage, Watch, run
 from fromnoise.sample.procedure import Procedure, Task
 from fromnoise.sample.progress import Callback, Progress, SolveInfo
@@ -34,7 +35,8 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
     denoise: ``(x, t) -> x0`` with t a scalar tensor;  solver: a name of SOLVERS, a solver, or "auto", which picks
     solver and grid by budget, size and ``guidance`` and says in the info what it picked;  nfe: evaluations of the
     denoiser, spent exactly, or steps: steps (by default 20);  grid: the name of a grid, or times from noise to
-    clean; by default the solver's own, where it has one, else uniform;  shift: of a named grid, towards noise;
+    clean; by default the solver's own, where it has one, else uniform;  shift: of a grid that is named or chosen by
+    "auto", towards noise;
     given: clean samples as ``noise`` that a grid which begins below t = 1 starts from: alpha given + sigma noise;
     seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  brownian: that
     noise as one Brownian path, whatever the grid, so that more steps come nearer to one sample (some twenty draws a
@@ -46,10 +48,14 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
     Adaptive solvers take no nfe, steps or grid, and spend what their tolerances ask for.
     Returns x0 as ``noise``, or ``(x0, SolveInfo)``.  UserError for what a solver cannot do.
     """
+    check_inputs(noise, path)
+    nfe, steps = whole("nfe", nfe), whole("steps", steps)
+    grid = grid if grid is None or isinstance(grid, str) else as_times(grid)
     if solver == "auto":
-        choice = auto(nfe or steps or strides(grid) or 20, noise[0].numel(), guidance)
+        choice = auto(nfe or steps or strides(grid) or 20, noise.shape[1:].numel(), guidance)
         name, chosen = f"auto: {choice.name}", choice.solver
-        grid = choice.grid(step_count(name, chosen, nfe, steps), path) if grid is None else grid
+        if grid is None:
+            grid, shift = shifted(choice.grid(step_count(name, chosen, nfe, steps), path), path, shift), 1.0
     else:
         name, chosen = named(solver)
 
@@ -61,13 +67,13 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
             raise UserError(f"{name} starts from noise and has one clock for all frames: schedules and given samples "
                             "are for solvers that are tables, such as euler, dpmpp_2m or heun.")
         chosen.check(name, nfe, steps is not None or shift != 1 or grid is not None)
-        times = time_grid(20 if steps is None else steps, path, grid or "uniform", shift) if chosen.on_grid else None
+        times = times_of(name, chosen, path, None, steps, grid, shift) if chosen.on_grid else None
         x, info = chosen.run(Task(name, denoise, noise, path, times, seed, first, fresh, callback))
         return (x, info) if return_info else x
     if is_matrix(grid):
-        if nfe is not None or steps is not None or brownian:
-            raise UserError("A schedule says itself how many steps there are, and its frames share no Brownian path: "
-                            "leave nfe, steps and brownian out.")
+        if nfe is not None or steps is not None or shift != 1 or brownian:
+            raise UserError("A schedule says itself which steps there are, and its frames share no Brownian path: "
+                            "leave nfe, steps, shift and brownian out.")
         table = abreast(partial(plan, chosen, path), path, checked_matrix(grid, noise.shape), noise)
         added = fresh_noise(seed, first)
     else:
@@ -78,16 +84,33 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
     return (x, info) if return_info else x
 
 
-def is_matrix(grid: str | Sequence[float] | Tensor | None) -> TypeGuard[Tensor]:
+def whole(name: str, number: int | None) -> int | None:
+    """``number`` as an int.  UserError for one that is none."""
+    try:
+        return None if number is None else operator.index(number)
+    except TypeError:
+        raise UserError(f"{name} is a whole number (got {number!r}).") from None
+
+
+def check_inputs(noise: Tensor, path: GaussianPath) -> None:
+    """UserError for noise or a path that is none."""
+    if not isinstance(noise, Tensor) or not noise.is_floating_point() or noise.ndim == 0:
+        what = f"{noise.dtype} {list(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
+        raise UserError(f"noise is a tensor [B, ...] of floating-point numbers (got {what}).")
+    if not isinstance(path, GaussianPath):
+        raise UserError(f"path is a path of fromnoise.process, such as Flow() (got {path!r}).")
+
+
+def is_matrix(grid: str | Tensor | None) -> TypeGuard[Tensor]:
     """Whether a grid has a clock for every frame."""
     return isinstance(grid, Tensor) and grid.ndim > 1
 
 
-def strides(grid: str | Sequence[float] | Tensor | None) -> int | None:
+def strides(grid: str | Tensor | None) -> int | None:
     """Steps of a grid that is given; of a schedule, those of the frame that takes most."""
     if grid is None or isinstance(grid, str):
         return None
-    times = torch.as_tensor(grid)
+    times = grid if is_matrix(grid) else checked_grid(grid)
     return int((times[1:] < times[:-1]).sum(0).max())
 
 
@@ -112,6 +135,8 @@ def begin(table: Plan[Number], path: GaussianPath, noise: Tensor, given: Tensor 
 def named(solver: str | Solver) -> tuple[str, Solver]:
     """(name, solver)."""
     if not isinstance(solver, str):
+        if isinstance(solver, type) or not hasattr(solver, "plan"):
+            raise UserError(f"solver is a name, or a solver such as Multistep(order=2) (got {solver!r}).")
         return type(solver).__name__, solver
     if solver not in SOLVERS:
         raise UserError(f'There is no solver "{solver}". {nearest(solver, [*SOLVERS, "auto"])}')
@@ -119,16 +144,20 @@ def named(solver: str | Solver) -> tuple[str, Solver]:
 
 
 def times_of(name: str, solver: Solver, path: GaussianPath, nfe: int | None, steps: int | None,
-             grid: str | Sequence[float] | Tensor | None, shift: float) -> Tensor:
+             grid: str | Tensor | None, shift: float) -> Tensor:
     """The grid to solve on: the one asked for, or the solver's own, whose steps are then those asked for."""
-    own = getattr(solver, "grid", None)
-    if grid is not None or own is None:
-        return time_grid(step_count(name, solver, nfe, steps), path, "uniform" if grid is None else grid, shift)
+    own = getattr(solver, "grid", None) if grid is None else grid
+    if own is None or isinstance(own, str):
+        return time_grid(step_count(name, solver, nfe, steps), path, "uniform" if own is None else own, shift)
+    times = checked_grid(own)
+    if shift != 1:
+        raise UserError("A shift moves a grid that has a name: to shift times of your own, give path.shift(times, s).")
     if nfe is not None or steps is not None:
         count = step_count(name, solver, nfe, steps)
-        if count != len(own) - 1:
-            raise UserError(f"{name} has a grid of its own, of {len(own) - 1} steps, and cannot take {count}.")
-    return torch.tensor(own, dtype=torch.float64)
+        if count != len(times) - 1:
+            whose = f"{name} has a grid of its own" if grid is None else "The grid is given"
+            raise UserError(f"{whose}, with {len(times) - 1} steps, and {name} cannot take {count} on it.")
+    return times
 
 
 def step_count(name: str, solver: Solver, nfe: int | None, steps: int | None) -> int:

@@ -14,7 +14,7 @@ from fromnoise.sample.gauss_newton import loss
 from fromnoise.sample.solve import solve
 from fromnoise.sample.student import Student
 from fromnoise.sample.tuned import Errors
-from fromnoise.types import Condition
+from fromnoise.types import Condition, UserError
 
 Telling = Callable[[str, int, int, float], None]  # (what is done, done, of how many, error)
 
@@ -45,6 +45,9 @@ class Paths:
                               grid="karras"))
             say("teacher paths", int(rows[-1]) + 1, len(noise), math.nan)
         paths.ends = torch.cat(ends)
+        if not bool(paths.ends.isfinite().all()):
+            raise UserError("Some paths of the teacher do not end in finite numbers: look at the noise, and at what "
+                            "the denoiser makes of it.")
         paths.spread = float((paths.ends - paths.ends.mean(0)).double().square().mean().sqrt())
         return paths
 
