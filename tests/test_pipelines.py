@@ -150,3 +150,30 @@ def test_what_is_wrong_with_a_folder_is_said(harm, words, tmp_path):
     with pytest.raises(UserError, match=words) as error:
         fn.load(tmp_path, "cpu")
     assert "\n" not in str(error.value)
+
+
+def test_a_lora_is_added_and_taken_away(tmp_path):
+    CASES["sd3"][0]()[0].save_pretrained(tmp_path / "sd3")
+    model = fn.load(tmp_path / "sd3", "cpu")
+    name, draw = "transformer.transformer_blocks.0.attn.to_q", torch.Generator().manual_seed(0)
+    save_file({f"{name}.lora_A.weight": torch.randn(3, 32, generator=draw),
+               f"{name}.lora_B.weight": torch.randn(32, 3, generator=draw)}, tmp_path / "some.safetensors")
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "sd3")
+    theirs = load_file(tmp_path / "some.safetensors")
+    weight = pipeline.transformer.get_submodule(name.removeprefix("transformer.")).weight
+    noise = torch.randn(2, 4, ROWS, COLUMNS, generator=torch.Generator().manual_seed(0))
+
+    def picture():
+        return model.sample(PROMPTS, steps=5, guidance=3.0, negative=NEGATIVE, noise=noise[:, None],
+                            size=(ROWS * 2, COLUMNS * 2)).media[:, 0] / 2 + 0.5
+
+    before = picture()
+    added = model.add_lora(tmp_path / "some.safetensors", 0.7)
+    with torch.no_grad():
+        weight.add_(0.7 * theirs[f"{name}.lora_B.weight"] @ theirs[f"{name}.lora_A.weight"])
+    want = pictures(pipeline, noise, 3.0, {"height": ROWS * 2, "width": COLUMNS * 2})
+    with_it = picture()
+    assert float((with_it - want).abs().max()) < 1e-4
+    assert float((with_it - before).abs().max()) > 1e-3
+    added.remove()
+    assert float((picture() - before).abs().max()) < 1e-5

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,8 +21,11 @@ from fromnoise.recipe import Recipe
 from fromnoise.sample import SOLVERS
 from fromnoise.settings import Settings
 from fromnoise.system import System
-from fromnoise.text import Frozen, Labels
+from fromnoise.text import Frozen, FrozenEncoder, Labels
 from fromnoise.types import Condition, UserError
+
+if TYPE_CHECKING:
+    from fromnoise.interop.lora import Merged
 
 
 @spec
@@ -116,6 +120,17 @@ class PublishedModel(Model):
     def __init__(self, system: PublishedSystem, schedule: Schedule, pipeline: Pipeline, numbers: str = ""):
         super().__init__(system, str(pipeline.folder))
         self.schedule, self.pipeline, self.numbers = schedule, pipeline, numbers
+
+    def add_lora(self, path: str | Path, scale: float = 1.0) -> Merged:
+        """Add a LoRA of peft's, diffusers' or kohya's layout, ``scale`` times, to network and text encoders.
+
+        What is returned takes it away again (``remove``) or changes its scale.  UserError for a file that does not fit.
+        """
+        from fromnoise.interop.lora import apply_lora, places_of, read_lora
+
+        part = self.pipeline.part("unet" if "unet" in self.pipeline.components else "transformer")
+        text = self.system.text if isinstance(self.system.text, FrozenEncoder) else None
+        return apply_lora(places_of(self.system.denoiser.net, part.kind, part.config, text), read_lora(path), scale)
 
     def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
         condition = self.system.text.encode(prompts, negative)  # type: ignore[call-arg]
