@@ -27,6 +27,9 @@ class Paradigm:
 
 
 EPS = Paradigm(VP(), Objective(prediction="eps", loss="eps", times=Uniform()))  # DDPM (Ho et al. 2020)
+# DDPM's path for patches of pixels.  Trunks were trained on it with eps in latents, where a token has far more features
+# than numbers to pass on; from pixels a small one learns no caption in 1,800 steps, and v from the first (docs/log.md).
+PATCHES = Paradigm(VP(), Objective(prediction="v", loss="v", times=Uniform()))  # Salimans and Ho 2022
 LATENT = Paradigm(ScaledLinear(), EPS.objective)  # Stable Diffusion 1 and XL (Rombach et al. 2022)
 LATENT_V = Paradigm(ScaledLinear(), Objective(prediction="v", loss="v", times=Uniform()))  # Stable Diffusion 2 at 768
 FLOW = Paradigm(Flow(), Objective(times=Uniform()))  # rectified flow (Liu et al. 2022; Lipman et al. 2022)
@@ -56,13 +59,13 @@ def scales(width: int = 24, *multipliers: int, **sizes: Any) -> dict[str, Any]:
 
 
 SMALL: dict[str, Small] = {
-    "dit": Small(EPS, tokens(count=4, depth=6)),
+    "dit": Small(PATCHES, tokens(count=4, depth=6)),
     "sit": Small(FLOW, tokens(count=4, depth=6)),
-    "pixart": Small(EPS, tokens(count=4, depth=6)),
-    "pixart_sigma": Small(EPS, tokens(count=4, depth=6)),
+    "pixart": Small(PATCHES, tokens(count=4, depth=6)),
+    "pixart_sigma": Small(PATCHES, tokens(count=4, depth=6)),
     "sana": Small(LOGIT_NORMAL, tokens(depth=6, cross_heads=4)),
     "prx": Small(LOGIT_NORMAL, tokens(depth=5)),
-    "uvit": Small(EPS, tokens(count=4, depth=7)),
+    "uvit": Small(PATCHES, tokens(count=4, depth=7)),
     "jit": Small(PIXELS, tokens(depth=6, bottleneck=24)),
     "sd3": Small(LOGIT_NORMAL, tokens(count=4, depth=4)),
     "flux1": Small(LOGIT_NORMAL, tokens(count=4, double=2, single=3, guided=False)),
