@@ -28,7 +28,7 @@ class Paradigm:
 
 EPS = Paradigm(VP(), Objective(prediction="eps", loss="eps", times=Uniform()))  # DDPM (Ho et al. 2020)
 # DDPM's path for patches of pixels.  Trunks were trained on it with eps in latents, where a token has far more features
-# than numbers to pass on; from pixels a small one learns no caption in 1,800 steps, and v from the first (docs/log.md).
+# than numbers to pass on; in pixels a small one hardly hears a caption in 1,800 steps (docs/log.md).
 PATCHES = Paradigm(VP(), Objective(prediction="v", loss="v", times=Uniform()))  # Salimans and Ho 2022
 LATENT = Paradigm(ScaledLinear(), EPS.objective)  # Stable Diffusion 1 and XL (Rombach et al. 2022)
 LATENT_V = Paradigm(ScaledLinear(), Objective(prediction="v", loss="v", times=Uniform()))  # Stable Diffusion 2 at 768
