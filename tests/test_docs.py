@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import COMMANDS, bench, demo, evaluate, sample, train, tune
+from fromnoise.cli import COMMANDS, bench, demo, evaluate, presets, sample, train, tune
 from fromnoise.cli.options import parse
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +49,8 @@ def test_commands_are_understood(line, capsys):
     with pytest.raises(SystemExit) if "--help" in args else contextlib.nullcontext():
         if name == "train":
             train.resolve(args)
+        elif name == "presets":
+            assert presets.main(args) == 0
         elif module is not None:
             sample.read(args) if module is sample else parse(module.Arguments, args, f"fromnoise {name}")
 

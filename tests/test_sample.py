@@ -348,6 +348,18 @@ def test_grids_are_what_their_names_say():
     torch.testing.assert_close(shifted, 3 * time_grid(8, Flow()) / (1 + 2 * time_grid(8, Flow())))
 
 
+@pytest.mark.parametrize("path", [VP(), ScaledLinear(), EDM(), Flow(), Cosine()], ids=lambda path: path.kind)
+@pytest.mark.parametrize("shift", [0.3, 2.0, 8.0])
+@pytest.mark.parametrize("grid", ["uniform", "karras"])
+def test_a_shifted_grid_falls_strictly_from_noise(path, shift, grid):
+    """Also where the path ends at a finite log-SNR, beyond which nothing can be moved."""
+    times, plain = time_grid(20, path, grid, shift), time_grid(20, path, grid)
+    assert times[0] == 1
+    assert times[-1] == 0
+    assert bool((times.diff() < 0).all())
+    assert bool(((times[1:-1] > plain[1:-1]) == (shift > 1)).all())
+
+
 @pytest.mark.parametrize(("bad", "sentence"), [
     ({"solver": "eulr"}, 'Did you mean "euler"'), ({"steps": 0}, "At least 1 step"),
     ({"grid": "karas"}, 'Did you mean "karras"'), ({"shift": 0.0}, "greater than 0"),

@@ -8,15 +8,14 @@ from rich.table import Table
 from fromnoise.cli.options import parse, taken
 from fromnoise.cli.train import shown
 from fromnoise.config import to_dict
-from fromnoise.nets import Trunk
-from fromnoise.nets.trunk.presets import PRESETS
-from fromnoise.recipes.presets import published
+from fromnoise.nets import Trunk, UNet
+from fromnoise.nets.published import MEDIA, PUBLISHED, published, published_count, resolve
 from fromnoise.types import UserError
 
 USAGE = """usage: fromnoise presets [NAME [--diff OTHER] [--field value ...]]
 
-Without NAME: the published systems whose network is a setting of the trunk.
-With it: every field of that network, at its published size.
+Without NAME: the published systems whose network is a setting of the trunk or of the U-Net.
+With it: every field of that network, at its published size, and what it costs.
 
   fromnoise presets flux2
   fromnoise presets flux2 --diff sd3
@@ -33,24 +32,49 @@ def main(argv: list[str]) -> int:
         return listing()
     if argv[0].startswith("-"):
         raise UserError("Name a preset first: fromnoise presets sd3 (`fromnoise presets` lists them).")
-    name, rest = argv[0], argv[1:]
+    name, rest = resolve(argv[0]), argv[1:]
     rest, other = taken(rest, "--diff")
     spec = published(name)()
-    changed = parse(Trunk, rest, f"fromnoise presets {name}", to_dict(spec), f"The trunk of {name}.")
+    changed = parse(type(spec), rest, f"fromnoise presets {name}", to_dict(spec), f"The network of {name}.")
     changed.check()
-    mine, base = flat(to_dict(changed)), flat(to_dict(published(other)() if other else spec))
     console = Console()
     if other is None:
-        console.print(fields(mine, base, changed=bool(rest)))
-    else:
-        console.print(difference(mine, base, name, other))
+        console.print(fields(flat(to_dict(changed)), flat(to_dict(spec)), changed=bool(rest)))
+        print(f"\n{cost(name, changed)}")
+        return 0
+    other = resolve(other)
+    against = published(other)()
+    console.print(difference(flat(to_dict(changed)), flat(to_dict(against)), name, other))
+    print(f"\n{cost(name, changed)}\n{cost(other, against)}")
     return 0
+
+
+def cost(name: str, spec: Trunk | UNet) -> str:
+    """Parameters, and operations of a forward pass on what the network was published for, in a sentence."""
+    media = MEDIA[name]
+    given = f"x of {media.channels}x{media.size[0]}x{media.size[1]}"
+    given += f" and {media.words} words of {media.text_width} features" if media.text_width else ""
+    try:
+        found = published_count(name, spec)
+    except UserError as reason:
+        return f"{name} cannot be counted on {given}: {reason}"
+    return (f"{name}: {amount(found.parameters)} parameters; a forward pass on {given} takes "
+            f"{amount(found.flops)} FLOPs ({amount(found.multiply_adds)} multiply-adds)")
+
+
+def amount(number: float) -> str:
+    """A large number in words: 2.03 billion."""
+    for unit in ("", " thousand", " million", " billion"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} trillion"
 
 
 def listing() -> int:
     """Names and what they are."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, make in PRESETS.items():
+    for name, make in PUBLISHED.items():
         table.add_row(f"[bold]{name}", (make.__doc__ or "").strip().splitlines()[0])
     Console().print(table)
     print("\nfromnoise presets NAME shows one, --diff OTHER what is different; "

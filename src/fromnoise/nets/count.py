@@ -51,4 +51,5 @@ def count(spec: Any, channels: int, size: tuple[int, int], text_width: int | Non
 def told_numbers(spec: Any) -> torch.Tensor | None:
     """Numbers such as the network is told, where it is told any."""
     kind = getattr(getattr(spec, "time", None), "numbers", "none")
-    return None if kind == "none" else torch.empty(1, {"guidance": 1, "size": 2, "size_aspect": 3}[kind])
+    told = getattr(spec, "numbers", 0) or {"none": 0, "guidance": 1, "size": 2, "size_aspect": 3}[kind]
+    return torch.empty(1, told) if told else None

@@ -6,17 +6,16 @@ field can be changed after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fromnoise.config import nearest
-from fromnoise.nets import Trunk
+from fromnoise.nets import Trunk, UNet
+from fromnoise.nets.published import published, resolve
 from fromnoise.nets.trunk import Learned, SinCos
-from fromnoise.nets.trunk.presets import PRESETS
-from fromnoise.process import VP, Flow, LogNormal, Objective, Uniform
+from fromnoise.process import EDM, VP, Cosine, Flow, LogNormal, Objective, ScaledLinear, Uniform
 from fromnoise.recipe import Recipe
-from fromnoise.types import UserError
+
+TIME_SCALE = 30.0  # radians between clean and noise; 1,000 make neighbouring times strangers to a short training
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,17 @@ class Paradigm:
 
 
 EPS = Paradigm(VP(), Objective(prediction="eps", loss="eps", times=Uniform()))  # DDPM (Ho et al. 2020)
+# DDPM's path for patches of pixels.  Trunks were trained on it with eps in latents, where a token has far more features
+# than numbers to pass on; in pixels a small one hardly hears a caption in 1,800 steps (docs/log.md).
+PATCHES = Paradigm(VP(), Objective(prediction="v", loss="v", times=Uniform()))  # Salimans and Ho 2022
+LATENT = Paradigm(ScaledLinear(), EPS.objective)  # Stable Diffusion 1 and XL (Rombach et al. 2022)
+LATENT_V = Paradigm(ScaledLinear(), Objective(prediction="v", loss="v", times=Uniform()))  # Stable Diffusion 2 at 768
 FLOW = Paradigm(Flow(), Objective(times=Uniform()))  # rectified flow (Liu et al. 2022; Lipman et al. 2022)
 LOGIT_NORMAL = Paradigm(Flow(), Objective(times=LogNormal()))  # Stable Diffusion 3 (Esser et al. 2024)
 PIXELS = Paradigm(Flow(), Objective(prediction="x0", times=LogNormal(mean=0.8, std=0.8)))  # JiT (Li and He 2025)
+COSINE_V = Paradigm(Cosine(), Objective(prediction="v", loss="eps", times=Uniform()))  # Hoogeboom et al. 2023
+# What EDM's network outputs, from x of unit variance, is v but for the data's variance (Karras et al. 2022; 2024).
+EDM2 = Paradigm(EDM(), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.0), learned_variance=True))
 
 
 @dataclass(frozen=True)
@@ -41,42 +48,83 @@ class Small:
     arguments: dict[str, Any]
 
 
+def tokens(heads: str = "heads_", count: int = 3, **sizes: int) -> dict[str, int]:
+    """Arguments of a trunk of width 96 with ``count`` heads."""
+    return {"width": 96, heads: count, **sizes}
+
+
+def scales(width: int = 24, *multipliers: int, **sizes: Any) -> dict[str, Any]:
+    """Arguments of a U-Net of three scales: 32, 16 and 8 pixels."""
+    return {"width": width, "multipliers": multipliers or (1, 2, 3), **sizes}
+
+
 SMALL: dict[str, Small] = {
-    "dit": Small(EPS, {"width": 96, "heads_": 4, "depth": 6}),
-    "sit": Small(FLOW, {"width": 96, "heads_": 4, "depth": 6}),
-    "sd3": Small(LOGIT_NORMAL, {"width": 96, "heads_": 4, "depth": 4}),
-    "flux1": Small(LOGIT_NORMAL, {"width": 96, "heads_": 4, "double": 2, "single": 3, "guided": False}),
+    "dit": Small(PATCHES, tokens(count=4, depth=6)),
+    "sit": Small(FLOW, tokens(count=4, depth=6)),
+    "pixart": Small(PATCHES, tokens(count=4, depth=6)),
+    "pixart_sigma": Small(PATCHES, tokens(count=4, depth=6)),
+    "sana": Small(LOGIT_NORMAL, tokens(depth=6, cross_heads=4)),
+    "prx": Small(LOGIT_NORMAL, tokens(depth=5)),
+    "uvit": Small(PATCHES, tokens(count=4, depth=7)),
+    "jit": Small(PIXELS, tokens(depth=6, bottleneck=24)),
+    "sd3": Small(LOGIT_NORMAL, tokens(count=4, depth=4)),
+    "flux1": Small(LOGIT_NORMAL, tokens(count=4, double=2, single=3, guided=False)),
+    "flux2": Small(LOGIT_NORMAL, tokens(double=1, single=6, guided=False)),
+    "flux2_klein": Small(LOGIT_NORMAL, tokens(double=2, single=4)),
+    "qwen_image": Small(LOGIT_NORMAL, tokens(depth=4)),
+    "qwen_image21": Small(LOGIT_NORMAL, tokens(depth=7)),
+    "lumina2": Small(LOGIT_NORMAL, tokens(count=4, kv_heads=2, depth=4, refine=1)),
+    "z_image": Small(LOGIT_NORMAL, tokens(depth=5, refine=1)),
+    "cross": Small(LOGIT_NORMAL, tokens("heads", 4, depth=5)),
+    "double": Small(LOGIT_NORMAL, tokens("heads", 4, depth=3)),
+    "double_single": Small(LOGIT_NORMAL, tokens("heads", 4, depth=5)),
+    "single": Small(LOGIT_NORMAL, tokens("heads", 4, depth=6)),
+    "native": Small(LOGIT_NORMAL, tokens("heads", 4, depth=6)),
+    "ddpm": Small(EPS, scales(depths=(0, 1, 0), blocks=1)),
+    "adm": Small(EPS, scales(depths=(0, 1, 1), blocks=1)),
+    "sd1": Small(LATENT, scales(16, 1, 2, 4, depths=(0, 1, 0))),
+    "sd2": Small(LATENT_V, scales(16, 1, 2, 4, depths=(0, 1, 0))),
+    "sdxl": Small(LATENT, scales(16, 1, 2, 4, depths=(0, 1, 1))),
+    "edm2": Small(EDM2, scales(depths=(0, 1, 1), blocks=1)),
+    "simple_diffusion": Small(COSINE_V, scales(24, 1, 2, 4, depth=5, blocks=1)),
 }
 
 
 def with_preset(recipe: Recipe, name: str) -> Recipe:
     """The recipe with the network and the training of a system.  UserError for a name that is not there."""
-    if name not in SMALL:
-        raise UserError(f'There is no preset "{name}" to train. {nearest(name, SMALL)}')
+    name = resolve(name)
     paradigm = SMALL[name].paradigm
     return replace(recipe, name=f"{recipe.name}-{name}", net=small(name, recipe), path=paradigm.path,
                    objective=paradigm.objective)
 
 
-def small(name: str, recipe: Recipe) -> Trunk:
-    """The network of a preset at a size for the recipe's pictures, which it sees in the recipe's patches."""
+def small(name: str, recipe: Recipe) -> Trunk | UNet:
+    """The network of a preset at a size for the recipe's pictures."""
     net = published(name)(**SMALL[name].arguments)
-    patch = getattr(recipe.net, "patch", 4)
-    side = max(1, getattr(recipe.data, "size", 32) // patch)
+    return small_trunk(net, recipe) if isinstance(net, Trunk) else small_unet(net, recipe)
+
+
+def small_trunk(net: Trunk, recipe: Recipe) -> Trunk:
+    """The trunk that sees the recipe's patches and words, is told no sizes or scales, and trains no variance."""
+    height, width = recipe.data.height, recipe.data.width
+    patch = getattr(recipe.net, "patch", max(1, min(height, width) // 8))
+    rows, columns = max(1, height // patch), max(1, width // patch)
     positions = net.positions
     if isinstance(positions, SinCos):
-        positions = replace(positions, base=side, table=0)
+        positions = replace(positions, base=rows, table=0, scale=1.0)
     elif isinstance(positions, Learned):
-        positions = replace(positions, places=side * side, words=recipe.text.max_length + 1)
-    # Sizes and guidance scales are told by nobody here, and no variance is trained.
-    time = replace(net.time, numbers="none")
+        positions = replace(positions, places=rows * columns, words=recipe.text.max_length + 1)
+    time = replace(net.time, numbers="none", hidden=0, scale=TIME_SCALE)
     if time.pooled == "add" and recipe.text.pooled_width != net.width:
         time = replace(time, pooled="linear")
     return replace(net, patch=patch, positions=positions, learned_sigma=False, time=time)
 
 
-def published(name: str) -> Callable[..., Trunk]:
-    """The function of a preset.  UserError for a name that is not there."""
-    if name not in PRESETS:
-        raise UserError(f'There is no preset "{name}". {nearest(name, PRESETS)}')
-    return PRESETS[name]
+def small_unet(net: UNet, recipe: Recipe) -> UNet:
+    """The U-Net that is told the recipe's pooled text in place of classes, no sizes, and trains no variance."""
+    head_width = net.width if net.head_width else 0
+    time = replace(net.time, scale=TIME_SCALE) if net.time.kind == "sinusoid" else net.time
+    net = replace(net, head_width=head_width, heads=min(net.heads, 4), groups=8, time=time, extra_outputs=0, numbers=0)
+    if net.pooled == "none" and net.attention != "spatial":  # trained without a text (DDPM)
+        net = replace(net, pooled="linear")
+    return net if net.pooled == "none" else replace(net, pooled_width=recipe.text.pooled_width)

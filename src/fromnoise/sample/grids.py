@@ -100,10 +100,20 @@ def time_grid(steps: int, path: GaussianPath, grid: str | Sequence[float] | Tens
 
 
 def shifted(times: Tensor, path: GaussianPath, shift: float) -> Tensor:
-    """``times`` moved towards noise.  UserError for a shift that cannot be."""
+    """A grid moved towards noise by 2 log ``shift`` in log-SNR, both of whose ends stay.
+
+    A path that ends at a finite log-SNR has no room for times beyond it.  So what is shifted is u = f / f(1), with
+    f = sigma / (alpha + sigma) the clock of the flow path: u -> s u / (1 + (s - 1) u) (Esser et al. 2024).  Where
+    f(1) = 1 that is the shift in log-SNR at every time, elsewhere near the clean end.
+    UserError for a shift that cannot be.
+    """
     if not shift > 0:
         raise UserError(f"The grid's shift must be greater than 0 (got {shift}).")
-    return path.shift(times, shift)
+    if shift == 1:
+        return times
+    flow, end = (torch.sigmoid(-path.logsnr(t) / 2) for t in (times, torch.ones_like(times)))
+    moved = end * shift * flow / (end + (shift - 1) * flow)
+    return torch.where(times == 1, times, path.time(-2 * torch.logit(moved)))
 
 
 def checked_grid(grid: Sequence[float] | Tensor) -> Tensor:
