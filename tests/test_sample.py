@@ -33,6 +33,7 @@ from fromnoise.sample import (
     solve,
     time_grid,
 )
+from fromnoise.sample.grids import shifted
 from fromnoise.sample.plan import run
 from fromnoise.sample.solve import plan
 from fromnoise.types import UserError
@@ -393,8 +394,9 @@ def test_a_shift_moves_the_grid_of_auto_too():
     for path in (Flow(), VP()):
         plain, moved = (solve(lambda x, t: 0 * x, torch.randn(2, 2), path=path, solver="auto", nfe=6, shift=s,
                               return_info=True)[1].grid for s in (1.0, 3.0))
-        logsnr = [path.logsnr(torch.tensor(grid[1:-1], dtype=torch.float64)) for grid in (plain, moved)]
-        torch.testing.assert_close(logsnr[1], logsnr[0] - 2 * math.log(3))
+        want = shifted(torch.tensor(plain, dtype=torch.float64), path, 3.0)
+        torch.testing.assert_close(torch.tensor(moved, dtype=torch.float64), want)
+        assert all(b > a for a, b in zip(plain[1:-1], moved[1:-1], strict=True))
 
 
 def test_lists_of_lists_are_schedules_and_no_samples_are_solved():

@@ -24,7 +24,7 @@ def config_of(spec: Trunk, channels: int, text_width: int | None, pooled_width: 
         except UserError:
             continue  # another family's network
     raise UserError("This network cannot be exported: diffusers has no transformer with all of its settings (a preset "
-                    f"of one of {', '.join(WRITERS)} can be, in patches of 2).")
+                    f"of one of {', '.join(WRITERS)} can be, trained with --net.patch 2 --net.time.scale 1000).")
 
 
 def shape(spec: Trunk) -> dict[str, Any]:
