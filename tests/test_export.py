@@ -86,7 +86,8 @@ def test_what_has_no_counterpart_is_said():
 def test_a_run_of_a_preset_is_opened_by_diffusers(preset, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out"
     assert main(["train", "shapes", "--preset", preset, "--out", str(run), "--train.steps", "3", "--train.batch", "4",
-                 "--evaluate.samples", "4", "--train.threads", "1", "--net.patch", "2", "--net.time.scale", "1000"]) == 0
+                 "--evaluate.samples", "4", "--train.threads", "1", "--net.patch", "2",
+                 "--net.time.scale", "1000"]) == 0
     assert main(["export", str(run), "--out", str(out)]) == 0
     assert "stays with the run" in capsys.readouterr().out
     cls = getattr(diffusers, PUBLISHED[preset])
