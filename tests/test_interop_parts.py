@@ -5,7 +5,8 @@ What is left of a checkpoint is its network, and that one is tested with its tru
 
 import pytest
 import torch
-from tiny_encoders import clip, gemma, randomised, t5
+from tiny_encoders import clip
+from tiny_pipelines import flux_1, sana, stable_diffusion, vae
 
 from fromnoise.interop.autoencoder import load_latents
 from fromnoise.interop.encoders import load_text
@@ -18,12 +19,6 @@ diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 PROMPTS, NEGATIVE = ["a red circle", "two blue squares at night"], ["", "bad"]
-
-
-def vae(channels, **more):
-    shapes = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2,
-              "block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": channels}
-    return randomised(diffusers.AutoencoderKL(**shapes | more), 8, 0.15)
 
 
 def picture(folder, run, noise, steps, tokens=None, guidance=1.0):
@@ -70,13 +65,8 @@ def test_stable_diffusion(tmp_path, scheduler):
         "v": diffusers.DDIMScheduler(**sd, clip_sample=False, prediction_type="v_prediction",
                                      timestep_spacing="trailing", rescale_betas_zero_snr=True),
     }[scheduler]
-    model, tokenizer = clip(16, 1)
-    unet = randomised(diffusers.UNet2DConditionModel(
-        sample_size=8, cross_attention_dim=16, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
-        attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")), 5, 0.1)
-    theirs = diffusers.StableDiffusionPipeline(vae(4), model, tokenizer, unet, chosen, None, None,
-                                               requires_safety_checker=False)
+    theirs, _ = stable_diffusion()
+    theirs.scheduler, unet = chosen, theirs.unet
     theirs.set_progress_bar_config(disable=True)
     theirs.save_pretrained(tmp_path)
     noise = torch.randn(2, 4, 8, 12, generator=torch.Generator().manual_seed(0))
@@ -88,14 +78,8 @@ def test_stable_diffusion(tmp_path, scheduler):
 
 
 def test_flux_1(tmp_path):
-    parts = [clip(16, 1), t5()]
-    net = randomised(diffusers.FluxTransformer2DModel(
-        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=24, pooled_projection_dim=16, axes_dims_rope=(4, 6, 6)), 5, 0.1)
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
-    theirs = diffusers.FluxPipeline(
-        scheduler, vae(4, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
-        *parts[0], *parts[1], net)
+    theirs, _ = flux_1()
+    net, factors = theirs.transformer, theirs.vae.config
     theirs.set_progress_bar_config(disable=True)
     theirs.save_pretrained(tmp_path)
     h, w = 8, 12
@@ -104,7 +88,7 @@ def test_flux_1(tmp_path):
     want = theirs(PROMPTS, height=h * 2, width=w * 2, num_inference_steps=4, latents=packed,
                   output_type="latent").images
     want = theirs._unpack_latents(want, h * 2, w * 2, theirs.vae_scale_factor)
-    want = theirs.vae.decode(want / 0.3611 + 0.1159).sample
+    want = theirs.vae.decode(want / factors.scaling_factor + factors.shift_factor).sample
     places = theirs._prepare_latent_image_ids(2, h // 2, w // 2, "cpu", torch.float32)
 
     def run(x, t, c):
@@ -116,19 +100,8 @@ def test_flux_1(tmp_path):
 
 
 def test_sana(tmp_path):
-    net = randomised(diffusers.SanaTransformer2DModel(
-        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=1, sample_size=8,
-        num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=16,
-        patch_size=1), 5, 0.1)
-    scheduler = diffusers.DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True,
-                                                      flow_shift=3.0)
-    deep = diffusers.AutoencoderDC(
-        latent_channels=4, attention_head_dim=8, encoder_block_types="ResBlock", decoder_block_types="ResBlock",
-        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), encoder_layers_per_block=(1, 1),
-        decoder_layers_per_block=(1, 1), encoder_qkv_multiscales=((), ()), decoder_qkv_multiscales=((), ()),
-        upsample_block_type="interpolate", scaling_factor=0.41407)
-    model, tokenizer = gemma()
-    theirs = diffusers.SanaPipeline(tokenizer, model, randomised(deep, 6, 0.15), net, scheduler)
+    theirs, _ = sana()
+    net = theirs.transformer
     theirs.set_progress_bar_config(disable=True)
     theirs.save_pretrained(tmp_path)
     noise = torch.randn(2, 4, 8, 12, generator=torch.Generator().manual_seed(0))
