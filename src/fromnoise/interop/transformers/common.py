@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fromnoise.blocks import AttentionSpec
-from fromnoise.interop.rules import Rule, idle, reordered, same, stacked
+from fromnoise.interop.rules import Rule, idle, reordered, same, shaped, stacked
 from fromnoise.nets.trunk import Trunk
 from fromnoise.types import UserError
 
@@ -35,6 +35,12 @@ def embedder(ours: str, theirs: str, bias: bool = True, names: Sequence[str] = (
     """A small network of two linear maps."""
     kinds = BOTH[: 1 + bias]
     return [*same(f"{ours}.0", f"{theirs}.{names[0]}", *kinds), *same(f"{ours}.2", f"{theirs}.{names[1]}", *kinds)]
+
+
+def patch_convolution(theirs: str, D: int, channels: int, p: int) -> list[Rule]:
+    """The first map, which they hold as a convolution ``[D, C, p, p]``."""
+    return [*shaped("patch_in.weight", f"{theirs}.weight", (D, channels * p * p), (D, channels, p, p)),
+            *same("patch_in.bias", f"{theirs}.bias")]
 
 
 def double_block(layer: str, block: str, D: int, attention: AttentionSpec, last: bool = False, alone: bool = False):

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fromnoise.interop.rules import Rule, copies, patch_rows, same, shaped
-from fromnoise.interop.transformers.common import BOTH, Config, Family, feed_forward, only, self_attention
+from fromnoise.interop.rules import Rule, copies, patch_rows, same
+from fromnoise.interop.transformers.common import (
+    BOTH,
+    Config,
+    Family,
+    feed_forward,
+    only,
+    patch_convolution,
+    self_attention,
+)
 from fromnoise.nets.trunk import SinCos, Trunk
 from fromnoise.nets.trunk.presets import dit
 
@@ -25,8 +33,7 @@ def rules(spec: Trunk, config: Config) -> Iterator[Rule]:
     """Where the weights of a ``DiTTransformer2DModel`` go."""
     D, p, c = spec.width, spec.patch, config["in_channels"]
     blocks = [f"transformer_blocks.{i}" for i in range(spec.single)]
-    yield from shaped("patch_in.weight", "pos_embed.proj.weight", (D, c * p * p), (D, c, p, p))
-    yield from same("patch_in.bias", "pos_embed.proj.bias")
+    yield from patch_convolution("pos_embed.proj", D, c, p)
     for ours, theirs in ((0, "linear_1"), (2, "linear_2")):
         for kind in BOTH:
             yield from copies(f"time_in.time.{ours}.{kind}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fromnoise.interop.rules import Rule, patch_rows, same, shaped
+from fromnoise.interop.rules import Rule, patch_rows, same
 from fromnoise.interop.transformers.common import (
     BOTH,
     Config,
@@ -14,6 +14,7 @@ from fromnoise.interop.transformers.common import (
     embedder,
     feed_forward,
     only,
+    patch_convolution,
     self_attention,
 )
 from fromnoise.nets.trunk import SinCos, Trunk
@@ -38,8 +39,7 @@ def spec_of(config: Config) -> Trunk:
 def rules(spec: Trunk, config: Config) -> Iterator[Rule]:
     """Where the weights of a ``PixArtTransformer2DModel`` go."""
     D, p, c = spec.width, spec.patch, config["in_channels"]
-    yield from shaped("patch_in.weight", "pos_embed.proj.weight", (D, c * p * p), (D, c, p, p))
-    yield from same("patch_in.bias", "pos_embed.proj.bias")
+    yield from patch_convolution("pos_embed.proj", D, c, p)
     yield from embedder("time_in.time", "adaln_single.emb.timestep_embedder")
     if spec.time.numbers == "size_aspect":
         yield from embedder("time_in.numbers.size", "adaln_single.emb.resolution_embedder")

@@ -13,6 +13,7 @@ from fromnoise.interop.transformers.common import (
     cross_attention,
     embedder,
     only,
+    patch_convolution,
     self_attention,
 )
 from fromnoise.nets.trunk import NoPositions, SinCos, Trunk
@@ -42,8 +43,7 @@ def rules(spec: Trunk, config: Config) -> Iterator[Rule]:
     """Where the weights of a ``SanaTransformer2DModel`` go."""
     D, p, c, hidden = spec.width, spec.patch, config["in_channels"], spec.feed_forward.hidden(spec.width)
     norms, guided = spec.attention.qk_norm != "none", spec.time.numbers == "guidance"
-    yield from shaped("patch_in.weight", "patch_embed.proj.weight", (D, c * p * p), (D, c, p, p))
-    yield from same("patch_in.bias", "patch_embed.proj.bias")
+    yield from patch_convolution("patch_embed.proj", D, c, p)
     yield from embedder("time_in.time", f"time_embed.{'' if guided else 'emb.'}timestep_embedder")
     if guided:
         yield from embedder("time_in.numbers.embed", "time_embed.guidance_embedder")

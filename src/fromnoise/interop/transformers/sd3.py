@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fromnoise.interop.rules import Rule, patch_rows, reordered, same, shaped
-from fromnoise.interop.transformers.common import BOTH, Config, Family, double_block, embedder
+from fromnoise.interop.rules import Rule, patch_rows, reordered, same
+from fromnoise.interop.transformers.common import BOTH, Config, Family, double_block, embedder, patch_convolution
 from fromnoise.nets.trunk import SinCos, Trunk
 from fromnoise.nets.trunk.presets import sd3
 from fromnoise.types import UserError
@@ -27,8 +27,7 @@ def spec_of(config: Config) -> Trunk:
 def rules(spec: Trunk, config: Config) -> Iterator[Rule]:
     """Where the weights of an ``SD3Transformer2DModel`` go."""
     D, p, c = spec.width, spec.patch, config["in_channels"]
-    yield from shaped("patch_in.weight", "pos_embed.proj.weight", (D, c * p * p), (D, c, p, p))
-    yield from same("patch_in.bias", "pos_embed.proj.bias")
+    yield from patch_convolution("pos_embed.proj", D, c, p)
     yield from embedder("time_in.time", "time_text_embed.timestep_embedder")
     yield from embedder("time_in.pooled", "time_text_embed.text_embedder")
     yield from same("text_in.map", "context_embedder", *BOTH)
