@@ -215,3 +215,16 @@ def test_without_diffusers_it_is_said_what_to_install(monkeypatch):
 def test_an_autoencoder_that_is_not_known_is_named():
     with pytest.raises(UserError, match="AutoencoderKLWan has no counterpart here"):
         kl_spec("AutoencoderKLWan", {}, {})
+
+
+def test_a_pass_of_training_draws_latents_and_measures_the_divergence():
+    """The divergence of torch's own normal distributions, and what ``encode`` and ``decode`` make of the same noise."""
+    latents = randomised(KL(channels=3, widths=(8, 16), groups=4, mean=(0.3,), std=(1.7,), weight=0.25).build(3))
+    media, noise = torch.randn(2, 1, 3, 6, 8), torch.randn(2, 1, 3, 3, 4)
+    mean, logvar = latents.moments(media)
+    normal = torch.distributions.Normal(mean, torch.exp(logvar / 2))
+    expected = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).mean()
+    found = latents.code(media, noise)
+    torch.testing.assert_close(found.penalties["kl"], 0.25 * expected)
+    torch.testing.assert_close(found.latents, latents.encode(media, noise))
+    torch.testing.assert_close(found.media, latents.decode(found.latents))

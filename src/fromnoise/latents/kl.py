@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from fromnoise.config import spec
+from fromnoise.latents.coding import Coded
 
 Count = Annotated[int, Field(gt=0)]
 EPS = 1e-6
@@ -54,6 +55,8 @@ class KL:
     """What is taken from the latents: one number, or one a channel after packing."""
     std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
     """What they are then divided by."""
+    weight: Annotated[float, Field(ge=0)] = 1e-6
+    """Weight of the divergence from a standard normal, in nats a latent, beside the mean error of a pixel."""
 
     def __post_init__(self):
         for widths in (self.widths, self.inner_widths):
@@ -76,6 +79,8 @@ class KL:
 
 class KLLatents(nn.Module):
     """``encode`` media ``[B, T, C, H, W]`` to latents ``[B, T, c, h, w]``, and ``decode``; every frame on its own."""
+
+    codebook = 0
 
     def __init__(self, spec: KL, channels: int):
         super().__init__()
@@ -105,6 +110,15 @@ class KLLatents(nn.Module):
         raw = mean if noise is None else mean + torch.exp(logvar / 2) * noise
         mean, std = self.statistics(raw)
         return (pack(raw, self.spec.patch) - mean) / std
+
+    def code(self, media: Tensor, noise: Tensor) -> Coded:
+        """A draw of the latents, its reconstruction, and KL(q || N(0, 1)) = (mean^2 + e^logvar - 1 - logvar) / 2."""
+        mean, logvar = self.moments(media)
+        raw = mean + torch.exp(logvar / 2) * noise
+        divergence = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
+        shift, scale = self.statistics(raw)
+        latents = (pack(raw, self.spec.patch) - shift) / scale
+        return Coded(self.decode(latents), latents, {"kl": self.spec.weight * divergence})
 
     def decode(self, latents: Tensor) -> Tensor:
         """Media of normalised latents; what lies outside [-1, 1] is not cut."""
