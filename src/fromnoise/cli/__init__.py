@@ -17,6 +17,7 @@ COMMANDS = {
     "tune": "fit a fast solver to a trained run",
     "evaluate": "measure a trained run",
     "export": "write a model in the layout of diffusers",
+    "compare": "train variants of a recipe with several seeds, at equal size and work",
     "bench": "measure solvers side by side, on problems with an exact answer",
     "recipes": "list the named recipes",
     "presets": "published networks as settings of one trunk, and how they differ",

@@ -17,6 +17,8 @@ from fromnoise.recipe import Recipe
 
 TIME_SCALE = 30.0  # radians between clean and noise; 1,000 make neighbouring times strangers to a short training
 
+MULTIPLE = 16  # of the features of a feed-forward; 256, as in Lumina 2, would be most of a small one
+
 
 @dataclass(frozen=True)
 class Paradigm:
@@ -117,7 +119,8 @@ def small_trunk(net: Trunk, recipe: Recipe) -> Trunk:
     time = replace(net.time, numbers="none", hidden=0, scale=TIME_SCALE)
     if time.pooled == "add" and recipe.text.pooled_width != net.width:
         time = replace(time, pooled="linear")
-    return replace(net, patch=patch, positions=positions, learned_sigma=False, time=time)
+    feed_forward = replace(net.feed_forward, multiple_of=min(net.feed_forward.multiple_of, MULTIPLE))
+    return replace(net, patch=patch, positions=positions, learned_sigma=False, time=time, feed_forward=feed_forward)
 
 
 def small_unet(net: UNet, recipe: Recipe) -> UNet:
