@@ -20,15 +20,15 @@ from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
-from fromnoise.latents import Pixels
+from fromnoise.latents import KL, Pixels, Reconstruction
 from fromnoise.nets import Transformer, Trunk, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
 from fromnoise.text import Trained
 from fromnoise.types import UserError
 
-FORMAT = 2  # of recipe.json; raised when an older library could no longer read it rightly
-OLDEST = 1  # with a number for sample.guidance, which is still short for its scale
+FORMAT = 3  # of recipe.json; raised when an older library could no longer read it rightly
+OLDEST = 1  # with a number for sample.guidance, which is still short for its scale; 2 had no kinds of recipes
 
 
 def _folder_name(name: str) -> str:
@@ -76,7 +76,7 @@ class Optimizer:
 
 
 @spec
-class Training:
+class Schedule:
     """How long, with what, and what is kept."""
 
     steps: Annotated[int, Field(gt=0)] = 1000
@@ -84,10 +84,6 @@ class Training:
     batch: Annotated[int, Field(gt=0)] = 64
     """Examples a step."""
     optimizer: Optimizer = Optimizer()
-    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of captions replaced by the empty text, which classifier-free guidance needs."""
-    self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
     ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
     """Width of the power-function average of the weights, relative to the training length (EDM2's sigma_rel)."""
     device: str = "auto"
@@ -104,6 +100,16 @@ class Training:
     """Steps between preview pictures; 0 for none."""
     tracker: Literal["none", "tensorboard"] = "none"
     """Where metrics go besides metrics.jsonl."""
+
+
+@spec
+class Training(Schedule):
+    """How long, with what, and what is kept; and what a diffusion model is told on the way."""
+
+    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of captions replaced by the empty text, which classifier-free guidance needs."""
+    self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
 
 
 @spec
@@ -132,14 +138,43 @@ class Evaluation:
     """Scale of guidance while judging, the rest as in sampling; by default that of sampling too."""
 
 
+@spec
+class Looking:
+    """What is measured of an autoencoder after training."""
+
+    samples: Annotated[int, Field(gt=1)] = 512
+    """Held-out pictures that are taken through it."""
+
+
+def _learns(latents: KL | Pixels) -> KL | Pixels:
+    """An autoencoder with something to learn."""
+    if isinstance(latents, Pixels):
+        raise PydanticCustomError("latents", "should be an autoencoder, such as kl: pixels have nothing to train")
+    return latents
+
+
 Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
+Learned = Annotated[KL | Pixels, Field(discriminator="kind"), AfterValidator(_learns)]
 Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
 
 
+class Saved:
+    """Recipes of every kind are written alike."""
+
+    def save(self, path: FilePath) -> None:
+        """Write recipe.json."""
+        import json
+
+        from fromnoise.files import write_text
+
+        write_text(path, json.dumps(recipe_dict(self), indent=2, ensure_ascii=False) + "\n")  # type: ignore[arg-type]
+
+
 @spec
-class Recipe:
+class Recipe(Saved):
     """A model, its data, its training and its use."""
 
+    kind: Literal["diffusion"] = "diffusion"
     name: Name
     """What the run is called."""
     data: Data
@@ -154,27 +189,59 @@ class Recipe:
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Fixes initial weights, the order of the data and all noise."""
 
-    def save(self, path: FilePath) -> None:
-        """Write recipe.json."""
-        import json
-
-        from fromnoise.files import write_text
-
-        write_text(path, json.dumps(recipe_dict(self), indent=2, ensure_ascii=False) + "\n")
+    def idle(self) -> dict[str, str]:
+        """The fields, dotted, that the other choices leave without effect, and why."""
+        return _idle(self)
 
 
-def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+@spec
+class Coder(Saved):
+    """An autoencoder, its data and its training: the latents that diffusion models may then be made in."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    name: Name
+    """What the run is called."""
+    data: Data
+    latents: Learned = KL()
+    loss: Reconstruction = Reconstruction()
+    train: Schedule = Schedule()
+    evaluate: Looking = Looking()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Fixes initial weights, the order of the data and all noise."""
+
+    def idle(self) -> dict[str, str]:
+        """The fields, dotted, that the other choices leave without effect, and why."""
+        return {f"loss.{field}": why for field, why in self.loss.idle().items()}
+
+
+AnyRecipe = Recipe | Coder
+KINDS: dict[str, type[AnyRecipe]] = {"diffusion": Recipe, "autoencoder": Coder}
+
+
+def recipe_dict(recipe: AnyRecipe) -> dict[str, Any]:
     """The JSON form, with the format and the library's version first."""
     return {"format": FORMAT, "fromnoise": fromnoise.__version__, **to_dict(recipe)}
 
 
-def load_recipe(path: FilePath) -> Recipe:
+def load_recipe(path: FilePath) -> AnyRecipe:
     """The recipe in a file.  UserError where it is missing, damaged, newer than this library, or wrong."""
     return read_recipe(read_json(path), str(path))
 
 
-def read_recipe(data: Any, where: str) -> Recipe:
-    """A recipe from its JSON form.  UserError as for ``load_recipe``, naming ``where`` it stands."""
+def load_diffusion(path: FilePath) -> Recipe:
+    """The recipe of a diffusion model in a file.  UserError as for ``load_recipe``, and where it is of another kind."""
+    recipe = load_recipe(path)
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{path.parent} is a run of kind {recipe.kind}, and this asks for a diffusion model: name "
+                        "another run.")
+    return recipe
+
+
+def read_recipe(data: Any, where: str) -> AnyRecipe:
+    """A recipe from its JSON form.  UserError as for ``load_recipe``, naming ``where`` it stands.
+
+    One that does not say its kind is of before there were kinds: of a diffusion model.
+    """
     if not isinstance(data, dict):
         raise UserError(f"{where} is not a recipe: it must be a JSON object.")
     version, found = data.get("fromnoise", "unknown"), data.get("format", FORMAT)
@@ -184,7 +251,11 @@ def read_recipe(data: Any, where: str) -> Recipe:
     if found > FORMAT:
         raise UserError(f"{where} was written by a newer fromnoise ({version}, recipe format {found}; this is "
                         f"{fromnoise.__version__}, format {FORMAT}): update fromnoise to open it.")
-    return from_dict(Recipe, {k: v for k, v in data.items() if k not in ("format", "fromnoise")}, where)
+    kind = data.get("kind", "diffusion")
+    if kind not in KINDS:
+        raise UserError(f"{where} is a recipe of kind {kind!r:.60}, which is not known here. "
+                        f"{nearest(str(kind), KINDS)}")
+    return from_dict(KINDS[kind], {k: v for k, v in data.items() if k not in ("format", "fromnoise")}, where)
 
 
 # Fields that do not change what is learned.
@@ -192,7 +263,7 @@ OPERATIONAL = ("name", "sample.", "evaluate.", "train.device", "train.threads", 
                "train.preview_every", "train.tracker")
 
 
-def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
+def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[object, object]]:
     """The fields, dotted, in which two recipes learn something else: ``{"train.batch": (64, 32)}``."""
     return {field: values for field, values in changes(a, b).items() if not field.startswith(OPERATIONAL)}
 
@@ -209,9 +280,17 @@ def has_own_grid(sampling: Sampling) -> bool:
     return sampling.solver == "auto" or isinstance(SOLVERS[sampling.solver], Procedure)
 
 
-def without_effect(recipe: Recipe) -> dict[str, str]:
+def without_effect(recipe: AnyRecipe) -> dict[str, str]:
     """The fields, dotted, that the other choices leave without effect, and why."""
-    objective, optimizer, net = recipe.objective, recipe.train.optimizer, recipe.net
+    common = {}
+    if recipe.train.optimizer.matrices == "adamw":
+        common["train.optimizer.muon_lr"] = "matrices use AdamW, whose rate is lr"
+    return common | recipe.idle()
+
+
+def _idle(recipe: Recipe) -> dict[str, str]:
+    """Those of a diffusion recipe alone."""
+    objective, net = recipe.objective, recipe.net
     implied = isinstance(objective.weighting, Implied)
     idle = {
         "objective.max_weight": implied and objective.prediction == objective.loss
@@ -222,7 +301,6 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
-        "train.optimizer.muon_lr": optimizer.matrices == "adamw" and "matrices use AdamW, whose rate is lr",
     }
     if has_own_grid(recipe.sample):
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")

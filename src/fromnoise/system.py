@@ -1,21 +1,82 @@
-"""A recipe built: text encoder, latents and denoiser in one module."""
+"""A recipe built: everything that has weights in one module, a kind of system for each kind of recipe."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fromnoise.denoise import Denoiser
 from fromnoise.process import LossVariance
-from fromnoise.recipe import Recipe
-from fromnoise.text import Tokenizer
+from fromnoise.recipe import AnyRecipe, Coder, Recipe, load_recipe
+from fromnoise.text import Tokenizer, words_of
 from fromnoise.types import UserError
+from fromnoise.weights import load_weights
 
 
-class System(nn.Module):
-    """Everything that has weights.  The same recipe, tokenizer and seed give the same initial weights."""
+class Built(nn.Module):
+    """What training, checkpoints and run folders ask of a system of any kind.
+
+    recipe: what it was built by;  tokenizer: what it learned of the data before its first step, as text, without which
+    its weights mean nothing;  latents: its autoencoder.
+    """
+
+    recipe: Any
+    latents: Any
+    tokenizer = ""
+
+    @classmethod
+    def of(cls, recipe: Any, captions: Sequence[str] = (), tokenizer: str | None = None) -> Self:
+        """The system of a recipe.  tokenizer: that of a run begun before; a new run learns one of the captions."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def multiple(self) -> int:
+        """What both sides of a picture are multiples of, in pixels."""
+        return self.latents.factor
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """Latent size of media of ``height`` x ``width``; UserError where the network cannot take it."""
+        multiple = self.multiple
+        if height < 1 or width < 1 or height % multiple or width % multiple:
+            raise UserError(f"A picture of {width}x{height} does not fit this model: both sides must be "
+                            f"multiples of {multiple} pixels.")
+        return height // self.latents.factor, width // self.latents.factor
+
+    def words(self, captions: Sequence[str]) -> Sequence[str]:
+        """The words of the captions that it learns from."""
+        return ()
+
+    def remarks(self, captions: Sequence[str]) -> list[str]:
+        """What a user should know of the captions before training."""
+        return []
+
+
+class Coding(Built):
+    """An autoencoder alone.  The same recipe gives the same initial weights."""
+
+    def __init__(self, recipe: Coder):
+        super().__init__()
+        self.recipe = recipe
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.latents = recipe.latents.build(recipe.data.channels)
+
+    @classmethod
+    def of(cls, recipe: Coder, captions: Sequence[str] = (), tokenizer: str | None = None) -> Self:
+        return cls(recipe)
+
+
+class System(Built):
+    """Text encoder, latents and denoiser.  The same recipe, tokenizer and seed give the same initial weights."""
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer):
         super().__init__()
@@ -35,17 +96,67 @@ class System(nn.Module):
         # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
         self.variance = LossVariance() if recipe.objective.learned_variance else None
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
+    @classmethod
+    def of(cls, recipe: Recipe, captions: Sequence[str] = (), tokenizer: str | None = None) -> Self:
+        text = recipe.text
+        return cls(recipe, text.learn_tokenizer(captions) if tokenizer is None else text.load_tokenizer(tokenizer))
 
-    def latent_size(self, height: int, width: int) -> tuple[int, int]:
-        """Latent size of media of ``height`` x ``width``; UserError where the network cannot take it."""
-        multiple = self.recipe.net.multiple * self.latents.factor
-        if height < 1 or width < 1 or height % multiple or width % multiple:
-            raise UserError(f"A picture of {width}x{height} does not fit this model: both sides must be "
-                            f"multiples of {multiple} pixels.")
-        return height // self.latents.factor, width // self.latents.factor
+    @property
+    def tokenizer(self) -> str:  # type: ignore[override]
+        return self.text.tokenizer.to_json()
+
+    @property
+    def multiple(self) -> int:
+        return self.recipe.net.multiple * self.latents.factor
+
+    def words(self, captions: Sequence[str]) -> Sequence[str]:
+        return words_of(captions)
+
+    def remarks(self, captions: Sequence[str]) -> list[str]:
+        cut = self.text.count_cut(captions)
+        return [f"{cut} of {len(captions)} captions have more than the {self.recipe.text.max_length} tokens of "
+                "text.max_length: the rest is not read."] if cut else []
+
+
+SYSTEMS: dict[str, type[Built]] = {"diffusion": System, "autoencoder": Coding}
+
+
+def build_system(recipe: AnyRecipe, captions: Sequence[str] = (), tokenizer: str | None = None) -> Built:
+    """The system of a recipe of any kind; see ``Built.of``."""
+    return SYSTEMS[recipe.kind].of(recipe, captions, tokenizer)
+
+
+def load_system(run: str | Path, device: str = "auto") -> tuple[Built, int, tuple[str, ...]]:
+    """(system, steps trained, words of its captions) of a run folder, whatever its kind.
+
+    UserError for a folder that is missing, has no weights, is damaged or comes from a newer version.
+    """
+    recipe = load_recipe(run_recipe(run))
+    tensors, tokenizer, step, words = load_weights(Path(run))
+    system = build_system(recipe, tokenizer=tokenizer)
+    if wrong := mismatch({k: v.shape for k, v in system.state_dict().items()}, tensors):
+        raise UserError(f"The weights in {run} do not belong to its recipe: {wrong}.")
+    system.load_state_dict(tensors)
+    return system.to(resolve_device(device)), step, words
+
+
+def run_recipe(run: str | Path) -> Path:
+    """The recipe.json of a run folder; UserError where there is none."""
+    path = Path(run) / "recipe.json"
+    if not path.is_file():
+        raise UserError(f"{run} is not a run folder (it has no recipe.json): give the folder that "
+                        "`fromnoise train` wrote.")
+    return path
+
+
+def mismatch(expected: dict[str, torch.Size], tensors: dict[str, Tensor]) -> str:
+    """What is first wrong between the weights a recipe calls for and those of a file, or an empty string."""
+    for name, shape in expected.items():
+        if name not in tensors:
+            return f"{name} is missing"
+        if tensors[name].shape != shape:
+            return f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(shape)}"
+    return next((f"{name} has no place in it" for name in tensors if name not in expected), "")
 
 
 def resolve_device(name: str) -> torch.device:

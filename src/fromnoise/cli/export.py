@@ -36,8 +36,8 @@ def main(argv: list[str]) -> int:
     if not args.run:
         raise UserError("Name a run folder: fromnoise export runs/shapes-sd3 --out exported.")
     from fromnoise.interop.export import export
-    from fromnoise.opening import load
+    from fromnoise.opening import load_model
 
-    for sentence in export(load(args.run, "cpu"), args.out):
+    for sentence in export(load_model(args.run, "cpu"), args.out):
         print(sentence)
     return 0

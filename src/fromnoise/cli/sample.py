@@ -18,8 +18,8 @@ from fromnoise.cli.options import parse
 from fromnoise.config import spec, to_dict
 from fromnoise.denoise import Guidance, Guided
 from fromnoise.generate import read_picture
-from fromnoise.opening import load
-from fromnoise.recipe import Recipe, changes, differences, load_recipe, read_recipe
+from fromnoise.opening import load_model
+from fromnoise.recipe import Recipe, changes, differences, load_diffusion, read_recipe
 from fromnoise.settings import Settings
 from fromnoise.text import parts
 from fromnoise.types import UserError
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
     prompts, settings = wanted(args, picture["settings"] if picture else None)
     for sentence in without_effect(usual, args, prompts):
         say(sentence)
-    model = load(run, args.device)
+    model = load_model(run, args.device)
     if picture and not draws_alike(picture["recipe"], model.recipe):
         say(f"{run} is of another recipe than the picture, which will not come out the same.")
     output = model.sample(prompts, **settings)
@@ -116,7 +116,7 @@ def parse_over(argv: list[str], run: str, like: str | None) -> tuple[Arguments, 
         settings = read_picture(like)["settings"]
         usual, compose = settings.guidance, settings.compose
     elif is_run(run):
-        usual = load_recipe(Path(run) / "recipe.json").sample.guidance
+        usual = load_diffusion(Path(run) / "recipe.json").sample.guidance
     values = defaults(Arguments) | {"guidance": to_dict(usual), "compose": compose}
     return parse(Arguments, argv, "fromnoise sample", values, ABOUT), usual
 

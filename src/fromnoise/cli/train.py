@@ -15,7 +15,7 @@ from fromnoise.cli.fields import Values
 from fromnoise.cli.options import parse, taken
 from fromnoise.config import from_dict, nearest, spec, to_dict
 from fromnoise.process import describe_weighting
-from fromnoise.recipe import Recipe, changes, load_recipe, without_effect
+from fromnoise.recipe import AnyRecipe, Coder, Recipe, changes, load_recipe, without_effect
 from fromnoise.recipes import RECIPES
 from fromnoise.recipes.presets import with_preset
 from fromnoise.types import UserError
@@ -35,11 +35,24 @@ fromnoise train RECIPE --help lists every field of that recipe, with its value a
 
 
 @spec
-class Arguments(Recipe):
-    """A recipe and where its run goes."""
+class Place:
+    """Where a run goes."""
 
     out: Annotated[str, Field(min_length=1)]
     """The run folder."""
+
+
+@spec
+class Arguments(Place, Recipe):
+    """A recipe and where its run goes."""
+
+
+@spec
+class CoderArguments(Place, Coder):
+    """A recipe of an autoencoder and where its run goes."""
+
+
+ARGUMENTS = {"diffusion": Arguments, "autoencoder": CoderArguments}  # by the kind of the recipe
 
 
 def main(argv: list[str]) -> int:
@@ -60,22 +73,24 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def resolve(argv: list[str]) -> tuple[Recipe, Recipe, Path]:
+def resolve(argv: list[str]) -> tuple[AnyRecipe, AnyRecipe, Path]:
     """(the recipe to train, the recipe as named, the run folder) that the arguments ask for."""
     if not argv or argv[0].startswith("-"):
         raise UserError("Name a recipe first: fromnoise train digits (`fromnoise recipes` lists them).")
     argv, preset = taken(argv, "--preset")
     named = find_recipe(argv[0])
     if preset is not None:
+        if not isinstance(named, Recipe):
+            raise UserError(f"--preset is for diffusion models, and {argv[0]} is a recipe of kind {named.kind}.")
         named = with_preset(named, preset)
     values = {**to_dict(named), "out": default_out(argv[0], named)}
     about = f"{first_line(argv[0])}\n\nThe same command again goes on where a run was stopped."
-    chosen = to_dict(parse(Arguments, argv[1:], f"fromnoise train {argv[0]}", values, about))
+    chosen = to_dict(parse(ARGUMENTS[named.kind], argv[1:], f"fromnoise train {argv[0]}", values, about))
     out = Path(chosen.pop("out"))
-    return from_dict(Recipe, chosen), named, out
+    return from_dict(type(named), chosen), named, out
 
 
-def find_recipe(name: str) -> Recipe:
+def find_recipe(name: str) -> AnyRecipe:
     """A recipe by name, or from a recipe.json or a run folder."""
     if name in RECIPES:
         return RECIPES[name]()
@@ -87,7 +102,7 @@ def find_recipe(name: str) -> Recipe:
     raise UserError(f'There is no recipe "{name}". {nearest(name, RECIPES)}')
 
 
-def default_out(name: str, recipe: Recipe) -> str:
+def default_out(name: str, recipe: AnyRecipe) -> str:
     """The run folder itself where a run is named as the recipe, otherwise one by the recipe's name."""
     return name if name not in RECIPES and Path(name).is_dir() else str(Path("runs") / recipe.name)
 
@@ -100,7 +115,7 @@ def first_line(name: str) -> str:
 # ---- the resolved recipe --------------------------------------------------------------------------------
 
 
-def describe(recipe: Recipe, named: Recipe, out: Path) -> Table:
+def describe(recipe: AnyRecipe, named: AnyRecipe, out: Path) -> Table:
     """The resolved recipe, a line for each part; values that differ from the named recipe stand out."""
     table = Table(title=f"{recipe.name} -> {out}", title_justify="left", title_style="bold", box=None,
                   show_header=False, pad_edge=False)
@@ -108,7 +123,7 @@ def describe(recipe: Recipe, named: Recipe, out: Path) -> Table:
     table.add_column()
     for name, words in rows(to_dict(recipe), to_dict(named)):
         table.add_row(name, words)
-        if name == "objective.weighting":
+        if name == "objective.weighting" and isinstance(recipe, Recipe):
             words = describe_weighting(recipe.objective, recipe.path)
             table.add_row("", f"effective weighting over log-SNR: {words}")
     return table

@@ -22,11 +22,10 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from fromnoise.config import from_dict, to_dict
+from fromnoise.config import to_dict
 from fromnoise.random import DATA, fold
-from fromnoise.recipe import Recipe, differences, load_recipe
-from fromnoise.system import System, autocast, resolve_device
-from fromnoise.text import words_of
+from fromnoise.recipe import AnyRecipe, differences, load_recipe, read_recipe
+from fromnoise.system import Built, autocast, build_system, resolve_device
 from fromnoise.train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -37,7 +36,7 @@ from fromnoise.train.checkpoint import (
 from fromnoise.train.ema import Ema
 from fromnoise.train.lock import locked
 from fromnoise.train.memory import keep_freed_memory
-from fromnoise.train.methods import Diffusion
+from fromnoise.train.methods import METHODS, Method
 from fromnoise.train.metrics import MetricsLog
 from fromnoise.train.optim import build_optimizers, rate
 from fromnoise.train.order import Order
@@ -53,16 +52,16 @@ class Hooks:
     """What a caller is told while training goes on.  All are optional."""
 
     message: Callable[[str], None] = lambda text: None
-    started: Callable[[System, int], None] = lambda system, step: None
+    started: Callable[[Built, int], None] = lambda system, step: None
     progress: Callable[[dict], None] = lambda line: None
-    preview: Callable[[System, int], None] = lambda system, step: None
+    preview: Callable[[Built, int], None] = lambda system, step: None
 
 
 @dataclass(frozen=True)
 class Result:
     """How a run ended.  ``steps_done`` counts this call; seconds and core_seconds the whole run."""
 
-    system: System = field(repr=False)
+    system: Built = field(repr=False)
     step: int
     steps_done: int
     seconds: float
@@ -74,7 +73,7 @@ class Interrupted(KeyboardInterrupt):
     """Training was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
 
 
-def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
+def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None) -> Result:
     """Train ``recipe`` into the run folder ``out``, going on from its newest whole checkpoint.
 
     Raises UserError for a folder that belongs to another recipe or is in use, for a network that does not
@@ -99,7 +98,7 @@ ADJUSTABLE = ("train.steps", "train.optimizer.lr", "train.optimizer.muon_lr", "t
               "train.optimizer.warmup", "train.optimizer.cooldown")
 
 
-def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
+def compare(recipe: AnyRecipe, out: Path, found: Checkpoint | None) -> str:
     """What is changed on the way against the recipe that the folder was trained with, in words.
 
     UserError where something else differs that the weights depend on.
@@ -108,7 +107,7 @@ def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
     if path.exists():
         before = load_recipe(path)
     elif found is not None:
-        before = from_dict(Recipe, found.state["recipe"], str(out / "checkpoints"))
+        before = read_recipe(found.state["recipe"], str(out / "checkpoints"))
     else:
         return ""
     changed = differences(before, recipe)
@@ -122,20 +121,18 @@ def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
 class Trainer:
     """The state of one run while it trains."""
 
-    def __init__(self, recipe: Recipe, out: Path, hooks: Hooks, found: Checkpoint | None = None):
+    def __init__(self, recipe: AnyRecipe, out: Path, hooks: Hooks, found: Checkpoint | None = None):
         self.recipe, self.out, self.hooks, self.found = recipe, out, hooks, found
         self.device = resolve_device(recipe.train.device)
         self.source: Source = recipe.data.open("train")
         if len(self.source) == 0:
             raise UserError("The training split has no examples.")
         self.captions = list(self.source.captions)
-        self.words = words_of(self.captions)
         # A run keeps the tokenizer that it began with: its weights mean nothing with another.
-        tokenizer = (recipe.text.learn_tokenizer(self.captions) if found is None
-                     else recipe.text.load_tokenizer(found.state["tokenizer"]))
-        self.system = System(recipe, tokenizer).to(self.device)
+        self.system = build_system(recipe, self.captions, found and found.state["tokenizer"]).to(self.device)
+        self.words = self.system.words(self.captions)
         self.check_sizes()
-        self.method = Diffusion(self.system)
+        self.method: Method = METHODS[recipe.kind](self.system)
         self.parameters = list(self.system.parameters())
         self.ema = Ema(self.parameters, recipe.train.ema)
         self.optimizers = build_optimizers(self.system, recipe.train.optimizer)
@@ -156,9 +153,8 @@ class Trainer:
     def resume(self, changed: str = "") -> None:
         """Take up the newest whole checkpoint, if there is one; ``changed``: the fields changed on the way."""
         found, self.found = self.found, None
-        if cut := self.system.text.count_cut(self.captions):
-            self.hooks.message(f"{cut} of {len(self.captions)} captions have more than the "
-                               f"{self.recipe.text.max_length} tokens of text.max_length: the rest is not read.")
+        for remark in self.system.remarks(self.captions):
+            self.hooks.message(remark)
         if found is not None:
             if found.step > self.recipe.train.steps:
                 raise UserError(f"{self.out} has been trained for {found.step} steps already, which is more than "
@@ -167,6 +163,7 @@ class Trainer:
             names = [name for name, _ in self.system.named_parameters()]
             self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in names]
             restore_optimizers(self.optimizers, found.tensors["optimizer"])
+            self.method.restore(found.tensors.get("method", {}))
             self.step, self.saved = found.step, found.step
             self.threads = self.recipe.train.threads or found.state["threads"]
             self.seconds, self.core_seconds = found.state["seconds"], found.state["core_seconds"]
@@ -185,18 +182,19 @@ class Trainer:
         """A checkpoint to go on from, and the averaged weights to use."""
         if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
             self.stop_not_finite("The weights were", self.step)
-        tokenizer = self.system.text.tokenizer.to_json()
         state = {"threads": self.threads, "seconds": self.elapsed(), "core_seconds": self.cpu_elapsed(),
-                 "data": self.data_state(), "tokenizer": tokenizer, "recipe": to_dict(self.recipe)}
+                 "data": self.data_state(), "tokenizer": self.system.tokenizer, "recipe": to_dict(self.recipe)}
         tensors = {"weights": dict(self.system.state_dict()), "ema": self.average(),
                    "optimizer": optimizer_tensors(self.optimizers)}
+        if held := self.method.tensors():
+            tensors["method"] = held
         save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, tensors, state), self.recipe.train.keep)
         self.saved = self.step
         self.save_average()
 
     def save_average(self) -> None:
         """model.safetensors."""
-        save_weights(self.out, self.average(), self.system.text.tokenizer.to_json(), self.step, self.words)
+        save_weights(self.out, self.average(), self.system.tokenizer, self.step, self.words)
 
     def average(self) -> dict[str, Tensor]:
         names = [name for name, _ in self.system.named_parameters()]
@@ -208,7 +206,7 @@ class Trainer:
         return {"examples": len(self.source), "captions": digest}
 
     @contextmanager
-    def averaged(self) -> Iterator[System]:
+    def averaged(self) -> Iterator[Built]:
         """The system with the averaged weights in place, for previews."""
         kept = [p.detach().clone() for p in self.parameters]
         _copy(self.ema.tensors, self.parameters)
@@ -259,6 +257,7 @@ class Trainer:
                     self.preview()
         self.metrics.close()
         _copy(self.ema.tensors, self.parameters)
+        self.method.conclude(self.out, self.source, self.step)
         return Result(self.system.eval(), self.step, self.step - first, self.elapsed(), self.cpu_elapsed(), loss)
 
     def train_step(self, batch: Batch) -> Tensor:
@@ -275,6 +274,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        self.method.follow(factor)
         self.ema.update(self.parameters, self.step + 1)
         return loss.detach()
 
@@ -306,7 +306,8 @@ class Trainer:
             self.stop_not_finite("The loss was", self.step - len(losses) + int((~finite).nonzero()[0]) + 1)
         loss = float(values.mean())
         line = {"step": self.step, "loss": loss, "lr": self.optimizers[0].param_groups[0]["lr"],
-                "seconds": round(self.elapsed(), 3), "core_seconds": round(self.cpu_elapsed(), 3)}
+                "seconds": round(self.elapsed(), 3), "core_seconds": round(self.cpu_elapsed(), 3),
+                **self.method.parts()}
         self.metrics.write(line)
         self.hooks.progress(line)
         return loss

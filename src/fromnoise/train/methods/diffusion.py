@@ -9,18 +9,18 @@ from torch import Tensor
 
 from fromnoise.random import DROP, NOISE, SELF, fold, generator, uniforms
 from fromnoise.system import System
+from fromnoise.train.methods.method import Method
 from fromnoise.types import Batch, Condition
 
 
-class Diffusion:
+class Diffusion(Method):
     """E |prediction(x_t, t, text) - target|^2 with x_t = alpha x0 + sigma eps.
 
     All randomness of a step is drawn for the whole batch from (seed, step), so that it is the same
     before and after a resume.
     """
 
-    def __init__(self, system: System):
-        self.system = system
+    system: System
 
     def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
         """The scalar loss of a batch whose media lie on the system's device."""

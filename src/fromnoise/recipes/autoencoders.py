@@ -1,0 +1,27 @@
+"""Autoencoders, whose latents diffusion models may be made in."""
+
+from fromnoise.data.pictures import Folder
+from fromnoise.data.shapes import Shapes
+from fromnoise.latents import KL
+from fromnoise.recipe import Coder, Optimizer, Schedule
+
+
+def autoencoder() -> Coder:
+    """An autoencoder for your own pictures: fromnoise train autoencoder --data ./photos."""
+    return Coder(
+        name="autoencoder",
+        data=Folder(root=""),  # --data says which
+        latents=KL(channels=4, widths=(32, 64, 128), depth=1, groups=8),
+        train=Schedule(steps=4000, batch=16, checkpoint_every=200, preview_every=400),
+    )
+
+
+def shapes_kl() -> Coder:
+    """A small KL autoencoder of the built-in universe."""
+    return Coder(
+        name="shapes-kl",
+        data=Shapes(objects=2),
+        latents=KL(channels=4, widths=(16, 32, 64), depth=1, groups=8, attention=False),
+        train=Schedule(steps=1500, batch=32, ema=0.06, optimizer=Optimizer(lr=2e-3), checkpoint_every=250,
+                       preview_every=500),
+    )
