@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fromnoise.denoise import Denoiser
 from fromnoise.process import LossVariance
 from fromnoise.recipe import Recipe
 from fromnoise.text import Tokenizer
-from fromnoise.types import UserError
+from fromnoise.types import Encoded, UserError
 
 
 class System(nn.Module):
@@ -22,9 +23,13 @@ class System(nn.Module):
         self.recipe = recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.latents = recipe.latents.build(recipe.data.channels)
+            self.latents = recipe.latents.build(recipe.data.channels).requires_grad_(False)
+            torch.manual_seed(recipe.seed)  # the rest begins alike behind every autoencoder
             self.text = recipe.text.build(tokenizer)
             net = recipe.net.build(self.latents.channels, recipe.text.width, recipe.text.pooled_width)
+        if recipe.encoding.draw and not hasattr(self.latents, "posterior"):
+            raise UserError(f"encoding.draw needs latents that are a distribution (kl), and these are "
+                            f"{recipe.latents.kind}: leave it out.")
         told = getattr(recipe.net, "image_channels", 0)
         if recipe.train.self_conditioning and told != self.latents.channels:
             raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "
@@ -38,6 +43,28 @@ class System(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """The parameters that training moves, by name: all but those of the autoencoder, which is frozen."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def frozen(self) -> dict[str, Tensor]:
+        """What training leaves as it is: the entries of the autoencoder in the state."""
+        return {f"latents.{name}": tensor for name, tensor in self.latents.state_dict().items()}
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module; the autoencoder is never in training."""
+        super().train(mode)
+        self.latents.eval()
+        return self
+
+    @torch.no_grad()
+    def encode(self, media: Tensor) -> Encoded:
+        """What the autoencoder says of media ``[B, T, C, H, W]``, in float32 whatever training computes in."""
+        with torch.autocast(media.device.type, enabled=False):
+            if self.recipe.encoding.draw:
+                return Encoded(*self.latents.posterior(media))  # type: ignore[union-attr]
+            return Encoded(self.latents.encode(media))
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Latent size of media of ``height`` x ``width``; UserError where the network cannot take it."""
