@@ -7,6 +7,7 @@ trained from directly.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
@@ -103,6 +104,26 @@ class Schedule:
 
 
 @spec
+class Encoding:
+    """The trained autoencoder in front of the model, and the latents that are kept of its data."""
+
+    source: str = ""
+    """The folder its weights were read from: a run of ours or an autoencoder of diffusers; --latents sets it."""
+    sha256: str = ""
+    """Of these weights, which are kept in the run: the folder is read only when a run starts."""
+    draw: bool = False
+    """Train on draws of the latents' distribution, new ones in each step, and not on its mean."""
+    examples: Annotated[int, Field(ge=0)] = 0
+    """How many examples to train on, of data without end; 0 for all, which cannot be kept and are encoded anew."""
+    cached: bool = True
+    """Encode the data once and keep the latents, where the data have an end."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which latents are kept; bfloat16 takes half the room and is right to three digits."""
+    folder: str = ""
+    """Where latents are kept; by default latent-cache beside the run, which runs share."""
+
+
+@spec
 class Training(Schedule):
     """How long, with what, and what is kept; and what a diffusion model is told on the way."""
 
@@ -155,6 +176,7 @@ def _learns(latents: KL | Pixels) -> KL | Pixels:
 
 Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
 Learned = Annotated[KL | Pixels, Field(discriminator="kind"), AfterValidator(_learns)]
+Latents = Annotated[Pixels | KL, Field(discriminator="kind")]
 Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
 
 
@@ -179,7 +201,8 @@ class Recipe(Saved):
     """What the run is called."""
     data: Data
     text: Trained = Trained()
-    latents: Pixels = Pixels()
+    latents: Latents = Pixels()
+    encoding: Encoding = Encoding()
     path: Path = Flow()
     objective: Objective = Objective()
     net: Net = Transformer()
@@ -259,8 +282,8 @@ def read_recipe(data: Any, where: str) -> AnyRecipe:
 
 
 # Fields that do not change what is learned.
-OPERATIONAL = ("name", "sample.", "evaluate.", "train.device", "train.threads", "train.checkpoint_every", "train.keep",
-               "train.preview_every", "train.tracker")
+OPERATIONAL = ("name", "sample.", "evaluate.", "encoding.source", "encoding.folder", "train.device", "train.threads",
+               "train.checkpoint_every", "train.keep", "train.preview_every", "train.tracker")
 
 
 def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[object, object]]:
@@ -298,10 +321,15 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
         "text.vocabulary": recipe.text.tokenizer == "bytes" and "the tokenizer is bytes",
+        "latents.weight": isinstance(recipe.latents, KL) and "the autoencoder is trained already",
+        "encoding.folder": not recipe.encoding.cached and "no latents are kept",
+        "encoding.dtype": not recipe.encoding.cached and "no latents are kept",
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
     }
+    if isinstance(recipe.latents, Pixels):
+        idle |= {f"encoding.{f.name}": "latents are pixels" for f in fields(Encoding)}  # type: ignore[arg-type]
     if has_own_grid(recipe.sample):
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):

@@ -14,7 +14,7 @@ from fromnoise.denoise import Denoiser
 from fromnoise.process import LossVariance
 from fromnoise.recipe import AnyRecipe, Coder, Recipe, load_recipe
 from fromnoise.text import Tokenizer, words_of
-from fromnoise.types import UserError
+from fromnoise.types import Encoded, UserError
 from fromnoise.weights import load_weights
 
 
@@ -51,6 +51,14 @@ class Built(nn.Module):
                             f"multiples of {multiple} pixels.")
         return height // self.latents.factor, width // self.latents.factor
 
+    def learned(self) -> dict[str, nn.Parameter]:
+        """The parameters that training moves, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def frozen(self) -> dict[str, Tensor]:
+        """What training leaves as it is, by its name in the state."""
+        return {}
+
     def words(self, captions: Sequence[str]) -> Sequence[str]:
         """The words of the captions that it learns from."""
         return ()
@@ -83,9 +91,13 @@ class System(Built):
         self.recipe = recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.latents = recipe.latents.build(recipe.data.channels)
+            self.latents = recipe.latents.build(recipe.data.channels).requires_grad_(False)
+            torch.manual_seed(recipe.seed)  # the rest begins alike behind every autoencoder
             self.text = recipe.text.build(tokenizer)
             net = recipe.net.build(self.latents.channels, recipe.text.width, recipe.text.pooled_width)
+        if recipe.encoding.draw and not hasattr(self.latents, "posterior"):
+            raise UserError(f"encoding.draw needs latents that are a distribution (kl), and these are "
+                            f"{recipe.latents.kind}: leave it out.")
         told = getattr(recipe.net, "image_channels", 0)
         if recipe.train.self_conditioning and told != self.latents.channels:
             raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "
@@ -116,6 +128,24 @@ class System(Built):
         cut = self.text.count_cut(captions)
         return [f"{cut} of {len(captions)} captions have more than the {self.recipe.text.max_length} tokens of "
                 "text.max_length: the rest is not read."] if cut else []
+
+    def frozen(self) -> dict[str, Tensor]:
+        """What training leaves as it is: the entries of the autoencoder in the state."""
+        return {f"latents.{name}": tensor for name, tensor in self.latents.state_dict().items()}
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module; the autoencoder is never in training."""
+        super().train(mode)
+        self.latents.eval()
+        return self
+
+    @torch.no_grad()
+    def encode(self, media: Tensor) -> Encoded:
+        """What the autoencoder says of media ``[B, T, C, H, W]``, in float32 whatever training computes in."""
+        with torch.autocast(media.device.type, enabled=False):
+            if self.recipe.encoding.draw:
+                return Encoded(*self.latents.posterior(media))  # type: ignore[union-attr]
+            return Encoded(self.latents.encode(media))
 
 
 SYSTEMS: dict[str, type[Built]] = {"diffusion": System, "autoencoder": Coding}

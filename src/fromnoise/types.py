@@ -30,16 +30,40 @@ class UserError(Exception):
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """What an autoencoder says of media: normalised latents ``[B, T, c, h, w]``.
+
+    mean: the latents, or where they are a distribution to draw from its mean;  logvar: then its log-variance.
+    """
+
+    mean: Tensor
+    logvar: Tensor | None = None
+
+    def draw(self, random: torch.Generator) -> Tensor:
+        """mean + std eps, with eps from a generator on the CPU; where there is no distribution the latents."""
+        if self.logvar is None:
+            return self.mean
+        noise = torch.randn(self.mean.shape, generator=random, dtype=self.mean.dtype).to(self.mean.device)
+        return self.mean + torch.exp(self.logvar / 2) * noise
+
+    def map(self, f) -> Encoded:
+        """With ``f`` applied to every tensor it holds."""
+        return Encoded(f(self.mean), None if self.logvar is None else f(self.logvar))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Examples as the data rooms hand them out.
 
     media: ``[B, T, C, H, W]`` in [-1, 1];  text: one caption for each, "" where there is none;
-    index: which example of the source each one is.
+    index: which example of the source each one is;  latents: those of the media where they were encoded before, and
+    then the media are not made again but empty, ``[B, T, C, 0, 0]``.
     """
 
     media: Tensor
     text: list[str]
     index: list[int]
+    latents: Encoded | None = None
 
     def __len__(self) -> int:
         return self.media.shape[0]

@@ -95,6 +95,12 @@ class KLLatents(PictureAutoencoder):
     def from_raw(self, raw: Tensor) -> Tensor:
         return self.decoder(self.post_quant(unpack(raw, self.spec.patch)))
 
+    def posterior(self, media: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance ``[B, T, c, h, w]`` of the normalised latents."""
+        mean, logvar = (pack(part, self.spec.patch) for part in self.moments(media))
+        shift, scale = self.statistics(mean)
+        return (mean - shift) / scale, logvar - 2 * scale.log()
+
     def code(self, media: Tensor, noise: Tensor) -> Coded:
         """A draw of the latents, its reconstruction, and KL(q || N(0, 1)) = (mean^2 + e^logvar - 1 - logvar) / 2."""
         mean, logvar = self.moments(media)

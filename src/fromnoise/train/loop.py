@@ -133,7 +133,7 @@ class Trainer:
         self.words = self.system.words(self.captions)
         self.check_sizes()
         self.method: Method = METHODS[recipe.kind](self.system)
-        self.parameters = list(self.system.parameters())
+        self.parameters = list(self.system.learned().values())
         self.ema = Ema(self.parameters, recipe.train.ema)
         self.optimizers = build_optimizers(self.system, recipe.train.optimizer)
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
@@ -159,9 +159,8 @@ class Trainer:
             if found.step > self.recipe.train.steps:
                 raise UserError(f"{self.out} has been trained for {found.step} steps already, which is more than "
                                 f"train.steps {self.recipe.train.steps}: ask for more, or choose another --out.")
-            self.system.load_state_dict(found.tensors["weights"])
-            names = [name for name, _ in self.system.named_parameters()]
-            self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in names]
+            self.system.load_state_dict(found.tensors["weights"] | self.system.frozen())
+            self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in self.system.learned()]
             restore_optimizers(self.optimizers, found.tensors["optimizer"])
             self.method.restore(found.tensors.get("method", {}))
             self.step, self.saved = found.step, found.step
@@ -184,7 +183,9 @@ class Trainer:
             self.stop_not_finite("The weights were", self.step)
         state = {"threads": self.threads, "seconds": self.elapsed(), "core_seconds": self.cpu_elapsed(),
                  "data": self.data_state(), "tokenizer": self.system.tokenizer, "recipe": to_dict(self.recipe)}
-        tensors = {"weights": dict(self.system.state_dict()), "ema": self.average(),
+        frozen = self.system.frozen()  # once in the run, and not in every checkpoint
+        weights = {name: tensor for name, tensor in self.system.state_dict().items() if name not in frozen}
+        tensors = {"weights": weights, "ema": self.average(),
                    "optimizer": optimizer_tensors(self.optimizers)}
         if held := self.method.tensors():
             tensors["method"] = held
@@ -194,11 +195,11 @@ class Trainer:
 
     def save_average(self) -> None:
         """model.safetensors."""
-        save_weights(self.out, self.average(), self.system.tokenizer, self.step, self.words)
+        tensors = {**self.system.state_dict(), **self.average()}
+        save_weights(self.out, tensors, self.system.tokenizer, self.step, self.words)
 
     def average(self) -> dict[str, Tensor]:
-        names = [name for name, _ in self.system.named_parameters()]
-        return dict(zip(names, self.ema.tensors, strict=True))
+        return dict(zip(self.system.learned(), self.ema.tensors, strict=True))
 
     def data_state(self) -> dict:
         """What tells whether the data are those the run began with."""
@@ -283,10 +284,14 @@ class Trainer:
         indices = self.order.indices(step)
         keys = fold(self.recipe.seed, DATA, step, range(len(indices)))
         batch = self.source.batch(indices, keys.tolist())
-        media = batch.media
+        latents = None if batch.latents is None else batch.latents.map(self.moved)
+        return dataclasses.replace(batch, media=self.moved(batch.media), latents=latents)
+
+    def moved(self, tensor: Tensor) -> Tensor:
+        """On the device, without waiting for it where that can be."""
         if self.device.type == "cuda":
-            media = media.pin_memory().to(self.device, non_blocking=True)
-        return dataclasses.replace(batch, media=media.to(self.device))
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def preview(self) -> None:
         """Show the averaged model; a preview that fails never ends training."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fromnoise.random import DROP, NOISE, SELF, fold, generator, uniforms
+from fromnoise.random import DROP, NOISE, POSTERIOR, SELF, fold, generator, uniforms
 from fromnoise.system import System
 from fromnoise.train.methods.method import Method
 from fromnoise.types import Batch, Condition
@@ -27,8 +27,8 @@ class Diffusion(Method):
         recipe, denoiser = self.system.recipe, self.system.denoiser
         device = batch.media.device
         condition = self.system.text.encode(self.drop(batch.text, seed, step))
-        with torch.no_grad():
-            x0 = self.system.latents.encode(batch.media)
+        encoded = self.system.encode(batch.media) if batch.latents is None else batch.latents
+        x0 = encoded.draw(generator(seed, POSTERIOR, step))
         random = generator(seed, NOISE, step)
         t = recipe.objective.draw_times(len(batch), recipe.path, random)[:, None].to(device, non_blocking=True)
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
