@@ -24,7 +24,7 @@ from fromnoise.latents import Pixels
 from fromnoise.nets import Transformer, Trunk, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
-from fromnoise.text import Trained
+from fromnoise.text import Frozen, Trained
 from fromnoise.types import UserError
 
 FORMAT = 2  # of recipe.json; raised when an older library could no longer read it rightly
@@ -133,6 +133,7 @@ class Evaluation:
 
 
 Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
+Text = Annotated[Trained | Frozen, Field(discriminator="kind")]
 Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
 
 
@@ -143,7 +144,7 @@ class Recipe:
     name: Name
     """What the run is called."""
     data: Data
-    text: Trained = Trained()
+    text: Text = Trained()
     latents: Pixels = Pixels()
     path: Path = Flow()
     objective: Objective = Objective()
@@ -189,7 +190,7 @@ def read_recipe(data: Any, where: str) -> Recipe:
 
 # Fields that do not change what is learned.
 OPERATIONAL = ("name", "sample.", "evaluate.", "train.device", "train.threads", "train.checkpoint_every", "train.keep",
-               "train.preview_every", "train.tracker")
+               "train.preview_every", "train.tracker", "text.folder", "text.offload")
 
 
 def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
@@ -218,7 +219,7 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         and "prediction and loss are the same",
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
-        "text.vocabulary": recipe.text.tokenizer == "bytes" and "the tokenizer is bytes",
+        "text.vocabulary": getattr(recipe.text, "tokenizer", "") == "bytes" and "the tokenizer is bytes",
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",

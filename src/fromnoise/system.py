@@ -17,14 +17,14 @@ from fromnoise.types import UserError
 class System(nn.Module):
     """Everything that has weights.  The same recipe, tokenizer and seed give the same initial weights."""
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer):
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer | None):
         super().__init__()
         self.recipe = recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.latents = recipe.latents.build(recipe.data.channels)
-            self.text = recipe.text.build(tokenizer)
-            net = recipe.net.build(self.latents.channels, recipe.text.width, recipe.text.pooled_width)
+            self.text = recipe.text.build(tokenizer)  # type: ignore[arg-type]
+            net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width)
         told = getattr(recipe.net, "image_channels", 0)
         if recipe.train.self_conditioning and told != self.latents.channels:
             raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "

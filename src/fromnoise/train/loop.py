@@ -82,6 +82,7 @@ def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
     Ctrl-C, when the state has been saved.
     """
     hooks = hooks or Hooks()
+    recipe = dataclasses.replace(recipe, text=recipe.text.resolved())
     with locked(out):
         found = load_checkpoint(out / "checkpoints", hooks.message)
         if found is not None and "tokenizer" not in found.state:
@@ -112,6 +113,9 @@ def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
     else:
         return ""
     changed = differences(before, recipe)
+    if changed.keys() == {"text.sha256"}:
+        raise UserError(f"The text encoder in {recipe.text.folder} is not the one that {out} was trained with: its "  # type: ignore[union-attr]
+                        "files have changed. Put them back, or choose another folder with --out.")
     words = ", ".join(f"{field} {old} -> {new}" for field, (old, new) in changed.items())
     if not changed.keys() <= set(ADJUSTABLE):
         raise UserError(f"{out} was trained with another recipe ({words}): choose another folder with --out, "
@@ -157,8 +161,8 @@ class Trainer:
         """Take up the newest whole checkpoint, if there is one; ``changed``: the fields changed on the way."""
         found, self.found = self.found, None
         if cut := self.system.text.count_cut(self.captions):
-            self.hooks.message(f"{cut} of {len(self.captions)} captions have more than the "
-                               f"{self.recipe.text.max_length} tokens of text.max_length: the rest is not read.")
+            self.hooks.message(f"{cut} of {len(self.captions)} captions have more tokens than the text encoder reads "
+                               "(text.max_length): the rest is not read.")
         if found is not None:
             if found.step > self.recipe.train.steps:
                 raise UserError(f"{self.out} has been trained for {found.step} steps already, which is more than "
@@ -185,7 +189,7 @@ class Trainer:
         """A checkpoint to go on from, and the averaged weights to use."""
         if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
             self.stop_not_finite("The weights were", self.step)
-        tokenizer = self.system.text.tokenizer.to_json()
+        tokenizer = self.system.text.learned
         state = {"threads": self.threads, "seconds": self.elapsed(), "core_seconds": self.cpu_elapsed(),
                  "data": self.data_state(), "tokenizer": tokenizer, "recipe": to_dict(self.recipe)}
         tensors = {"weights": dict(self.system.state_dict()), "ema": self.average(),
@@ -196,7 +200,7 @@ class Trainer:
 
     def save_average(self) -> None:
         """model.safetensors."""
-        save_weights(self.out, self.average(), self.system.text.tokenizer.to_json(), self.step, self.words)
+        save_weights(self.out, self.average(), self.system.text.learned, self.step, self.words)
 
     def average(self) -> dict[str, Tensor]:
         names = [name for name, _ in self.system.named_parameters()]
