@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fromnoise.folders import open_component
 from fromnoise.interop.autoencoder import from_diffusers, kl_spec, load_latents, to_diffusers
-from fromnoise.interop.files import open_component
 from fromnoise.latents import KL, Foreign
 from fromnoise.types import UserError
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from tiny_encoders import LM, clip, gemma, qwen3, qwen_tokenizer, qwen_vl, randomised, t5
 
-from fromnoise.interop.encoders import load_text, load_tokenizer, text_of
-from fromnoise.interop.files import Component, Pipeline, open_pipeline
-from fromnoise.text import FAMILIES, Frozen, Tower
+from fromnoise.folders import Component, Pipeline, open_pipeline
+from fromnoise.interop.encoders import load_text
+from fromnoise.text import FAMILIES, Tower, Towers
 from fromnoise.text.hidden import hidden_states
+from fromnoise.text.opening import load_tokenizer, text_of
 from fromnoise.types import UserError
 
 diffusers = pytest.importorskip("diffusers")
@@ -214,7 +215,7 @@ def test_before_and_after_the_final_normalisation(make):
 
 def test_encoders_are_frozen_and_no_part_of_what_is_saved():
     model, tokenizer = clip(8, 1)
-    encoder = Frozen().build([(model, tokenizer)])
+    encoder = Towers().build([(model, tokenizer)])
     assert not encoder.state_dict()
     assert not list(encoder.parameters())
     encoder.train()
@@ -319,4 +320,4 @@ def test_code_in_a_folder_is_not_run(tmp_path):
 
 def test_as_many_models_as_towers():
     with pytest.raises(ValueError, match="2 towers"):
-        Frozen(towers=(Tower(), Tower())).build([])
+        Towers(towers=(Tower(), Tower())).build([])

@@ -51,6 +51,11 @@ class Short:
         return value if isinstance(value, dict) or is_dataclass(value) else {self.field: value}
 
 
+@dataclass(frozen=True)
+class Chooses:
+    """Marks a field whose values stand for the kind as well: ``--text sd3`` is ``--text frozen --text.family sd3``."""
+
+
 def to_dict(value: Any) -> dict[str, Any]:
     """A spec as plain JSON types, every field resolved."""
     return TypeAdapter(type(value)).dump_python(value, mode="json")

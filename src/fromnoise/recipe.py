@@ -25,7 +25,7 @@ from fromnoise.latents import KL, Pixels, Reconstruction
 from fromnoise.nets import Transformer, Trunk, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
-from fromnoise.text import Trained
+from fromnoise.text import Frozen, Trained
 from fromnoise.types import UserError
 
 FORMAT = 3  # of recipe.json; raised when an older library could no longer read it rightly
@@ -177,6 +177,7 @@ def _learns(latents: KL | Pixels) -> KL | Pixels:
 Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
 Learned = Annotated[KL | Pixels, Field(discriminator="kind"), AfterValidator(_learns)]
 Latents = Annotated[Pixels | KL, Field(discriminator="kind")]
+Text = Annotated[Trained | Frozen, Field(discriminator="kind")]
 Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
 
 
@@ -200,7 +201,7 @@ class Recipe(Saved):
     name: Name
     """What the run is called."""
     data: Data
-    text: Trained = Trained()
+    text: Text = Trained()
     latents: Latents = Pixels()
     encoding: Encoding = Encoding()
     path: Path = Flow()
@@ -282,8 +283,9 @@ def read_recipe(data: Any, where: str) -> AnyRecipe:
 
 
 # Fields that do not change what is learned.
-OPERATIONAL = ("name", "sample.", "evaluate.", "encoding.source", "encoding.folder", "train.device", "train.threads",
-               "train.checkpoint_every", "train.keep", "train.preview_every", "train.tracker")
+OPERATIONAL = ("name", "sample.", "evaluate.", "encoding.source", "encoding.folder", "text.folder", "text.offload",
+               "train.device", "train.threads", "train.checkpoint_every", "train.keep", "train.preview_every",
+               "train.tracker")
 
 
 def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[object, object]]:
@@ -320,7 +322,7 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         and "prediction and loss are the same",
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
-        "text.vocabulary": recipe.text.tokenizer == "bytes" and "the tokenizer is bytes",
+        "text.vocabulary": getattr(recipe.text, "tokenizer", "") == "bytes" and "the tokenizer is bytes",
         "latents.weight": isinstance(recipe.latents, KL) and "the autoencoder is trained already",
         "encoding.folder": not recipe.encoding.cached and "no latents are kept",
         "encoding.dtype": not recipe.encoding.cached and "no latents are kept",

@@ -86,15 +86,15 @@ class Coding(Built):
 class System(Built):
     """Text encoder, latents and denoiser.  The same recipe, tokenizer and seed give the same initial weights."""
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer):
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer | None):
         super().__init__()
         self.recipe = recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.latents = recipe.latents.build(recipe.data.channels).requires_grad_(False)
             torch.manual_seed(recipe.seed)  # the rest begins alike behind every autoencoder
-            self.text = recipe.text.build(tokenizer)
-            net = recipe.net.build(self.latents.channels, recipe.text.width, recipe.text.pooled_width)
+            self.text = recipe.text.build(tokenizer)  # type: ignore[arg-type]
+            net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width)
         if recipe.encoding.draw and not hasattr(self.latents, "posterior"):
             raise UserError(f"encoding.draw needs latents that are a distribution (kl), and these are "
                             f"{recipe.latents.kind}: leave it out.")
@@ -115,7 +115,7 @@ class System(Built):
 
     @property
     def tokenizer(self) -> str:  # type: ignore[override]
-        return self.text.tokenizer.to_json()
+        return self.text.learned
 
     @property
     def multiple(self) -> int:
@@ -126,8 +126,8 @@ class System(Built):
 
     def remarks(self, captions: Sequence[str]) -> list[str]:
         cut = self.text.count_cut(captions)
-        return [f"{cut} of {len(captions)} captions have more than the {self.recipe.text.max_length} tokens of "
-                "text.max_length: the rest is not read."] if cut else []
+        return [f"{cut} of {len(captions)} captions have more tokens than the text encoder reads (text.max_length): the "
+                "rest is not read."] if cut else []
 
     def frozen(self) -> dict[str, Tensor]:
         """What training leaves as it is: the entries of the autoencoder in the state."""

@@ -40,6 +40,11 @@ def members(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(inner) if typing.get_origin(inner) in (typing.Union, types.UnionType) else (inner,)
 
 
+def names(annotation: Any) -> tuple[Any, ...]:
+    """The values of a literal, or of a union of literals."""
+    return tuple(value for member in members(annotation) for value in typing.get_args(member))
+
+
 def kinds(annotation: Any) -> dict[str, type]:
     """{kind: spec} where the annotation is a choice of several specs, else nothing."""
     specs = [m for m in members(annotation) if dataclasses.is_dataclass(m) and "kind" in hints(m)]  # type: ignore

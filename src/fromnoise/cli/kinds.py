@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fromnoise.cli.fields import Values, defaults, hints, kinds, part
-from fromnoise.config import nearest
+from fromnoise.cli.fields import Values, defaults, hints, kinds, names, part
+from fromnoise.config import Chooses, nearest
 from fromnoise.types import UserError
 
 
@@ -55,6 +55,9 @@ def _kind(name: str, value: str, choice: dict[str, type]) -> tuple[str, Values]:
     """(kind, values it is given) that an argument asks for."""
     if value in choice:
         return value, {}
+    if named := [(kind, field) for kind, spec in choice.items() for field in chooses(spec, value)]:
+        kind, field = named[0]
+        return kind, {field: value}
     if not value:
         raise UserError(f"{name} needs a value: one of {', '.join(choice)}.")
     if (short := shorthand(choice)) and looks_like_a_path(value):
@@ -69,6 +72,13 @@ def shorthand(choice: dict[str, type]) -> tuple[str, str] | None:
         if len(needed) == 1:
             return kind, needed[0]
     return None
+
+
+def chooses(spec: type, value: str) -> list[str]:
+    """The fields of a spec by whose value the kind is chosen too."""
+    return [name for name, annotation in hints(spec).items()
+            if any(isinstance(m, Chooses) for m in getattr(annotation, "__metadata__", ()))
+            and value in names(annotation)]
 
 
 def looks_like_a_path(text: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,29 +17,44 @@ from fromnoise.nets.count import Count, count
 from fromnoise.nets.trunk import Rotary
 from fromnoise.nets.trunk.presets import axes
 from fromnoise.recipe import Recipe
-from fromnoise.text.tokenizers import tokenize
 from fromnoise.types import UserError
 
 BACKWARD = 2  # a backward pass multiplies twice for every product of the forward pass
 HEADS = 2  # how many heads more or fewer a width may have than the recipe's
 
 
-def size_of(recipe: Recipe) -> Count:
-    """What the recipe's network costs for one of its pictures, with the words that a batch of them is padded to."""
-    text, data = recipe.text, recipe.data
+@dataclass(frozen=True)
+class Given:
+    """What a recipe gives its network: channels and size of a latent, and the text of the first batch.
+
+    text, pooled: features of a word and of a whole text, None where there are none;  words: that the batch is padded to.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    text: int | None
+    words: int
+    pooled: int | None
+
+
+def given(recipe: Recipe) -> Given:
+    """What the recipe's network is given."""
+    data, source = recipe.data, recipe.data.open("train")
     with torch.device("meta"):
         latents = recipe.latents.build(data.channels)
-    size = data.height // latents.factor, data.width // latents.factor
-    return count(recipe.net, latents.channels, size, text.width, words(recipe), text.pooled_width, data.frames)
-
-
-def words(recipe: Recipe) -> int:
-    """Tokens of the longest text of the first batch."""
-    source = recipe.data.open("train")
-    tokenizer = recipe.text.learn_tokenizer(list(source.captions))
     first = range(min(recipe.train.batch, len(source)))
-    tokens, _ = tokenize(tokenizer, source.batch(first, first).text, recipe.text.max_length)
-    return tokens.shape[1]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        encoder = recipe.text.build(recipe.text.learn_tokenizer(list(source.captions)))
+        told = encoder.encode(source.batch(first, first).text)
+    text, words = (None, 0) if told.text is None else (told.text.shape[-1], told.text.shape[1])
+    pooled = None if told.pooled is None else told.pooled.shape[-1]
+    return Given(latents.channels, (data.height // latents.factor, data.width // latents.factor), text, words, pooled)
+
+
+def size_of(recipe: Recipe) -> Count:
+    """What the recipe's network costs for one of its pictures, with the words that a batch of them is padded to."""
+    to = given(recipe)
+    return count(recipe.net, to.channels, to.size, to.text, to.words, to.pooled, recipe.data.frames)
 
 
 def operations(recipe: Recipe) -> float:
@@ -60,21 +75,22 @@ def same_parameters(recipe: Recipe, parameters: int) -> Recipe:
     UserError where no width can be built.
     """
     found: list[tuple[int, int, Trunk | UNet]] = []
+    to = given(recipe)
     for ladder in ladders(recipe.net):
         found += [(abs(size - parameters), len(found) + i, net)
-                  for i, (size, net) in enumerate(around(ladder, recipe, parameters))]
+                  for i, (size, net) in enumerate(around(ladder, to, parameters))]
     if not found:
         raise UserError(f"No width of net {recipe.net.kind} can be built to match {parameters:,} parameters.")
     return replace(recipe, net=min(found, key=lambda one: one[:2])[-1])
 
 
-def around(ladder: Sequence[Trunk | UNet], recipe: Recipe, parameters: int) -> list[tuple[int, Trunk | UNet]]:
+def around(ladder: Sequence[Trunk | UNet], to: Given, parameters: int) -> list[tuple[int, Trunk | UNet]]:
     """(parameters, network) of the largest of a ladder, from small to large, that is not too large, and the next."""
     tried: dict[int, int | None] = {}
 
     def size(i: int) -> int | None:
         if i not in tried:
-            tried[i] = parameters_of(ladder[i], recipe)
+            tried[i] = parameters_of(ladder[i], to)
         return tried[i]
 
     low, high = 0, len(ladder) - 1
@@ -85,12 +101,11 @@ def around(ladder: Sequence[Trunk | UNet], recipe: Recipe, parameters: int) -> l
     return [(here, ladder[i]) for i in (low, high) if (here := size(i)) is not None]
 
 
-def parameters_of(net: Trunk | UNet, recipe: Recipe) -> int | None:
-    """Parameters of a network for the recipe's pictures and text; None where it cannot be built."""
+def parameters_of(net: Trunk | UNet, to: Given) -> int | None:
+    """Parameters of a network for what it is given; None where it cannot be built."""
     with torch.device("meta"):
-        channels = recipe.latents.build(recipe.data.channels).channels
         try:
-            built = net.build(channels, recipe.text.width, recipe.text.pooled_width)
+            built = net.build(to.channels, to.text, to.pooled)
         except UserError:
             return None
     return sum(p.numel() for p in built.parameters())

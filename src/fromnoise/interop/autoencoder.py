@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import from_dict
+from fromnoise.folders import Component, Weights
 from fromnoise.interop.assemble import assemble
-from fromnoise.interop.files import Component, Weights
 from fromnoise.latents import KL, Foreign, ForeignLatents, KLLatents
 from fromnoise.latents.foreign import MANNERS
 from fromnoise.types import UserError

@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from fromnoise.files import disk_errors, write_text
+from fromnoise.folders import Component
 from fromnoise.generate import Model
 from fromnoise.interop import unet
 from fromnoise.interop.autoencoder import to_diffusers
 from fromnoise.interop.configs import config_of
-from fromnoise.interop.files import Component
 from fromnoise.interop.published import PublishedModel
 from fromnoise.interop.rules import give
 from fromnoise.interop.save import write_model, write_pipeline, write_schedule

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fromnoise.config import spec
 from fromnoise.denoise import Denoise, Denoiser, Guidance
+from fromnoise.folders import Pipeline
 from fromnoise.generate import Model
-from fromnoise.interop.files import Pipeline
 from fromnoise.interop.schedules import Schedule
 from fromnoise.latents import KL, Foreign, Pixels
 from fromnoise.nets import Trunk, UNet
@@ -21,7 +21,7 @@ from fromnoise.recipe import Recipe
 from fromnoise.sample import SOLVERS
 from fromnoise.settings import Settings
 from fromnoise.system import System
-from fromnoise.text import Frozen, FrozenEncoder, Labels
+from fromnoise.text import FrozenEncoder, Labels, Towers
 from fromnoise.types import Condition, UserError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Published(Recipe):
     source: str
     """The folder or hub id."""
     data: Elsewhere = Elsewhere()  # type: ignore[assignment]
-    text: Annotated[Frozen | Labels | Untold, Field(discriminator="kind")] = Untold()  # type: ignore[assignment]
+    text: Annotated[Towers | Labels | Untold, Field(discriminator="kind")] = Untold()  # type: ignore[assignment]
     latents: Annotated[Pixels | KL | Foreign, Field(discriminator="kind")] = Pixels()  # type: ignore[assignment]
     net: Annotated[Trunk | UNet, Field(discriminator="kind")]  # type: ignore[assignment]
 

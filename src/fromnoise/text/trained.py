@@ -45,6 +45,10 @@ class Trained:
         """Features of the pooled text, the mean of its words."""
         return self.width
 
+    def resolved(self) -> Trained:
+        """Nothing has to be looked up."""
+        return self
+
     def learn_tokenizer(self, captions: Iterable[str]) -> Tokenizer:
         """The tokenizer these captions call for."""
         return ByteTokenizer() if self.tokenizer == "bytes" else BPETokenizer.learn(captions, self.vocabulary)
@@ -72,6 +76,21 @@ class TextEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(spec.width, spec.heads) for _ in range(spec.depth))
         nn.init.normal_(self.embedding.weight, std=0.5)
         nn.init.normal_(self.position, std=0.5)
+
+    @property
+    def width(self) -> int:
+        """Features of a token."""
+        return self.spec.width
+
+    @property
+    def pooled_width(self) -> int:
+        """Features of the pooled text."""
+        return self.spec.pooled_width
+
+    @property
+    def learned(self) -> str:
+        """What was learned of captions and is kept with the weights: the tokenizer."""
+        return self.tokenizer.to_json()
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Tokens and mask ``[B, L]`` on the encoder's device; no mask where every token is real."""

@@ -81,6 +81,7 @@ def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None) -> Result:
     Ctrl-C, when the state has been saved.
     """
     hooks = hooks or Hooks()
+    recipe = dataclasses.replace(recipe, text=recipe.text.resolved())
     with locked(out):
         found = load_checkpoint(out / "checkpoints", hooks.message)
         if found is not None and "tokenizer" not in found.state:
@@ -111,6 +112,9 @@ def compare(recipe: AnyRecipe, out: Path, found: Checkpoint | None) -> str:
     else:
         return ""
     changed = differences(before, recipe)
+    if changed.keys() == {"text.sha256"}:
+        raise UserError(f"The text encoder in {recipe.text.folder} is not the one that {out} was trained with: its "  # type: ignore[union-attr]
+                        "files have changed. Put them back, or choose another folder with --out.")
     words = ", ".join(f"{field} {old} -> {new}" for field, (old, new) in changed.items())
     if not changed.keys() <= set(ADJUSTABLE):
         raise UserError(f"{out} was trained with another recipe ({words}): choose another folder with --out, "
