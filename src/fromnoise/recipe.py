@@ -7,9 +7,9 @@ trained from directly.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -184,6 +184,10 @@ Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
 class Saved:
     """Recipes of every kind are written alike."""
 
+    def resolved(self) -> Self:
+        """The recipe with what it names from outside looked up and written down."""
+        return self
+
     def save(self, path: FilePath) -> None:
         """Write recipe.json."""
         import json
@@ -212,6 +216,10 @@ class Recipe(Saved):
     evaluate: Evaluation = Evaluation()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Fixes initial weights, the order of the data and all noise."""
+
+    def resolved(self) -> Self:
+        """The recipe with the files of its text encoder named."""
+        return replace(self, text=self.text.resolved())
 
     def idle(self) -> dict[str, str]:
         """The fields, dotted, that the other choices leave without effect, and why."""

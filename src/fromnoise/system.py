@@ -126,8 +126,8 @@ class System(Built):
 
     def remarks(self, captions: Sequence[str]) -> list[str]:
         cut = self.text.count_cut(captions)
-        return [f"{cut} of {len(captions)} captions have more tokens than the text encoder reads (text.max_length): the "
-                "rest is not read."] if cut else []
+        return [f"{cut} of {len(captions)} captions have more tokens than the text encoder reads (text.max_length): "
+                "the rest is not read."] if cut else []
 
     def frozen(self) -> dict[str, Tensor]:
         """What training leaves as it is: the entries of the autoencoder in the state."""

@@ -27,7 +27,7 @@ HEADS = 2  # how many heads more or fewer a width may have than the recipe's
 class Given:
     """What a recipe gives its network: channels and size of a latent, and the text of the first batch.
 
-    text, pooled: features of a word and of a whole text, None where there are none;  words: that the batch is padded to.
+    text, pooled: features of a word and of a whole text, None where there are none;  words: of the padded batch.
     """
 
     channels: int
