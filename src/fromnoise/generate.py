@@ -18,13 +18,12 @@ from fromnoise.denoise import Denoise, Guidance, SelfConditioned
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid, to_pil, to_uint8
 from fromnoise.random import sample_noise
-from fromnoise.recipe import Recipe, load_recipe, recipe_dict
+from fromnoise.recipe import Recipe, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
 from fromnoise.settings import Noise, Settings, as_noise, checked
-from fromnoise.system import System, autocast, resolve_device
+from fromnoise.system import System, autocast, load_system
 from fromnoise.text import composed, unseen
 from fromnoise.types import Condition, UserError
-from fromnoise.weights import load_weights
 
 PNG_KEY = "fromnoise"
 TUNING = 2**40  # index of the first sample that solvers are tuned on, far from those that people look at
@@ -285,27 +284,8 @@ def load(run: str | Path, device: str = "auto") -> Model:
 
     UserError for a folder that is missing, has no weights, is damaged or comes from a newer version.
     """
-    run = Path(run)
-    if not (run / "recipe.json").is_file():
-        raise UserError(f"{run} is not a run folder (it has no recipe.json): give the folder that "
-                        "`fromnoise train` wrote.")
-    recipe = load_recipe(run / "recipe.json")
-    tensors, tokenizer, step, words = load_weights(run)
-    system = System(recipe, recipe.text.load_tokenizer(tokenizer))
-    if wrong := mismatch({k: v.shape for k, v in system.state_dict().items()}, tensors):
-        raise UserError(f"The weights in {run} do not belong to its recipe: {wrong}.")
-    system.load_state_dict(tensors)
-    return Model(system.to(resolve_device(device)), str(run), step, words)
-
-
-def mismatch(expected: dict[str, torch.Size], tensors: dict[str, Tensor]) -> str:
-    """What is first wrong between the weights a recipe calls for and those of a file, or an empty string."""
-    for name, shape in expected.items():
-        if name not in tensors:
-            return f"{name} is missing"
-        if tensors[name].shape != shape:
-            return f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(shape)}"
-    return next((f"{name} has no place in it" for name in tensors if name not in expected), "")
+    system, step, words = load_system(run, device)
+    return Model(system, str(run), step, words)
 
 
 def read_picture(path: str | Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from fromnoise.latents import Pixels
 from fromnoise.nets import Transformer, Trunk, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
+from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
 from fromnoise.text import Trained
 from fromnoise.types import UserError
 
@@ -90,6 +91,10 @@ class Training:
     """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
     ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
     """Width of the power-function average of the weights, relative to the training length (EDM2's sigma_rel)."""
+    repa: Repa = Repa()
+    dispersive: Dispersive = Dispersive()
+    contrastive: Contrastive = Contrastive()
+    direction: Direction = Direction()
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -104,6 +109,9 @@ class Training:
     """Steps between preview pictures; 0 for none."""
     tracker: Literal["none", "tensorboard"] = "none"
     """Where metrics go besides metrics.jsonl."""
+
+
+TERMS = ("repa", "dispersive", "contrastive", "direction")  # fields of Training that are added to the loss
 
 
 @spec
@@ -222,12 +230,17 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
+        "train.repa.width": recipe.train.repa.projector == "conv" and "the convolution has no hidden features",
         "train.optimizer.muon_lr": optimizer.matrices == "adamw" and "matrices use AdamW, whose rate is lr",
     }
     if has_own_grid(recipe.sample):
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):
         idle["sample.steps"] = f"{recipe.sample.solver} chooses its own steps"
+    for term in TERMS:
+        if not getattr(recipe.train, term).weight:
+            idle |= {f"train.{term}.{field}": f"train.{term}.weight is 0"
+                     for field in _leaves(to_dict(getattr(recipe.train, term)))}
     of_guidance = {f"sample.guidance.{field}": why for field, why in recipe.sample.guidance.idle().items()}
     return {field: why for field, why in (idle | of_guidance).items() if isinstance(why, str)}
 

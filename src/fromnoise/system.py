@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fromnoise.denoise import Denoiser
 from fromnoise.process import LossVariance
-from fromnoise.recipe import Recipe
+from fromnoise.recipe import Recipe, load_recipe
 from fromnoise.text import Tokenizer
 from fromnoise.types import UserError
+from fromnoise.weights import load_weights
 
 
 class System(nn.Module):
@@ -46,6 +48,39 @@ class System(nn.Module):
             raise UserError(f"A picture of {width}x{height} does not fit this model: both sides must be "
                             f"multiples of {multiple} pixels.")
         return height // self.latents.factor, width // self.latents.factor
+
+
+def load_system(run: str | Path, device: str = "auto") -> tuple[System, int, tuple[str, ...]]:
+    """(the system of a run folder with its averaged weights, steps, words of its captions).
+
+    UserError for a folder that is missing, has no weights, is damaged or comes from a newer version.
+    """
+    recipe = load_recipe(run_recipe(run))
+    tensors, tokenizer, step, words = load_weights(Path(run))
+    system = System(recipe, recipe.text.load_tokenizer(tokenizer))
+    if wrong := mismatch({k: v.shape for k, v in system.state_dict().items()}, tensors):
+        raise UserError(f"The weights in {run} do not belong to its recipe: {wrong}.")
+    system.load_state_dict(tensors)
+    return system.to(resolve_device(device)), step, words
+
+
+def run_recipe(run: str | Path) -> Path:
+    """The recipe.json of a run folder; UserError where there is none."""
+    path = Path(run) / "recipe.json"
+    if not path.is_file():
+        raise UserError(f"{run} is not a run folder (it has no recipe.json): give the folder that "
+                        "`fromnoise train` wrote.")
+    return path
+
+
+def mismatch(expected: dict[str, torch.Size], tensors: dict[str, Tensor]) -> str:
+    """What is first wrong between the weights a recipe calls for and those of a file, or an empty string."""
+    for name, shape in expected.items():
+        if name not in tensors:
+            return f"{name} is missing"
+        if tensors[name].shape != shape:
+            return f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(shape)}"
+    return next((f"{name} has no place in it" for name in tensors if name not in expected), "")
 
 
 def resolve_device(name: str) -> torch.device:

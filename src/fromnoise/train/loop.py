@@ -167,6 +167,7 @@ class Trainer:
             names = [name for name, _ in self.system.named_parameters()]
             self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in names]
             restore_optimizers(self.optimizers, found.tensors["optimizer"])
+            self.method.restore(found.tensors.get("method", {}))
             self.step, self.saved = found.step, found.step
             self.threads = self.recipe.train.threads or found.state["threads"]
             self.seconds, self.core_seconds = found.state["seconds"], found.state["core_seconds"]
@@ -190,6 +191,8 @@ class Trainer:
                  "data": self.data_state(), "tokenizer": tokenizer, "recipe": to_dict(self.recipe)}
         tensors = {"weights": dict(self.system.state_dict()), "ema": self.average(),
                    "optimizer": optimizer_tensors(self.optimizers)}
+        if held := self.method.tensors():
+            tensors["method"] = held
         save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, tensors, state), self.recipe.train.keep)
         self.saved = self.step
         self.save_average()
@@ -259,6 +262,7 @@ class Trainer:
                     self.preview()
         self.metrics.close()
         _copy(self.ema.tensors, self.parameters)
+        self.method.conclude(self.out, self.source, self.step)
         return Result(self.system.eval(), self.step, self.step - first, self.elapsed(), self.cpu_elapsed(), loss)
 
     def train_step(self, batch: Batch) -> Tensor:
@@ -275,6 +279,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        self.method.follow(factor)
         self.ema.update(self.parameters, self.step + 1)
         return loss.detach()
 
@@ -306,7 +311,8 @@ class Trainer:
             self.stop_not_finite("The loss was", self.step - len(losses) + int((~finite).nonzero()[0]) + 1)
         loss = float(values.mean())
         line = {"step": self.step, "loss": loss, "lr": self.optimizers[0].param_groups[0]["lr"],
-                "seconds": round(self.elapsed(), 3), "core_seconds": round(self.cpu_elapsed(), 3)}
+                "seconds": round(self.elapsed(), 3), "core_seconds": round(self.cpu_elapsed(), 3),
+                **self.method.parts()}
         self.metrics.write(line)
         self.hooks.progress(line)
         return loss
