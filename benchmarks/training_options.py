@@ -5,8 +5,8 @@
     python benchmarks/training_options.py --teacher runs/shapes  # the run that REPA learns from; else the baseline
 
 A row of ``OPTIONS`` is what stands behind ``fromnoise train shapes`` on the command line.  All rows of a seed have the
-same initial weights, data, times and noise.  Measured are the averaged weights, on held-out scenes with fixed noise: the
-loss of the baseline, whatever the row was trained with; the squared error of x0 at a log-SNR of -3, with the right
+same initial weights, data, times and noise.  Measured are the averaged weights, on held-out scenes with fixed noise:
+the loss of the baseline, whatever the row was trained with; the squared error of x0 at a log-SNR of -3, with the right
 caption and with another; and, of samples, in how many both colours of the caption are seen and in how many their
 centres lie as it says.
 """
@@ -77,9 +77,10 @@ def measured(work: tuple[str, int, argparse.Namespace]) -> tuple[str, ...]:
     torch.set_num_threads(1)
     folder = run_folder(arguments.out, name, seed)
     teacher = arguments.teacher or run_folder(arguments.out, BASELINE, seed)
-    recipe, _, _ = resolve(["shapes", *OPTIONS[name].format(teacher=Path(teacher).resolve()).split(), "--seed", str(seed),
-                            "--train.steps", str(arguments.steps), "--train.threads", "1", "--train.preview-every", "0",
-                            "--train.checkpoint-every", str(arguments.steps)])
+    option = OPTIONS[name].format(teacher=Path(teacher).resolve()).split()
+    steps = str(arguments.steps)
+    recipe, _, _ = resolve(["shapes", *option, "--seed", str(seed), "--train.steps", steps, "--train.checkpoint-every",
+                            steps, "--train.preview-every", "0", "--train.threads", "1"])
     train(recipe, folder)
     model = fromnoise.load(folder, "cpu")
     right, other = errors(model)

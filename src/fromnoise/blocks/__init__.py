@@ -25,6 +25,6 @@ __all__ = [
     "UNDISTURBED", "Around", "Attention", "AttentionSpec", "Block", "BlockSpec", "Cache", "Clock", "Embedder",
     "FeedForward", "FeedForwardSpec", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias",
     "StreamLayer", "TimeEmbedding", "Tokens", "attend", "attend_heads", "attend_linear", "attend_math", "coordinates",
-    "feature_maps", "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate", "sincos_2d", "sinusoid",
-    "token_shift", "turn", "turns", "unpatchify", "word_shift",
+    "feature_maps", "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate", "sincos_2d",
+    "sinusoid", "token_shift", "turn", "turns", "unpatchify", "word_shift",
 ]

@@ -20,7 +20,7 @@ from fromnoise.terms.step import block_number
 
 @spec
 class Hub:
-    """A vision transformer that others trained, through transformers: DINOv2, DINOv3, SigLIP, ViT-MAE and their like."""
+    """A vision transformer that others trained, through transformers: DINOv2, DINOv3, SigLIP, ViT-MAE and the like."""
 
     kind: Literal["hub"] = "hub"
     model: str = "facebook/dinov2-with-registers-base"

@@ -3,7 +3,7 @@
     L = |v_hat - v|^2 - weight |v_hat - v'|^2,        v' the velocity of another sample of the batch.
 
 It is (1 - weight) |v_hat - (v - weight v') / (1 - weight)|^2 but for a constant: the target moves away from v'.  As
-v' knows nothing of this sample, the network learns (E[v | x, c] - weight E[v]) / (1 - weight), and no longer E[v | x, c].
+v' knows nothing of this sample, the network learns (E[v | x, c] - weight E[v]) / (1 - weight) and not E[v | x, c].
 """
 
 from __future__ import annotations

@@ -89,6 +89,7 @@ class Aligned:
 
     def loss(self, features: Tensor, media: Tensor) -> Tensor:
         """Minus the cosine between the projected ``features`` and those of the teacher at ``media``."""
+        self.projector.zero_grad(set_to_none=True)  # of a trial step, which nothing followed
         return self.spec.loss(self.projector(features), self.teacher(media))
 
     def follow(self, rate: float) -> None:

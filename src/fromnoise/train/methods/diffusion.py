@@ -27,7 +27,7 @@ class Diffusion(Method):
     def __init__(self, system: System):
         super().__init__(system)
         self.terms = Terms(system)
-        self.said: list[dict[str, Tensor]] = []
+        self.said: dict[int, dict[str, Tensor]] = {}  # by step, since they were last asked for
 
     def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
         """The scalar loss of a batch whose media lie on the system's device."""
@@ -50,7 +50,7 @@ class Diffusion(Method):
         if not self.terms.specs:
             return loss
         parts = self.terms.parts(Step(output, x, x0, eps, t, recipe.path, recipe.objective), batch.media, tap)
-        self.said.append({"denoising": loss.detach()} | {name: part.detach() for name, part in parts.items()})
+        self.said[step] = {name: part.detach() for name, part in {"denoising": loss, **parts}.items()}
         return self.terms.weighed(loss, parts)
 
     def follow(self, rate: float) -> None:
@@ -60,7 +60,7 @@ class Diffusion(Method):
 
     def parts(self) -> dict[str, float]:
         """The means, since they were last asked for, of what the loss is made of; nothing without terms."""
-        said, self.said = self.said, []
+        said, self.said = list(self.said.values()), {}
         return {name: float(torch.stack([one[name] for one in said]).float().mean()) for name in (said or [{}])[0]}
 
     def tensors(self) -> dict[str, Tensor]:
