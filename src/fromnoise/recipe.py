@@ -25,6 +25,7 @@ from fromnoise.latents import KL, Pixels, Reconstruction
 from fromnoise.nets import Transformer, Trunk, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
+from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
 from fromnoise.text import Frozen, Trained
 from fromnoise.types import UserError
 
@@ -131,6 +132,13 @@ class Training(Schedule):
     """Share of captions replaced by the empty text, which classifier-free guidance needs."""
     self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
+    repa: Repa = Repa()
+    dispersive: Dispersive = Dispersive()
+    contrastive: Contrastive = Contrastive()
+    direction: Direction = Direction()
+
+
+TERMS = ("repa", "dispersive", "contrastive", "direction")  # fields of Training that are added to the loss
 
 
 @spec
@@ -337,6 +345,7 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
+        "train.repa.width": recipe.train.repa.projector == "conv" and "the convolution has no hidden features",
     }
     if isinstance(recipe.latents, Pixels):
         idle |= {f"encoding.{f.name}": "latents are pixels" for f in fields(Encoding)}  # type: ignore[arg-type]
@@ -344,6 +353,10 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):
         idle["sample.steps"] = f"{recipe.sample.solver} chooses its own steps"
+    for term in TERMS:
+        if not getattr(recipe.train, term).weight:
+            idle |= {f"train.{term}.{field}": f"train.{term}.weight is 0"
+                     for field in _leaves(to_dict(getattr(recipe.train, term)))}
     of_guidance = {f"sample.guidance.{field}": why for field, why in recipe.sample.guidance.idle().items()}
     return {field: why for field, why in (idle | of_guidance).items() if isinstance(why, str)}
 

@@ -7,6 +7,7 @@ Time enters by modulation, one clock a frame; words follow the mean clock of the
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -19,6 +20,7 @@ from fromnoise.blocks import (
     Perturbation,
     RelativeBias,
     TimeEmbedding,
+    feature_maps,
     mean_text,
     norm,
     patchify,
@@ -142,6 +144,16 @@ class TransformerNet(nn.Module):
             else modulation[:, :, -2:].unbind(2)
         out = self.patch_out(torch.addcmul(shift, norm(tokens[:, L:]), 1 + scale))
         return unpatchify(out, p, (T, C, H, W))
+
+    @property
+    def taps(self) -> list[nn.Module]:
+        """The blocks, in order, for ``Tap``."""
+        return list(self.blocks)
+
+    def picture(self, said: Tensor, x: Tensor) -> Tensor:
+        """The features ``[B, T, D, h, w]`` in what a block said: words come first."""
+        grid = (x.shape[1], x.shape[3] // self.spec.patch, x.shape[4] // self.spec.patch)
+        return feature_maps(said[:, -math.prod(grid) :], grid)
 
     def modulate(self, t: Tensor, condition: Condition, L: int, grid: tuple[int, int, int]) -> Tensor:
         """Modulation vectors for every token, or one for all of them where they share a clock."""

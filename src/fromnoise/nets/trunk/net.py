@@ -23,6 +23,7 @@ from fromnoise.blocks import (
     Perturbation,
     StreamLayer,
     Tokens,
+    feature_maps,
     patchify,
     place_waves,
     token_shift,
@@ -161,6 +162,20 @@ class TrunkNet(nn.Module):
         picture = self.run(*streams, grid, condition, perturb, cache)
         tokens = self.head(picture[:, : math.prod(grid)], self.clocks(features, told, grid)[1])
         return self.head.picture(unpatchify(tokens, self.spec.patch, (T, self.head.channels, H, W)))
+
+    @property
+    def taps(self) -> list[nn.Module]:
+        """The blocks but those that refine, in the order of their numbers, for ``Tap``."""
+        blocks = [cast(JointBlock, block) for stage in self.stages.values() for block in cast(Stage, stage).blocks]
+        return sorted((block for block in blocks if block.index < self.spec.meets), key=lambda block: block.index)
+
+    def picture(self, said: dict[str, Tensor], x: Tensor) -> Tensor:
+        """The features ``[B, T, D, h, w]`` in what a block said: words come first, what fills the picture up last."""
+        grid = (x.shape[1], x.shape[3] // self.spec.patch, x.shape[4] // self.spec.patch)
+        tokens, places = said.get("all", said.get("picture")), math.prod(grid)
+        assert tokens is not None
+        filled = places + (-places % self.spec.text.pad_to if self.spec.text.pad_to else 0)
+        return feature_maps(tokens[:, -filled:][:, :places], grid)
 
     def patches(self, x: Tensor, condition: Condition, grid: Grid) -> Tensor:
         """Patches as tokens ``[B, T h w, D]`` that know their place."""

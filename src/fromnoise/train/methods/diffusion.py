@@ -9,7 +9,9 @@ from torch import Tensor
 
 from fromnoise.random import DROP, NOISE, POSTERIOR, SELF, fold, generator, uniforms
 from fromnoise.system import System
+from fromnoise.terms import Step
 from fromnoise.train.methods.method import Method
+from fromnoise.train.terms import Terms
 from fromnoise.types import Batch, Condition
 
 
@@ -17,10 +19,15 @@ class Diffusion(Method):
     """E |prediction(x_t, t, text) - target|^2 with x_t = alpha x0 + sigma eps.
 
     All randomness of a step is drawn for the whole batch from (seed, step), so that it is the same
-    before and after a resume.
+    before and after a resume.  The terms of the recipe are added (``train/terms.py``).
     """
 
     system: System
+
+    def __init__(self, system: System):
+        super().__init__(system)
+        self.terms = Terms(system)
+        self.said: dict[int, dict[str, Tensor]] = {}  # by step, since they were last asked for
 
     def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
         """The scalar loss of a batch whose media lie on the system's device."""
@@ -33,11 +40,36 @@ class Diffusion(Method):
         t = recipe.objective.draw_times(len(batch), recipe.path, random)[:, None].to(device, non_blocking=True)
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
         x = recipe.path.add_noise(x0, eps, t)
-        output = denoiser.output(x, t, self.with_estimate(x, t, condition, seed, step))
+        condition = self.with_estimate(x, t, condition, seed, step)
+        with self.terms.listen() as tap:
+            output = denoiser.output(x, t, condition)
         losses = recipe.objective.losses(output, x0, eps, t, recipe.path)
         if self.system.variance is not None:
             losses = self.system.variance.balance(losses, recipe.path.logsnr(t))
-        return losses.mean()
+        loss = losses.mean()
+        if not self.terms.specs:
+            return loss
+        parts = self.terms.parts(Step(output, x, x0, eps, t, recipe.path, recipe.objective), batch.media, tap)
+        self.said[step] = {name: part.detach() for name, part in {"denoising": loss, **parts}.items()}
+        return self.terms.weighed(loss, parts)
+
+    def follow(self, rate: float) -> None:
+        """A step of what is learned for the terms."""
+        if self.terms.aligned is not None:
+            self.terms.aligned.follow(rate)
+
+    def parts(self) -> dict[str, float]:
+        """The means, since they were last asked for, of what the loss is made of; nothing without terms."""
+        said, self.said = list(self.said.values()), {}
+        return {name: float(torch.stack([one[name] for one in said]).float().mean()) for name in (said or [{}])[0]}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is learned for the terms, with its optimisers."""
+        return {} if self.terms.aligned is None else self.terms.aligned.tensors()
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        if self.terms.aligned is not None:
+            self.terms.aligned.restore(tensors)
 
     def with_estimate(self, x: Tensor, t: Tensor, condition: Condition, seed: int, step: int) -> Condition:
         """With self-conditioning, zeros beside x, and in a share of the steps the network's own estimate of x0."""
