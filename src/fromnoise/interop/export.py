@@ -17,13 +17,12 @@ from fromnoise.files import disk_errors, write_text
 from fromnoise.folders import Component
 from fromnoise.generate import Model
 from fromnoise.interop import unet
-from fromnoise.interop.autoencoder import to_diffusers
+from fromnoise.interop.autoencoder import EXPORTED, to_diffusers
 from fromnoise.interop.configs import config_of
 from fromnoise.interop.published import PublishedModel
 from fromnoise.interop.rules import give
 from fromnoise.interop.save import write_model, write_pipeline, write_schedule
 from fromnoise.interop.transformers import FAMILIES
-from fromnoise.latents import KLLatents
 from fromnoise.nets import Trunk, UNet
 from fromnoise.text import FrozenEncoder, LabelEncoder
 from fromnoise.types import UserError
@@ -47,7 +46,7 @@ def export_published(model: PublishedModel, folder: Path) -> list[str]:
             continue  # it was not there to be opened
         if name in ("unet", "transformer"):
             write_model(folder / name, part.kind, part.config, network_weights(model, part))
-        elif name == "vae" and isinstance(model.system.latents, KLLatents):
+        elif name == "vae" and isinstance(model.system.latents, EXPORTED):
             kind, config, tensors = to_diffusers(model.system.latents)
             write_model(folder / name, kind, part.config | config, tensors)
         elif not save_encoder(model, name, folder / name):

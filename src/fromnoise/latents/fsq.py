@@ -81,24 +81,24 @@ class Grid(Quantiser):
 
     levels: Tensor
     basis: Tensor
-    half: Tensor
+    steps: Tensor
 
     def __init__(self, levels: tuple[int, ...]):
         super().__init__()
         self.size = math.prod(levels)
         self.register_buffer("levels", torch.tensor(levels), False)
         self.register_buffer("basis", torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]), False)
-        self.register_buffer("half", torch.tensor([float(level // 2) for level in levels]), False)
+        self.register_buffer("steps", torch.tensor([float(level // 2) for level in levels]), False)
 
     def confined(self, x: Tensor) -> Tensor:
         reach = (self.levels - 1).to(x) * (1 - EPS) / 2
         offset = (self.levels % 2 == 0).to(x) / 2
-        return ((x + (offset / reach).tan()).tanh() * reach - offset) / self.half
+        return ((x + (offset / reach).tan()).tanh() * reach - offset) / self.steps
 
     def nearest(self, raw: Tensor) -> Tensor:
-        digits = (raw.detach() * self.half).round().long() + self.levels // 2
+        digits = (raw.detach() * self.steps).round().long() + self.levels // 2
         return (digits.clamp(min=0).minimum(self.levels - 1) * self.basis).sum(-1)
 
     def lookup(self, codes: Tensor) -> Tensor:
         digits = codes[..., None] // self.basis % self.levels
-        return (digits - self.levels // 2).to(self.half) / self.half
+        return (digits - self.levels // 2).to(self.steps) / self.steps
