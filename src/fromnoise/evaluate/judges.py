@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fromnoise.evaluate.distances import coverage, frechet, memorisation, near_copies, nearest
-from fromnoise.evaluate.features import RandomFeatures, fit_classifier
 from fromnoise.evaluate.real import cover, everything, matched, subsets
 from fromnoise.evaluate.report import Row
+from fromnoise.perception.features import RandomFeatures, fit_classifier
 
 FEWEST = 20  # pictures on either side below which a distance between the two sets says nothing
 COMPARED = 10_000  # training pictures that are searched for copies

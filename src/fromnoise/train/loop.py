@@ -81,7 +81,7 @@ def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None) -> Result:
     Ctrl-C, when the state has been saved.
     """
     hooks = hooks or Hooks()
-    recipe = recipe.resolved()
+    recipe = METHODS[recipe.kind].settled(recipe.resolved())
     with locked(out):
         found = load_checkpoint(out / "checkpoints", hooks.message)
         if found is not None and "tokenizer" not in found.state:

@@ -19,6 +19,11 @@ class Method:
     def __init__(self, system: Any):
         self.system = system
 
+    @classmethod
+    def settled(cls, recipe: Any) -> Any:
+        """The recipe with what is left to this machine and these data decided, as it is then written down."""
+        return recipe
+
     def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
         """The scalar loss of a batch whose media lie on the system's device; its randomness is of (seed, step)."""
         raise NotImplementedError
