@@ -6,10 +6,10 @@ from parity import Exact, draw, randomised
 from test_autoencoder import close
 
 from fromnoise.config import from_dict
+from fromnoise.folders import open_component
 from fromnoise.interop.autoencoder import load_latents, to_diffusers
 from fromnoise.interop.convolutional import NoCounterpart
 from fromnoise.interop.deep import dc_rules, dc_spec
-from fromnoise.folders import open_component
 from fromnoise.interop.rules import give, take
 from fromnoise.latents import DC, DCLatents, ForeignLatents
 from fromnoise.types import UserError

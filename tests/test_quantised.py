@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from test_autoencoder import SHAPES, close
 
 from fromnoise.config import from_dict
+from fromnoise.folders import open_component
 from fromnoise.interop.autoencoder import from_diffusers, load_latents, to_diffusers, vq_spec
 from fromnoise.interop.convolutional import NoCounterpart
-from fromnoise.folders import open_component
 from fromnoise.latents import FSQ, VQ, ForeignLatents
 from fromnoise.latents.fsq import EPS, Grid
 from fromnoise.latents.quantised import closest
