@@ -272,8 +272,10 @@ class Model:
         return SelfConditioned(self.system.denoiser) if own else self.system.denoiser
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Media ``[B, T, C, H, W]`` of ``latents``."""
-        return self.system.latents.decode(latents)
+        """Media ``[B, T, C, H, W]`` of ``latents``, a few pictures at a time."""
+        factor = self.system.latents.factor
+        few = self.system.at_once(latents.shape[-2] * factor, latents.shape[-1] * factor)
+        return torch.cat([self.system.latents.decode(part) for part in latents.split(few)])
 
     def _start(self, noise: Tensor, settings: Settings) -> Tensor:
         """The noise that the solver is given for standard normal ``noise``."""

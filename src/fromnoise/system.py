@@ -14,6 +14,8 @@ from fromnoise.recipe import Recipe
 from fromnoise.text import Tokenizer
 from fromnoise.types import Encoded, UserError
 
+AT_ONCE = 2**18  # pixels: 256 pictures of 32 px, one of 512
+
 
 class System(nn.Module):
     """Everything that has weights.  The same recipe, tokenizer and seed give the same initial weights."""
@@ -65,6 +67,11 @@ class System(nn.Module):
             if self.recipe.encoding.draw:
                 return Encoded(*self.latents.posterior(media))  # type: ignore[union-attr]
             return Encoded(self.latents.encode(media))
+
+    @staticmethod
+    def at_once(height: int, width: int) -> int:
+        """How many pictures the autoencoder is given at once: about as many pixels, whatever their size."""
+        return max(1, AT_ONCE // (height * width))
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Latent size of media of ``height`` x ``width``; UserError where the network cannot take it."""

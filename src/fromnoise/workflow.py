@@ -16,7 +16,7 @@ import platform
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +33,7 @@ from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model, load
 from fromnoise.media import enlargement, grid, ungrid
+from fromnoise.opening import open_autoencoder
 from fromnoise.process import describe_weighting, effective_weighting
 from fromnoise.process.effective import LAMBDAS, named_weightings
 from fromnoise.recipe import Recipe, has_own_grid, recipe_dict
@@ -116,9 +117,8 @@ def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
     said = [time.perf_counter()]
 
     def started(system: System, step: int) -> None:
-        parameters = sum(p.numel() for p in system.parameters())
         threads = f", {torch.get_num_threads()} threads" if system.device.type == "cpu" else ""
-        console.print(f"{parameters:,} parameters on {system.device}{threads}", highlight=False)
+        console.print(f"{size_of(system)} on {system.device}{threads}", highlight=False)
         first.append((step, time.perf_counter()))
         bar.update(task, completed=step)
         bar.start()  # not before: what cannot be built is refused without a bar
@@ -138,9 +138,43 @@ def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
         save_preview(Model(system), out, step)
 
     try:
-        return train(recipe, out, Hooks(console.print, started, progress, preview))
+        hooks = Hooks(console.print, started, progress, preview, encoding_progress(console))
+        return train(recipe, out, hooks, lambda: open_autoencoder(recipe.encoding.source)[1])
     finally:
         bar.stop()
+
+
+def size_of(system: System) -> str:
+    """The parameters that are learned, and those of the autoencoder in front of them, in words."""
+    frozen = sum(p.numel() for p in system.latents.parameters())
+    learned = sum(p.numel() for p in system.parameters()) - frozen
+    return f"{learned:,} parameters" + (f" behind an autoencoder of {frozen:,}" if frozen else "")
+
+
+def encoding_progress(console: Console) -> Callable[[int, int], None]:
+    """Tells how far the encoding of the data is: a live line, or a line now and then in a log file."""
+    columns = (TextColumn("[bold]encoding the data"), BarColumn(), TextColumn("{task.completed}/{task.total} pictures"),
+               TimeRemainingColumn(elapsed_when_finished=True))
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    task = bar.add_task("encoding")
+    begun: list[tuple[int, float]] = []
+    said = [time.perf_counter()]
+
+    def tell(done: int, total: int) -> None:
+        now = time.perf_counter()
+        if not begun:
+            begun.append((done, now))
+            bar.start()
+        bar.update(task, completed=done, total=total)
+        if done == total:
+            bar.stop()
+        if not console.is_terminal and (now - said[0] >= SAY_EVERY or done == total):
+            first, start = begun[0]
+            said[0], left = now, (total - done) * (now - start) / max(1, done - first)
+            console.print(f"encoding the data: {done}/{total} pictures, {timedelta(seconds=round(left))} left",
+                          highlight=False)
+
+    return tell
 
 
 def evaluate_run(run: Path, samples: int | None = None, guidance: float | None = None, seed: int = 0,
@@ -303,7 +337,7 @@ def facts(model: Model, out: Path, timings: Timings) -> dict[str, str]:
     last = {"seconds": 0.0, "core_seconds": 0.0, "step": model.step} | (lines[-1] if lines else {})
     known = read_training_facts(out)
     found = {
-        "Parameters": f"{model.parameters:,}",
+        "Parameters": size_of(model.system).replace(" parameters", ""),
         "Training time": f"{last['seconds']:.0f} s",
         "Core-seconds": f"{last['core_seconds']:.0f}",
         "Peak memory": f"{known['peak_mebibytes']} MiB" if "peak_mebibytes" in known else "",

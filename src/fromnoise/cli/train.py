@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fromnoise.cli.fields import Values
+from fromnoise.cli.fields import Values, kinds
 from fromnoise.cli.options import parse, taken
 from fromnoise.config import from_dict, nearest, spec, to_dict
+from fromnoise.opening import with_autoencoder
 from fromnoise.process import describe_weighting
-from fromnoise.recipe import Recipe, changes, load_recipe, without_effect
+from fromnoise.recipe import Latents, Recipe, changes, load_recipe, without_effect
 from fromnoise.recipes import RECIPES
 from fromnoise.recipes.presets import with_preset
 from fromnoise.types import UserError
@@ -29,6 +31,7 @@ by default runs/<recipe>; the same command again goes on where it was stopped.
   fromnoise train digits --out runs/mine --train.steps 500 --net.width 64 --seed 1
   fromnoise train digits --net transformer --path cosine
   fromnoise train image --data ./photos
+  fromnoise train shapes --latents runs/ae   (in the latents of a trained autoencoder)
   fromnoise train shapes --preset sd3   (a published system, small: fromnoise presets)
 
 fromnoise train RECIPE --help lists every field of that recipe, with its value and its meaning."""
@@ -65,14 +68,33 @@ def resolve(argv: list[str]) -> tuple[Recipe, Recipe, Path]:
     if not argv or argv[0].startswith("-"):
         raise UserError("Name a recipe first: fromnoise train digits (`fromnoise recipes` lists them).")
     argv, preset = taken(argv, "--preset")
+    argv, autoencoder = taken_autoencoder(argv)
     named = find_recipe(argv[0])
     if preset is not None:
         named = with_preset(named, preset)
+    if autoencoder is not None:
+        named = behind(named, autoencoder, Path(taken(argv, "--out")[1] or default_out(argv[0], named)))
     values = {**to_dict(named), "out": default_out(argv[0], named)}
     about = f"{first_line(argv[0])}\n\nThe same command again goes on where a run was stopped."
     chosen = to_dict(parse(Arguments, argv[1:], f"fromnoise train {argv[0]}", values, about))
     out = Path(chosen.pop("out"))
     return from_dict(Recipe, chosen), named, out
+
+
+def taken_autoencoder(argv: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without ``--latents FOLDER``, and the folder; ``--latents kl`` and such stay."""
+    rest, value = taken(argv, "--latents")
+    return (argv, None) if value is None or value in kinds(Latents) else (rest, value)
+
+
+def behind(recipe: Recipe, autoencoder: str, out: Path) -> Recipe:
+    """The recipe in the latents of the autoencoder in a folder, which a run that has begun need not read again."""
+    if (out / "recipe.json").is_file():
+        begun = load_recipe(out / "recipe.json")
+        if begun.encoding.source == autoencoder:
+            encoding = replace(recipe.encoding, source=autoencoder, sha256=begun.encoding.sha256)
+            return replace(recipe, latents=begun.latents, encoding=encoding)
+    return with_autoencoder(recipe, autoencoder)
 
 
 def find_recipe(name: str) -> Recipe:

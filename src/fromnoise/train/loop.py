@@ -23,10 +23,13 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import from_dict, to_dict
+from fromnoise.data.wrapped import First
+from fromnoise.latents import Pixels
 from fromnoise.random import DATA, fold
 from fromnoise.recipe import Recipe, differences, load_recipe
 from fromnoise.system import System, autocast, resolve_device
 from fromnoise.text import words_of
+from fromnoise.train.autoencoder import fill_autoencoder, keep
 from fromnoise.train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -35,6 +38,7 @@ from fromnoise.train.checkpoint import (
     save_checkpoint,
 )
 from fromnoise.train.ema import Ema
+from fromnoise.train.latent_cache import cached_latents
 from fromnoise.train.lock import locked
 from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.methods import Diffusion
@@ -56,6 +60,7 @@ class Hooks:
     started: Callable[[System, int], None] = lambda system, step: None
     progress: Callable[[dict], None] = lambda line: None
     preview: Callable[[System, int], None] = lambda system, step: None
+    encoding: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,11 @@ class Interrupted(KeyboardInterrupt):
     """Training was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
 
 
-def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
+def train(recipe: Recipe, out: Path, hooks: Hooks | None = None,
+          autoencoder: Callable[[], dict[str, Tensor]] | None = None) -> Result:
     """Train ``recipe`` into the run folder ``out``, going on from its newest whole checkpoint.
+
+    autoencoder: reads the weights of the recipe's latents, when a run starts.
 
     Raises UserError for a folder that belongs to another recipe or is in use, for a network that does not
     take the data, for losses or weights that are not finite and for a disk that refuses; Interrupted after
@@ -88,9 +96,11 @@ def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
             raise UserError(f"The checkpoints in {out} were written by an earlier fromnoise, which this one cannot go "
                             f"on from: choose another folder with --out, or delete {out} to start again.")
         changed = compare(recipe, out, found)
-        trainer = Trainer(recipe, out, hooks, found)  # refuses what cannot be built, and then nothing is left
+        trainer = Trainer(recipe, out, hooks, found, autoencoder)  # refuses what cannot be built: nothing is left
         recipe.save(out / "recipe.json")
+        keep(trainer.system, out)
         trainer.resume(changed)
+        trainer.encode_data()
         return trainer.run()
 
 
@@ -119,13 +129,21 @@ def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
     return words
 
 
+def training_source(recipe: Recipe) -> Source:
+    """The examples to train on."""
+    source = recipe.data.open("train")
+    count = 0 if isinstance(recipe.latents, Pixels) else recipe.encoding.examples
+    return First(source, count) if count else source
+
+
 class Trainer:
     """The state of one run while it trains."""
 
-    def __init__(self, recipe: Recipe, out: Path, hooks: Hooks, found: Checkpoint | None = None):
+    def __init__(self, recipe: Recipe, out: Path, hooks: Hooks, found: Checkpoint | None = None,
+                 autoencoder: Callable[[], dict[str, Tensor]] | None = None):
         self.recipe, self.out, self.hooks, self.found = recipe, out, hooks, found
         self.device = resolve_device(recipe.train.device)
-        self.source: Source = recipe.data.open("train")
+        self.source = training_source(recipe)
         if len(self.source) == 0:
             raise UserError("The training split has no examples.")
         self.captions = list(self.source.captions)
@@ -133,7 +151,9 @@ class Trainer:
         # A run keeps the tokenizer that it began with: its weights mean nothing with another.
         tokenizer = (recipe.text.learn_tokenizer(self.captions) if found is None
                      else recipe.text.load_tokenizer(found.state["tokenizer"]))
-        self.system = System(recipe, tokenizer).to(self.device)
+        self.system = System(recipe, tokenizer)
+        fill_autoencoder(self.system, out, autoencoder)
+        self.system.to(self.device)
         self.check_sizes()
         self.method = Diffusion(self.system)
         self.parameters = list(self.system.learned().values())
@@ -224,6 +244,19 @@ class Trainer:
 
     def cpu_elapsed(self) -> float:
         return self.core_seconds + time.process_time() - self._cpu_start
+
+    def encode_data(self) -> None:
+        """Latents in the place of pictures, where they are kept: those that are missing are encoded first."""
+        recipe = self.recipe
+        if isinstance(recipe.latents, Pixels) or not recipe.encoding.cached or self.step == recipe.train.steps:
+            return
+        if self.order.unbounded:
+            self.hooks.message("These data have no end, so each step encodes its own: --encoding.examples 20000 would "
+                               "train on so many, whose latents are kept.")
+            return
+        if recipe.train.threads and self.device.type == "cpu":
+            torch.set_num_threads(recipe.train.threads)
+        self.source = cached_latents(self.system, self.source, self.out, self.hooks.encoding, self.hooks.message)
 
     # ---- the loop ----------------------------------------------------------------------------------
 
