@@ -21,7 +21,7 @@ from fromnoise.random import sample_noise
 from fromnoise.recipe import Recipe, load_recipe, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
 from fromnoise.settings import Noise, Settings, as_noise, checked
-from fromnoise.system import System, autocast, resolve_device
+from fromnoise.system import System, autocast, check_threshold, resolve_device
 from fromnoise.text import composed, unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import load_weights
@@ -133,6 +133,7 @@ class Model:
         chosen["prompts"] = [prompts] if isinstance(prompts, str) else prompts
         settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
         self.system.latent_size(*settings.size)
+        check_threshold(self.recipe, settings.guidance)
         if isinstance(solver, Tuned) and settings.steps != solver.nfe:
             raise UserError(f"The solver {settings.solver} takes {solver.nfe} steps and no other number "
                             f"(got {settings.steps}).")

@@ -8,7 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fromnoise.denoise import Denoiser
+from fromnoise.denoise import Denoiser, Guidance
+from fromnoise.latents import Pixels
 from fromnoise.process import LossVariance
 from fromnoise.recipe import Recipe
 from fromnoise.text import Tokenizer
@@ -29,6 +30,7 @@ class System(nn.Module):
             torch.manual_seed(recipe.seed)  # the rest begins alike behind every autoencoder
             self.text = recipe.text.build(tokenizer)
             net = recipe.net.build(self.latents.channels, recipe.text.width, recipe.text.pooled_width)
+        check_threshold(recipe, recipe.sample.guidance)
         if recipe.encoding.draw and not hasattr(self.latents, "posterior"):
             raise UserError(f"encoding.draw needs latents that are a distribution (kl), and these are "
                             f"{recipe.latents.kind}: leave it out.")
@@ -80,6 +82,13 @@ class System(nn.Module):
             raise UserError(f"A picture of {width}x{height} does not fit this model: both sides must be "
                             f"multiples of {multiple} pixels.")
         return height // self.latents.factor, width // self.latents.factor
+
+
+def check_threshold(recipe: Recipe, guidance: Guidance) -> None:
+    """UserError where x0 would be kept in the range of pictures, and x0 are latents, which have no such range."""
+    if guidance.threshold != "none" and not isinstance(recipe.latents, Pixels):
+        raise UserError(f"The threshold {guidance.threshold} is for models of pixels, and this one has latents of kind "
+                        f"{recipe.latents.kind}: leave the threshold out.")
 
 
 def resolve_device(name: str) -> torch.device:

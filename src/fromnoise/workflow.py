@@ -32,6 +32,7 @@ from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model, load
+from fromnoise.latents import Pixels
 from fromnoise.media import enlargement, grid, ungrid
 from fromnoise.opening import open_autoencoder
 from fromnoise.process import describe_weighting, effective_weighting
@@ -40,8 +41,12 @@ from fromnoise.recipe import Recipe, has_own_grid, recipe_dict
 from fromnoise.studio import FilmFrame, Showcase, Weightings, write_card, write_page
 from fromnoise.system import System, resolve_device
 from fromnoise.train import Hooks, Interrupted, Result, train
+from fromnoise.train.autoencoder import fill_autoencoder
+from fromnoise.train.latent_cache import LatentCache, training_source
 from fromnoise.train.metrics import read_metrics
+from fromnoise.train.order import UNBOUNDED
 from fromnoise.train.threads import available_cores, fastest_threads
+from fromnoise.types import UserError
 
 TRAINING = "training.json"
 PREVIEWS = 8  # pictures of a preview, always of the same prompts and seeds
@@ -149,6 +154,25 @@ def size_of(system: System) -> str:
     frozen = sum(p.numel() for p in system.latents.parameters())
     learned = sum(p.numel() for p in system.parameters()) - frozen
     return f"{learned:,} parameters" + (f" behind an autoencoder of {frozen:,}" if frozen else "")
+
+
+def encode_data(recipe: Recipe, root: Path, run: Path, console: Console | None = None) -> Path:
+    """Keep the latents of a recipe's training data below ``root``, and return the folder they are in.
+
+    run: where the autoencoder's weights are looked for before its source.  UserError for pixels and for data without
+    end.
+    """
+    console = console or Console(stderr=True)
+    source = training_source(recipe)
+    if isinstance(recipe.latents, Pixels):
+        raise UserError("Pixels are not encoded: name a trained autoencoder with --latents.")
+    if len(source) >= UNBOUNDED:
+        raise UserError("These data have no end: say with --encoding.examples how many to keep the latents of.")
+    system = System(recipe, recipe.text.learn_tokenizer(list(source.captions)))
+    fill_autoencoder(system, run, lambda: open_autoencoder(recipe.encoding.source)[1])
+    cache = LatentCache(root, system.to(resolve_device(recipe.train.device)), source)
+    cache.fill(encoding_progress(console), console.print)
+    return cache.folder
 
 
 def encoding_progress(console: Console) -> Callable[[int, int], None]:

@@ -63,10 +63,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def resolve(argv: list[str]) -> tuple[Recipe, Recipe, Path]:
-    """(the recipe to train, the recipe as named, the run folder) that the arguments ask for."""
+def resolve(argv: list[str], command: str = "train", arguments: type[Arguments] = Arguments,
+            about: str = "The same command again goes on where a run was stopped.",
+            out: str = "") -> tuple[Recipe, Recipe, Path]:
+    """(the recipe to train, the recipe as named, the folder to write) that the arguments of a command ask for.
+
+    out: that folder where none is asked for, by default the run's.
+    """
     if not argv or argv[0].startswith("-"):
-        raise UserError("Name a recipe first: fromnoise train digits (`fromnoise recipes` lists them).")
+        raise UserError(f"Name a recipe first: fromnoise {command} digits (`fromnoise recipes` lists them).")
     argv, preset = taken(argv, "--preset")
     argv, autoencoder = taken_autoencoder(argv)
     named = find_recipe(argv[0])
@@ -74,9 +79,9 @@ def resolve(argv: list[str]) -> tuple[Recipe, Recipe, Path]:
         named = with_preset(named, preset)
     if autoencoder is not None:
         named = behind(named, autoencoder, Path(taken(argv, "--out")[1] or default_out(argv[0], named)))
-    values = {**to_dict(named), "out": default_out(argv[0], named)}
-    about = f"{first_line(argv[0])}\n\nThe same command again goes on where a run was stopped."
-    chosen = to_dict(parse(Arguments, argv[1:], f"fromnoise train {argv[0]}", values, about))
+    values = {**to_dict(named), "out": out or default_out(argv[0], named)}
+    about = f"{first_line(argv[0])}\n\n{about}"
+    chosen = to_dict(parse(arguments, argv[1:], f"fromnoise {command} {argv[0]}", values, about))
     out = Path(chosen.pop("out"))
     return from_dict(Recipe, chosen), named, out
 

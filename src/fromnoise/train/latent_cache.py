@@ -22,8 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fromnoise.config import to_dict
-from fromnoise.data.wrapped import Wrapped
+from fromnoise.data.wrapped import First, Wrapped
 from fromnoise.files import disk_errors, replacing, write_text
+from fromnoise.latents import Pixels
+from fromnoise.recipe import Recipe
 from fromnoise.system import System
 from fromnoise.train.lock import locked
 from fromnoise.types import Batch, Encoded, Source
@@ -83,16 +85,15 @@ class LatentCache:
         return T * latents.channels * (H // latents.factor) * (W // latents.factor) * self.dtype.itemsize * both
 
     def fill(self, progress: Callable[[int, int], None] = lambda done, total: None,
-             waiting: Callable[[], None] = lambda: None) -> None:
-        """Encode what is missing.
+             message: Callable[[str], None] = lambda text: None) -> None:
+        """Encode what is missing; where another process does so already, wait for it.
 
-        progress: told how many pictures of how many are there;  waiting: called where another process is encoding the
-        same, which is then waited for.  UserError where the disk refuses.
+        progress: told how many pictures of how many are there.  UserError where the disk refuses.
         """
         missing = [shard for shard in self.shards if shard.read() is None]
         if not missing:
             return
-        with locked(self.folder, waiting):
+        with locked(self.folder, lambda: message(f"Another process encodes into {self.folder}: waiting for it.")):
             write_text(self.folder / "cache.json", json.dumps(self.about, indent=2, ensure_ascii=False) + "\n")
             total = sum(len(shard.members) for shard in self.shards)
             done = total - sum(len(shard.members) for shard in missing)
@@ -137,6 +138,13 @@ class LatentCache:
         return self.mapped[number]
 
 
+def training_source(recipe: Recipe) -> Source:
+    """The examples to train on: of a latent model, as many as encoding.examples asks for."""
+    source: Source = recipe.data.open("train")
+    count = 0 if isinstance(recipe.latents, Pixels) else recipe.encoding.examples
+    return First(source, count) if count else source
+
+
 def describe(system: System, source: Source) -> dict[str, Any]:
     """All that the latents depend on, and how they are kept."""
     recipe = system.recipe
@@ -148,9 +156,8 @@ def describe(system: System, source: Source) -> dict[str, Any]:
 def cached_latents(system: System, source: Source, out: Path, progress: Callable[[int, int], None],
                    message: Callable[[str], None]) -> LatentSource:
     """The source of a run in ``out`` with latents in the place of pictures; those that are missing are encoded."""
-    root = Path(system.recipe.encoding.folder or out.parent / FOLDER)
-    cache = LatentCache(root, system, source)
-    cache.fill(progress, lambda: message(f"Another process is encoding the same into {cache.folder}: waiting for it."))
+    cache = LatentCache(Path(system.recipe.encoding.folder or out.parent / FOLDER), system, source)
+    cache.fill(progress, message)
     return LatentSource(source, cache)
 
 

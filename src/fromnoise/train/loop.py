@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import from_dict, to_dict
-from fromnoise.data.wrapped import First
 from fromnoise.latents import Pixels
 from fromnoise.random import DATA, fold
 from fromnoise.recipe import Recipe, differences, load_recipe
@@ -38,7 +37,7 @@ from fromnoise.train.checkpoint import (
     save_checkpoint,
 )
 from fromnoise.train.ema import Ema
-from fromnoise.train.latent_cache import cached_latents
+from fromnoise.train.latent_cache import cached_latents, training_source
 from fromnoise.train.lock import locked
 from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.methods import Diffusion
@@ -46,7 +45,7 @@ from fromnoise.train.metrics import MetricsLog
 from fromnoise.train.optim import build_optimizers, rate
 from fromnoise.train.order import Order
 from fromnoise.train.threads import fastest_threads
-from fromnoise.types import Batch, Source, UserError
+from fromnoise.types import Batch, UserError
 from fromnoise.weights import save_weights
 
 LOG_EVERY = 10  # steps between looks at the loss, each of which waits for the device
@@ -127,13 +126,6 @@ def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
         raise UserError(f"{out} was trained with another recipe ({words}): choose another folder with --out, "
                         f"or delete {out} to start again.")
     return words
-
-
-def training_source(recipe: Recipe) -> Source:
-    """The examples to train on."""
-    source = recipe.data.open("train")
-    count = 0 if isinstance(recipe.latents, Pixels) else recipe.encoding.examples
-    return First(source, count) if count else source
 
 
 class Trainer:
