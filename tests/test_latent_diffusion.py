@@ -82,7 +82,8 @@ def built(recipe):
 def test_the_recipe_says_spec_statistics_and_weights(coder):
     recipe = tiny(coder)
     assert recipe.latents == replace(SPEC, mean=(0.5, -0.5), std=(2.0, 4.0))
-    assert recipe.encoding.source == str(coder) and len(recipe.encoding.sha256) == 64
+    assert recipe.encoding.source == str(coder)
+    assert len(recipe.encoding.sha256) == 64
     assert from_dict(Recipe, to_dict(recipe)) == recipe
 
 
@@ -115,7 +116,8 @@ def test_an_autoencoder_of_diffusers(tmp_path):
 
 def test_the_command_line_resolves_a_folder(coder, tmp_path):
     recipe, _, _ = resolve(["shapes", "--latents", str(coder), "--out", str(tmp_path / "run"), "--encoding.draw"])
-    assert recipe.latents.mean == (0.5, -0.5) and recipe.encoding.draw
+    assert recipe.latents.mean == (0.5, -0.5)
+    assert recipe.encoding.draw
     recipe.save(tmp_path / "run" / "recipe.json")
     shutil.rmtree(coder)  # a run that has begun knows its autoencoder
     again, _, _ = resolve(["shapes", "--latents", str(coder), "--out", str(tmp_path / "run"), "--encoding.draw"])
@@ -143,7 +145,7 @@ def test_what_cannot_be_is_refused(coder, tmp_path):
         run(replace(recipe, latents=replace(recipe.latents, widths=(8, 16))), out)
     with pytest.raises(UserError, match="threshold static is for models of pixels"):
         run(replace(recipe, sample=replace(recipe.sample, guidance=Guidance(scale=2, threshold="static"))), out)
-    with pytest.raises(UserError, match="encoding.draw needs latents that are a distribution"):
+    with pytest.raises(UserError, match=r"encoding\.draw needs latents that are a distribution"):
         train(replace(digits(), encoding=Encoding(draw=True)), out)
     with pytest.raises(UserError, match="multiples of 4 pixels"):
         run(replace(recipe, data=Shapes(objects=1, height=18, width=16)), out)
@@ -158,7 +160,8 @@ def test_what_cannot_be_is_refused(coder, tmp_path):
 
 def test_fields_without_effect_are_known(coder):
     recipe = tiny(coder)
-    assert "encoding.draw" in without_effect(digits()) and "encoding.draw" not in without_effect(recipe)
+    assert "encoding.draw" in without_effect(digits())
+    assert "encoding.draw" not in without_effect(recipe)
     idle = without_effect(replace(recipe, encoding=replace(recipe.encoding, cached=False)))
     assert {"encoding.dtype", "encoding.folder", "latents.weight"} <= idle.keys()
 
@@ -188,10 +191,12 @@ def test_a_draw_has_the_mean_and_spread_it_was_told():
 def test_the_rest_of_a_system_begins_alike_behind_every_autoencoder(coder, tmp_path):
     autoencoder_run(tmp_path / "other", replace(SPEC, depth=2))
     a, b = (built(tiny(folder))[0] for folder in (coder, tmp_path / "other"))
-    assert a.learned().keys() == b.learned().keys() and not any(n.startswith("latents.") for n in a.learned())
+    assert a.learned().keys() == b.learned().keys()
+    assert not any(n.startswith("latents.") for n in a.learned())
     for name, parameter in a.learned().items():
         assert torch.equal(parameter, b.learned()[name])
-    assert a.train().latents.training is False and a.denoiser.training
+    assert a.train().latents.training is False
+    assert a.denoiser.training
 
 
 @pytest.mark.parametrize("draw", [False, True])
@@ -309,7 +314,8 @@ def test_two_that_encode_the_same_wait_for_each_other(coder, tmp_path, monkeypat
     first.fill(during)
     threads[0].join()
     assert "Another process encodes into" in said[0]
-    assert told[-1] == 40 and all(s.read() is not None for s in second.shards)
+    assert told[-1] == 40
+    assert all(s.read() is not None for s in second.shards)
 
 
 def test_the_folder_is_another_where_latents_would_be(coder, tmp_path):
@@ -321,7 +327,8 @@ def test_the_folder_is_another_where_latents_would_be(coder, tmp_path):
     same = replace(recipe, seed=4, train=replace(recipe.train, batch=3))
     folders = [LatentCache(tmp_path, System(r, r.text.learn_tokenizer(["a"])), training_source(r)).folder
                for r in (recipe, same, *others)]
-    assert folders[0] == folders[1] and len(set(folders)) == 1 + len(others)
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 1 + len(others)
 
 
 def test_bfloat16_is_right_to_its_digits(coder, tmp_path):
@@ -372,7 +379,8 @@ def test_both_versions_of_pictures_in_buckets_are_kept_and_captions_come_by_key(
 def test_the_first_examples_of_a_source():
     source = Shapes(objects=1, height=16, width=16).open("train")
     first = First(source, 5)
-    assert len(first) == 5 and list(first.groups[0]) == [0, 1, 2, 3, 4]
+    assert len(first) == 5
+    assert list(first.groups[0]) == [0, 1, 2, 3, 4]
     assert first.batch([3], [0]).text == source.batch([3], [0]).text
 
 
@@ -387,9 +395,10 @@ def test_from_the_command_line(coder, tmp_path, monkeypatch, capsys):
     shards = list((tmp_path / "runs" / FOLDER).glob("*/*.safetensors"))
     before = [s.stat().st_mtime_ns for s in shards]
     assert shards
-    net = ["--net.patch", "1", "--net.width", "32", "--net.depth", "1", "--train.steps", "4", "--evaluate.samples", "16"]
-    assert main(["train", "shapes", *few, *net]) == 0
+    net = ["--net.patch", "1", "--net.width", "32", "--net.depth", "1", "--train.steps", "4"]
+    assert main(["train", "shapes", *few, *net, "--evaluate.samples", "16"]) == 0
     assert "behind an autoencoder of" in capsys.readouterr().err
-    assert [s.stat().st_mtime_ns for s in shards] == before and (tmp_path / "runs/shapes/index.html").is_file()
+    assert [s.stat().st_mtime_ns for s in shards] == before
+    assert (tmp_path / "runs/shapes/index.html").is_file()
     assert main(["sample", "runs/shapes", "a red circle", "--size", "24x16", "--out", "x.png"]) == 0
     assert main(["evaluate", "runs/shapes", "--samples", "16"]) == 0
