@@ -175,7 +175,7 @@ def test_without_facts_of_the_training_none_are_made_up(run, tmp_path):
 
 
 def test_a_stopped_run_keeps_the_facts_of_its_training(tmp_path, monkeypatch):
-    def stopped(recipe, out, hooks):
+    def stopped(recipe, out, hooks, autoencoder):
         raise Interrupted("stopped")
 
     monkeypatch.setattr(workflow, "train", stopped)

@@ -21,7 +21,7 @@ from fromnoise.random import sample_noise
 from fromnoise.recipe import Recipe, load_diffusion, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
 from fromnoise.settings import Noise, Settings, as_noise, checked
-from fromnoise.system import System, autocast, load_system, run_recipe
+from fromnoise.system import System, autocast, check_threshold, load_system, run_recipe
 from fromnoise.text import composed, unseen
 from fromnoise.types import Condition, UserError
 
@@ -132,6 +132,7 @@ class Model:
         chosen["prompts"] = [prompts] if isinstance(prompts, str) else prompts
         settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
         self.system.latent_size(*settings.size)
+        check_threshold(self.recipe, settings.guidance)
         if isinstance(solver, Tuned) and settings.steps != solver.nfe:
             raise UserError(f"The solver {settings.solver} takes {solver.nfe} steps and no other number "
                             f"(got {settings.steps}).")
@@ -271,8 +272,10 @@ class Model:
         return SelfConditioned(self.system.denoiser) if own else self.system.denoiser
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Media ``[B, T, C, H, W]`` of ``latents``."""
-        return self.system.latents.decode(latents)
+        """Media ``[B, T, C, H, W]`` of ``latents``, a few pictures at a time."""
+        factor = self.system.latents.factor
+        few = self.system.at_once(latents.shape[-2] * factor, latents.shape[-1] * factor)
+        return torch.cat([self.system.latents.decode(part) for part in latents.split(few)])
 
     def _start(self, noise: Tensor, settings: Settings) -> Tensor:
         """The noise that the solver is given for standard normal ``noise``."""

@@ -190,7 +190,12 @@ Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
 
 
 class Saved:
-    """Recipes of every kind are written alike."""
+    """What recipes of every kind have in common."""
+
+    @property
+    def latent(self) -> bool:
+        """Whether a trained autoencoder stands in front of what is trained."""
+        return False
 
     def resolved(self) -> Self:
         """The recipe with what it names from outside looked up and written down."""
@@ -224,6 +229,10 @@ class Recipe(Saved):
     evaluate: Evaluation = Evaluation()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Fixes initial weights, the order of the data and all noise."""
+
+    @property
+    def latent(self) -> bool:
+        return not isinstance(self.latents, Pixels)
 
     def resolved(self) -> Self:
         """The recipe with the files of its text encoder named."""

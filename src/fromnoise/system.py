@@ -10,12 +10,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fromnoise.denoise import Denoiser
+from fromnoise.denoise import Denoiser, Guidance
 from fromnoise.process import LossVariance
 from fromnoise.recipe import AnyRecipe, Coder, Recipe, load_recipe
 from fromnoise.text import Tokenizer, words_of
 from fromnoise.types import Encoded, UserError
 from fromnoise.weights import load_weights
+
+AT_ONCE = 2**18  # pixels: 256 pictures of 32 px, one of 512
 
 
 class Built(nn.Module):
@@ -95,6 +97,7 @@ class System(Built):
             torch.manual_seed(recipe.seed)  # the rest begins alike behind every autoencoder
             self.text = recipe.text.build(tokenizer)  # type: ignore[arg-type]
             net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width)
+        check_threshold(recipe, recipe.sample.guidance)
         if recipe.encoding.draw and not hasattr(self.latents, "posterior"):
             raise UserError(f"encoding.draw needs latents that are a distribution (kl), and these are "
                             f"{recipe.latents.kind}: leave it out.")
@@ -147,6 +150,11 @@ class System(Built):
                 return Encoded(*self.latents.posterior(media))  # type: ignore[union-attr]
             return Encoded(self.latents.encode(media))
 
+    @staticmethod
+    def at_once(height: int, width: int) -> int:
+        """How many pictures the autoencoder is given at once: about as many pixels, whatever their size."""
+        return max(1, AT_ONCE // (height * width))
+
 
 SYSTEMS: dict[str, type[Built]] = {"diffusion": System, "autoencoder": Coding}
 
@@ -187,6 +195,13 @@ def mismatch(expected: dict[str, torch.Size], tensors: dict[str, Tensor]) -> str
         if tensors[name].shape != shape:
             return f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(shape)}"
     return next((f"{name} has no place in it" for name in tensors if name not in expected), "")
+
+
+def check_threshold(recipe: Recipe, guidance: Guidance) -> None:
+    """UserError where x0 would be kept in the range of pictures, and x0 are latents, which have no such range."""
+    if guidance.threshold != "none" and recipe.latent:
+        raise UserError(f"The threshold {guidance.threshold} is for models of pixels, and this one has latents of kind "
+                        f"{recipe.latents.kind}: leave the threshold out.")
 
 
 def resolve_device(name: str) -> torch.device:

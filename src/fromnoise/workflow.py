@@ -35,15 +35,19 @@ from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model
 from fromnoise.media import enlargement, grid, ungrid
-from fromnoise.opening import load
+from fromnoise.opening import load, open_autoencoder
 from fromnoise.process import describe_weighting, effective_weighting
 from fromnoise.process.effective import LAMBDAS, named_weightings
 from fromnoise.recipe import AnyRecipe, Recipe, has_own_grid, recipe_dict
 from fromnoise.studio import FilmFrame, Showcase, Weightings, write_card, write_page
-from fromnoise.system import Built, resolve_device
+from fromnoise.system import Built, System, resolve_device
 from fromnoise.train import Hooks, Interrupted, Result, train
+from fromnoise.train.autoencoder import fill_autoencoder
+from fromnoise.train.latent_cache import LatentCache, training_source
 from fromnoise.train.metrics import read_metrics
+from fromnoise.train.order import UNBOUNDED
 from fromnoise.train.threads import available_cores, fastest_threads
+from fromnoise.types import UserError
 
 TRAINING = "training.json"
 PREVIEWS = 8  # pictures of a preview, always of the same prompts and seeds
@@ -150,9 +154,8 @@ def _train_with_progress(recipe: AnyRecipe, out: Path, console: Console) -> Resu
     said = [time.perf_counter()]
 
     def started(system: Built, step: int) -> None:
-        parameters = sum(p.numel() for p in system.parameters())
         threads = f", {torch.get_num_threads()} threads" if system.device.type == "cpu" else ""
-        console.print(f"{parameters:,} parameters on {system.device}{threads}", highlight=False)
+        console.print(f"{size_of(system)} on {system.device}{threads}", highlight=False)
         first.append((step, time.perf_counter()))
         bar.update(task, completed=step)
         bar.start()  # not before: what cannot be built is refused without a bar
@@ -174,9 +177,62 @@ def _train_with_progress(recipe: AnyRecipe, out: Path, console: Console) -> Resu
         manner.preview(manner.open(system), out, step)
 
     try:
-        return train(recipe, out, Hooks(console.print, started, progress, preview))
+        hooks = Hooks(console.print, started, progress, preview, encoding_progress(console))
+        return train(recipe, out, hooks, lambda: open_autoencoder(recipe.encoding.source)[1])
     finally:
         bar.stop()
+
+
+def size_of(system: Built) -> str:
+    """The parameters that are learned, and those of the autoencoder in front of them, in words."""
+    frozen = sum(p.numel() for p in system.latents.parameters() if not p.requires_grad)
+    learned = sum(p.numel() for p in system.parameters()) - frozen
+    return f"{learned:,} parameters" + (f" behind an autoencoder of {frozen:,}" if frozen else "")
+
+
+def encode_data(recipe: Recipe, root: Path, run: Path, console: Console | None = None) -> Path:
+    """Keep the latents of a recipe's training data below ``root``, and return the folder they are in.
+
+    run: where the autoencoder's weights are looked for before its source.  UserError for pixels and for data without
+    end.
+    """
+    console = console or Console(stderr=True)
+    source = training_source(recipe)
+    if not recipe.latent:
+        raise UserError("Pixels are not encoded: name a trained autoencoder with --latents.")
+    if len(source) >= UNBOUNDED:
+        raise UserError("These data have no end: say with --encoding.examples how many to keep the latents of.")
+    system = System(recipe, recipe.text.learn_tokenizer(list(source.captions)))
+    fill_autoencoder(system, run, lambda: open_autoencoder(recipe.encoding.source)[1])
+    cache = LatentCache(root, system.to(resolve_device(recipe.train.device)), source)
+    cache.fill(encoding_progress(console), console.print)
+    return cache.folder
+
+
+def encoding_progress(console: Console) -> Callable[[int, int], None]:
+    """Tells how far the encoding of the data is: a live line, or a line now and then in a log file."""
+    columns = (TextColumn("[bold]encoding the data"), BarColumn(), TextColumn("{task.completed}/{task.total} pictures"),
+               TimeRemainingColumn(elapsed_when_finished=True))
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    task = bar.add_task("encoding")
+    begun: list[tuple[int, float]] = []
+    said = [time.perf_counter()]
+
+    def tell(done: int, total: int) -> None:
+        now = time.perf_counter()
+        if not begun:
+            begun.append((done, now))
+            bar.start()
+        bar.update(task, completed=done, total=total)
+        if done == total:
+            bar.stop()
+        if not console.is_terminal and (now - said[0] >= SAY_EVERY or done == total):
+            first, start = begun[0]
+            said[0], left = now, (total - done) * (now - start) / max(1, done - first)
+            console.print(f"encoding the data: {done}/{total} pictures, {timedelta(seconds=round(left))} left",
+                          highlight=False)
+
+    return tell
 
 
 def evaluate_run(run: Path, samples: int | None = None, guidance: float | None = None, seed: int = 0,
@@ -344,7 +400,7 @@ def facts(model: Model | Codec, out: Path, timings: Timings) -> dict[str, str]:
     last = {"seconds": 0.0, "core_seconds": 0.0, "step": model.step} | (lines[-1] if lines else {})
     known = read_training_facts(out)
     found = {
-        "Parameters": f"{model.parameters:,}",
+        "Parameters": size_of(model.system).replace(" parameters", ""),
         "Training time": f"{last['seconds']:.0f} s",
         "Core-seconds": f"{last['core_seconds']:.0f}",
         "Peak memory": f"{known['peak_mebibytes']} MiB" if "peak_mebibytes" in known else "",

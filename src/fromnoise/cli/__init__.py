@@ -13,6 +13,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": "train and show the default models in a couple of minutes",
     "train": "train a recipe into a run folder; the same command again goes on",
+    "encode": "keep the latents of a recipe's data, for many runs to train on",
     "sample": "pictures from a trained run",
     "tune": "fit a fast solver to a trained run",
     "evaluate": "measure a trained run",

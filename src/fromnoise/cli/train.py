@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fromnoise.cli.fields import Values
+from fromnoise.cli.fields import Values, kinds
 from fromnoise.cli.options import parse, taken
 from fromnoise.config import from_dict, nearest, spec, to_dict
+from fromnoise.opening import with_autoencoder
 from fromnoise.process import describe_weighting
-from fromnoise.recipe import AnyRecipe, Coder, Recipe, changes, load_recipe, without_effect
+from fromnoise.recipe import AnyRecipe, Coder, Latents, Recipe, changes, load_recipe, without_effect
 from fromnoise.recipes import RECIPES
 from fromnoise.recipes.presets import with_preset
 from fromnoise.types import UserError
@@ -29,6 +31,7 @@ by default runs/<recipe>; the same command again goes on where it was stopped.
   fromnoise train digits --out runs/mine --train.steps 500 --net.width 64 --seed 1
   fromnoise train digits --net transformer --path cosine
   fromnoise train image --data ./photos
+  fromnoise train shapes --latents runs/ae   (in the latents of a trained autoencoder)
   fromnoise train shapes --preset sd3   (a published system, small: fromnoise presets)
 
 fromnoise train RECIPE --help lists every field of that recipe, with its value and its meaning."""
@@ -73,21 +76,49 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def resolve(argv: list[str]) -> tuple[AnyRecipe, AnyRecipe, Path]:
-    """(the recipe to train, the recipe as named, the run folder) that the arguments ask for."""
+def resolve(argv: list[str], command: str = "train", arguments: dict[str, type[Place]] = ARGUMENTS,
+            about: str = "The same command again goes on where a run was stopped.",
+            out: str = "") -> tuple[AnyRecipe, AnyRecipe, Path]:
+    """(the recipe to train, the recipe as named, the folder to write) that the arguments of a command ask for.
+
+    arguments: by the kind of the recipe;  out: that folder where none is asked for, by default the run's.
+    """
     if not argv or argv[0].startswith("-"):
-        raise UserError("Name a recipe first: fromnoise train digits (`fromnoise recipes` lists them).")
+        raise UserError(f"Name a recipe first: fromnoise {command} digits (`fromnoise recipes` lists them).")
     argv, preset = taken(argv, "--preset")
+    argv, autoencoder = taken_autoencoder(argv)
     named = find_recipe(argv[0])
     if preset is not None:
         if not isinstance(named, Recipe):
             raise UserError(f"--preset is for diffusion models, and {argv[0]} is a recipe of kind {named.kind}.")
         named = with_preset(named, preset)
-    values = {**to_dict(named), "out": default_out(argv[0], named)}
-    about = f"{first_line(argv[0])}\n\nThe same command again goes on where a run was stopped."
-    chosen = to_dict(parse(ARGUMENTS[named.kind], argv[1:], f"fromnoise train {argv[0]}", values, about))
+    if autoencoder is not None:
+        if not isinstance(named, Recipe):
+            raise UserError(f"--latents FOLDER is for diffusion models, and {argv[0]} is of kind {named.kind}.")
+        named = behind(named, autoencoder, Path(taken(argv, "--out")[1] or default_out(argv[0], named)))
+    if named.kind not in arguments:
+        raise UserError(f"fromnoise {command} is for diffusion models, and {argv[0]} is a recipe of kind {named.kind}.")
+    values = {**to_dict(named), "out": out or default_out(argv[0], named)}
+    about = f"{first_line(argv[0])}\n\n{about}"
+    chosen = to_dict(parse(arguments[named.kind], argv[1:], f"fromnoise {command} {argv[0]}", values, about))
     out = Path(chosen.pop("out"))
     return from_dict(type(named), chosen), named, out
+
+
+def taken_autoencoder(argv: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without ``--latents FOLDER``, and the folder; ``--latents kl`` and such stay."""
+    rest, value = taken(argv, "--latents")
+    return (argv, None) if value is None or value in kinds(Latents) else (rest, value)
+
+
+def behind(recipe: Recipe, autoencoder: str, out: Path) -> Recipe:
+    """The recipe in the latents of the autoencoder in a folder, which a run that has begun need not read again."""
+    if (out / "recipe.json").is_file():
+        begun = load_recipe(out / "recipe.json")
+        if isinstance(begun, Recipe) and begun.encoding.source == autoencoder:
+            encoding = replace(recipe.encoding, source=autoencoder, sha256=begun.encoding.sha256)
+            return replace(recipe, latents=begun.latents, encoding=encoding)
+    return with_autoencoder(recipe, autoencoder)
 
 
 def find_recipe(name: str) -> AnyRecipe:

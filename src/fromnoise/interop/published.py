@@ -166,7 +166,7 @@ class PublishedModel(Model):
 
     def _decode(self, latents: Tensor) -> Tensor:
         weight = next(self.system.latents.parameters(), latents)
-        return self.system.latents.decode(latents.to(weight.dtype))
+        return super()._decode(latents.to(weight.dtype))
 
     def _clock(self, settings: Settings) -> dict[str, Any]:
         clock = super()._clock(settings)

@@ -26,6 +26,7 @@ from fromnoise.config import to_dict
 from fromnoise.random import DATA, fold
 from fromnoise.recipe import AnyRecipe, differences, load_recipe, read_recipe
 from fromnoise.system import Built, autocast, build_system, resolve_device
+from fromnoise.train.autoencoder import fill_autoencoder, keep
 from fromnoise.train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -34,6 +35,7 @@ from fromnoise.train.checkpoint import (
     save_checkpoint,
 )
 from fromnoise.train.ema import Ema
+from fromnoise.train.latent_cache import cached_latents, training_source
 from fromnoise.train.lock import locked
 from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.methods import METHODS, Method
@@ -41,7 +43,7 @@ from fromnoise.train.metrics import MetricsLog
 from fromnoise.train.optim import build_optimizers, rate
 from fromnoise.train.order import Order
 from fromnoise.train.threads import fastest_threads
-from fromnoise.types import Batch, Source, UserError
+from fromnoise.types import Batch, UserError
 from fromnoise.weights import save_weights
 
 LOG_EVERY = 10  # steps between looks at the loss, each of which waits for the device
@@ -55,6 +57,7 @@ class Hooks:
     started: Callable[[Built, int], None] = lambda system, step: None
     progress: Callable[[dict], None] = lambda line: None
     preview: Callable[[Built, int], None] = lambda system, step: None
+    encoding: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,11 @@ class Interrupted(KeyboardInterrupt):
     """Training was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
 
 
-def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None) -> Result:
+def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None,
+          autoencoder: Callable[[], dict[str, Tensor]] | None = None) -> Result:
     """Train ``recipe`` into the run folder ``out``, going on from its newest whole checkpoint.
+
+    autoencoder: reads the weights of the recipe's latents, when a run starts.
 
     Raises UserError for a folder that belongs to another recipe or is in use, for a network that does not
     take the data, for losses or weights that are not finite and for a disk that refuses; Interrupted after
@@ -88,9 +94,11 @@ def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None) -> Result:
             raise UserError(f"The checkpoints in {out} were written by an earlier fromnoise, which this one cannot go "
                             f"on from: choose another folder with --out, or delete {out} to start again.")
         changed = compare(recipe, out, found)
-        trainer = Trainer(recipe, out, hooks, found)  # refuses what cannot be built, and then nothing is left
+        trainer = Trainer(recipe, out, hooks, found, autoencoder)  # refuses what cannot be built: nothing is left
         recipe.save(out / "recipe.json")
+        keep(trainer.system, out)
         trainer.resume(changed)
+        trainer.encode_data()
         return trainer.run()
 
 
@@ -125,15 +133,18 @@ def compare(recipe: AnyRecipe, out: Path, found: Checkpoint | None) -> str:
 class Trainer:
     """The state of one run while it trains."""
 
-    def __init__(self, recipe: AnyRecipe, out: Path, hooks: Hooks, found: Checkpoint | None = None):
+    def __init__(self, recipe: AnyRecipe, out: Path, hooks: Hooks, found: Checkpoint | None = None,
+                 autoencoder: Callable[[], dict[str, Tensor]] | None = None):
         self.recipe, self.out, self.hooks, self.found = recipe, out, hooks, found
         self.device = resolve_device(recipe.train.device)
-        self.source: Source = recipe.data.open("train")
+        self.source = training_source(recipe)
         if len(self.source) == 0:
             raise UserError("The training split has no examples.")
         self.captions = list(self.source.captions)
         # A run keeps the tokenizer that it began with: its weights mean nothing with another.
-        self.system = build_system(recipe, self.captions, found and found.state["tokenizer"]).to(self.device)
+        self.system = build_system(recipe, self.captions, found and found.state["tokenizer"])
+        fill_autoencoder(self.system, out, autoencoder)
+        self.system.to(self.device)
         self.words = self.system.words(self.captions)
         self.check_sizes()
         self.method: Method = METHODS[recipe.kind](self.system)
@@ -226,6 +237,19 @@ class Trainer:
 
     def cpu_elapsed(self) -> float:
         return self.core_seconds + time.process_time() - self._cpu_start
+
+    def encode_data(self) -> None:
+        """Latents in the place of pictures, where they are kept: those that are missing are encoded first."""
+        recipe = self.recipe
+        if not recipe.latent or not recipe.encoding.cached or self.step == recipe.train.steps:
+            return
+        if self.order.unbounded:
+            self.hooks.message("These data have no end, so each step encodes its own: --encoding.examples 20000 would "
+                               "train on so many, whose latents are kept.")
+            return
+        if recipe.train.threads and self.device.type == "cpu":
+            torch.set_num_threads(recipe.train.threads)
+        self.source = cached_latents(self.system, self.source, self.out, self.hooks.encoding, self.hooks.message)
 
     # ---- the loop ----------------------------------------------------------------------------------
 
