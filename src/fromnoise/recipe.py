@@ -73,6 +73,10 @@ class Optimizer:
     """Steps over which the rates rise from zero."""
     cooldown: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Last part of training over which the rates fall linearly to zero."""
+    decay_after: Annotated[int, Field(ge=0)] = 0
+    """Steps after which the rates fall as 1 / sqrt(steps) (EDM2, eq. 67); 0: they hold until the cool-down."""
+    base_width: Annotated[int, Field(ge=0)] = 0
+    """Width of the network for which the rates were chosen: at another net.width they follow muP; 0: no such rule."""
 
 
 @spec

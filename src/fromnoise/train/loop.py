@@ -39,6 +39,7 @@ from fromnoise.train.lock import locked
 from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.methods import Diffusion
 from fromnoise.train.metrics import MetricsLog
+from fromnoise.train.mup import slower
 from fromnoise.train.optim import build_optimizers, rate
 from fromnoise.train.order import Order
 from fromnoise.train.threads import fastest_threads
@@ -96,7 +97,7 @@ def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
 
 # Fields that may be changed on the way: after losses that were not finite, or to train for longer.
 ADJUSTABLE = ("train.steps", "train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip",
-              "train.optimizer.warmup", "train.optimizer.cooldown")
+              "train.optimizer.warmup", "train.optimizer.cooldown", "train.optimizer.decay_after")
 
 
 def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
@@ -138,7 +139,7 @@ class Trainer:
         self.method = Diffusion(self.system)
         self.parameters = list(self.system.parameters())
         self.ema = Ema(self.parameters, recipe.train.ema)
-        self.optimizers = build_optimizers(self.system, recipe.train.optimizer)
+        self.optimizers = build_optimizers(self.system, recipe.train.optimizer, slower(self.system))
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.order = Order(self.source.groups, recipe.train.batch, recipe.seed)
         self.metrics = MetricsLog(out, recipe.train.tracker)

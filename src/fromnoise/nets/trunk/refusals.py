@@ -58,6 +58,7 @@ def contradictions(spec: Trunk) -> Iterator[Reason]:
     yield a.kind == "linear" and spec.mask == "causal", "linear attention cannot have a causal mask here."
     yield a.kind == "linear" and (spec.double or spec.single), (
         "linear attention here is the picture's own: use net.cross.")
+    yield a.kind == "linear" and a.base_dim, "linear attention has no logits for net.attention.base_dim to scale."
     yield a.kind == "linear" and isinstance(p, Relative), "linear attention has no logits to add a bias to."
     yield spec.feed_forward.conv and not (spec.cross or spec.read), (
         "net.feed_forward.conv works on pictures without words among their tokens: use net.cross or net.read.")
