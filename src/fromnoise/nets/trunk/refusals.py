@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from fromnoise.nets.trunk.routing import NoRouting
 from fromnoise.nets.trunk.settings import Relative, Rotary, SinCos, Trunk
 
 Reason = tuple[Any, str]  # whether it is so, and what then is said
@@ -92,4 +93,22 @@ def contradictions(spec: Trunk) -> Iterator[Reason]:
     yield spec.mask == "causal" and spec.text.pad_to, "net.text.pad_to adds tokens to a picture that no frame owns."
     yield spec.mask == "causal" and spec.class_tokens, (
         "net.class_tokens stand where a causal mask expects words: choose one.")
+    yield from routed(spec)
     yield spec.learned_sigma and spec.head_conv, "net.learned_sigma and net.head_conv do not go together."
+
+
+def routed(spec: Trunk) -> Iterator[Reason]:
+    """(whether it is so, why tokens cannot be routed so)."""
+    if isinstance(spec.routing, NoRouting):
+        return
+    start, stop = spec.routing.span(spec.meets)
+    yield not 0 <= start < stop <= spec.meets, (
+        f"net.routing goes past the blocks {start} to {stop - 1}, and there are 0 to {spec.meets - 1}: give it a "
+        "stretch of these.")
+    before = spec.class_from if spec.class_tokens else 0
+    ends = (spec.cross + spec.read + spec.double, spec.cross + spec.read + spec.double + before)
+    yield any(start < end < stop for end in ends), (
+        "net.routing must begin and end among blocks of one kind, where tokens are in the same sequences.")
+    yield spec.token_shift, "net.routing leaves patches without the neighbours that net.token_shift lets them see."
+    yield spec.feed_forward.conv, "net.routing leaves patches without the neighbours of net.feed_forward.conv."
+    yield spec.long_skips, "net.routing and net.long_skips both lead past blocks: choose one."
