@@ -94,6 +94,9 @@ class Training:
     """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
     ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
     """Width of the power-function average of the weights, relative to the training length (EDM2's sigma_rel)."""
+    snapshots: Annotated[int, Field(ge=0)] = 0
+    """Snapshots of two averages that are kept, evenly over training, from which `fromnoise ema` makes one of any
+    width; each takes twice the space of the weights."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

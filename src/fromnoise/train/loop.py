@@ -42,6 +42,7 @@ from fromnoise.train.metrics import MetricsLog
 from fromnoise.train.mup import slower
 from fromnoise.train.optim import build_optimizers, rate
 from fromnoise.train.order import Order
+from fromnoise.train.snapshots import Snapshots
 from fromnoise.train.threads import fastest_threads
 from fromnoise.types import Batch, Source, UserError
 from fromnoise.weights import save_weights
@@ -139,6 +140,8 @@ class Trainer:
         self.method = Diffusion(self.system)
         self.parameters = list(self.system.parameters())
         self.ema = Ema(self.parameters, recipe.train.ema)
+        names = [name for name, _ in self.system.named_parameters()]
+        self.snapshots = Snapshots(out, names, self.parameters, recipe.train.snapshots, recipe.train.steps)
         self.optimizers = build_optimizers(self.system, recipe.train.optimizer, slower(self.system))
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.order = Order(self.source.groups, recipe.train.batch, recipe.seed)
@@ -168,6 +171,7 @@ class Trainer:
             names = [name for name, _ in self.system.named_parameters()]
             self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in names]
             restore_optimizers(self.optimizers, found.tensors["optimizer"])
+            self.snapshots.restore(found.tensors, found.step, self.device)
             self.step, self.saved = found.step, found.step
             self.threads = self.recipe.train.threads or found.state["threads"]
             self.seconds, self.core_seconds = found.state["seconds"], found.state["core_seconds"]
@@ -181,6 +185,9 @@ class Trainer:
                 self.hooks.message(f"The data have changed since this run began: {before['examples']} examples then, "
                                    f"{now['examples']} now{other}. What follows is learned from those of now.")
         self.metrics.cut(self.step)
+        if count := len(self.snapshots.due):
+            self.hooks.message(f"{count} snapshots of two averages will take {self.snapshots.bytes / 1e6:,.0f} MB in "
+                               f"{self.snapshots.folder}.")
 
     def save(self) -> None:
         """A checkpoint to go on from, and the averaged weights to use."""
@@ -190,7 +197,7 @@ class Trainer:
         state = {"threads": self.threads, "seconds": self.elapsed(), "core_seconds": self.cpu_elapsed(),
                  "data": self.data_state(), "tokenizer": tokenizer, "recipe": to_dict(self.recipe)}
         tensors = {"weights": dict(self.system.state_dict()), "ema": self.average(),
-                   "optimizer": optimizer_tensors(self.optimizers)}
+                   "optimizer": optimizer_tensors(self.optimizers), **self.snapshots.tensors()}
         save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, tensors, state), self.recipe.train.keep)
         self.saved = self.step
         self.save_average()
@@ -277,6 +284,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.parameters, self.step + 1)
+        self.snapshots.take(self.parameters, self.step + 1)
         return loss.detach()
 
     def fetch(self, step: int) -> Batch:
