@@ -216,6 +216,14 @@ def has_own_grid(sampling: Sampling) -> bool:
     return sampling.solver == "auto" or isinstance(SOLVERS[sampling.solver], Procedure)
 
 
+# Fields of the trunk that mean nothing to magnitude-preserving layers.
+UNMEASURED = tuple(f"net.{field}" for field in (
+    "norm", "norm_eps", "norm2_eps", "norm_gain", "head", "head_norm", "head_bias", "patch_bias", "attention.qk_norm",
+    "attention.eps", "attention.bias", "attention.out_bias", "feed_forward.activation", "feed_forward.bias",
+    "modulation.shift", "modulation.tanh_gate", "modulation.bias", "time.bias", "time.hidden", "text.norm", "text.eps",
+    "text.map", "text.norm_after", "text.bias"))
+
+
 def without_effect(recipe: Recipe) -> dict[str, str]:
     """The fields, dotted, that the other choices leave without effect, and why."""
     objective, optimizer, net = recipe.objective, recipe.train.optimizer, recipe.net
@@ -231,6 +239,8 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
         "train.optimizer.muon_lr": optimizer.matrices == "adamw" and "matrices use AdamW, whose rate is lr",
     }
+    if isinstance(net, Trunk) and net.magnitude:
+        idle |= dict.fromkeys(UNMEASURED, "magnitude-preserving layers have no norms, biases, shifts or gates")
     if has_own_grid(recipe.sample):
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):

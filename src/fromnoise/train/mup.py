@@ -13,6 +13,8 @@ The trunk's initial weights are these already, and its outputs start at zero, so
 Muon needs no rule: a step changes a matrix by lr sqrt(max(1, rows / columns)) in the spectral norm, which is
 what hidden activations need to move alike at every width (Yang, Simon and Bernstein 2023, condition 1).  Heads that
 grow with the width want ``net.attention.base_dim`` as well; where there are more heads instead, nothing.
+Magnitude-preserving matrices (``blocks.magnitude``) are used over the root of their inputs, which is half of the rule:
+lr / sqrt(m) is left of it.
 """
 
 from __future__ import annotations
@@ -47,8 +49,10 @@ def slower(system: System) -> dict[str, float]:
     except UserError as error:
         raise UserError("train.optimizer.base_width needs a network that can be made twice as wide; this one is then "
                         f"refused: {error}") from None
-    grows = inputs_grow(net, wider)
-    return {f"denoiser.net.{name}": recipe.net.width / base for name in grows}
+    by = recipe.net.width / base
+    if getattr(recipe.net, "magnitude", False):
+        by **= 0.5
+    return {f"denoiser.net.{name}": by for name in inputs_grow(net, wider)}
 
 
 def twice(net: Net) -> Net:

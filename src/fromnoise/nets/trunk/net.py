@@ -23,17 +23,20 @@ from fromnoise.blocks import (
     Perturbation,
     StreamLayer,
     Tokens,
+    UnitStreamLayer,
     patchify,
     place_waves,
     token_shift,
     unpatchify,
 )
+from fromnoise.blocks.magnitude import unit, unit_silu, unit_sum
 from fromnoise.blocks.perturb import alone
 from fromnoise.nets.trunk.detour import Detour, Trip, check_route
 from fromnoise.nets.trunk.inputs import PLACE_WAVES, ClassTokens, Conditioner, Head, Places, TextIn
 from fromnoise.nets.trunk.routing import MaskDiT, NoRouting, Route
 from fromnoise.nets.trunk.settings import Trunk
 from fromnoise.nets.trunk.start import reset_parameters
+from fromnoise.nets.trunk.unit_inputs import UnitConditioner, UnitHead, UnitPatchIn, UnitTextIn
 from fromnoise.types import Condition, UserError
 
 Grid = tuple[int, int, int]  # frames, rows and columns of patches
@@ -92,8 +95,8 @@ class TrunkNet(nn.Module):
     """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``.
 
     perturb disturbs some of the blocks.  route says which patches go through the routed ones (``spec.routing``), all of
-    them where there is none.  With a ``cache`` (causal masks only) x are the frames after those held, and
-    the text is looked at once.
+    them where there is none.  With a ``cache`` (causal masks only) x are the frames after those held, and the text is
+    looked at once.
     """
 
     def __init__(self, spec: Trunk, channels: int, text_width: int | None, pooled_width: int | None = None):
@@ -101,19 +104,23 @@ class TrunkNet(nn.Module):
         self.spec, self.channels = spec, channels
         D, features = spec.width, spec.time.width or spec.width
         inside = (channels + spec.image_channels) * spec.patch**2
-        self.patch_in = nn.Linear(inside, D, bias=spec.patch_bias) if not spec.bottleneck else nn.Sequential(
+        self.patch_in = UnitPatchIn(inside, D) if spec.magnitude else nn.Linear(
+            inside, D, bias=spec.patch_bias) if not spec.bottleneck else nn.Sequential(
             nn.Linear(inside, spec.bottleneck, bias=spec.patch_bias), nn.Linear(spec.bottleneck, D))
         self.place_in = nn.Linear(2 * PLACE_WAVES, D, bias=False) if spec.places else None
         self.class_in = ClassTokens(spec, pooled_width) if spec.class_tokens and pooled_width else None
-        self.text_in = None if text_width is None or self.class_in else TextIn(spec.text, text_width, D)
-        self.time_in = Conditioner(spec.time, D, pooled_width)
+        self.text_in = None if text_width is None or self.class_in else (
+            UnitTextIn if spec.magnitude else TextIn)(spec.text, text_width, D)
+        self.time_in = (UnitConditioner if spec.magnitude else Conditioner)(spec.time, D, pooled_width)
         self.places = Places(spec)
         self.pad = nn.ParameterDict({name: torch.zeros(D) for name in ("text", "picture")} if spec.text.pad_to else {})
         self.stages = nn.ModuleDict(self.stack(features, self.text_in is not None))
         self.attention_layers = spec.meets
         self.detour = None if isinstance(spec.routing, NoRouting) else Detour(spec.routing, D, spec.meets)
-        self.head = Head(spec, features, channels * (2 if spec.learned_sigma else 1))
-        reset_parameters(self)
+        outside = channels * (2 if spec.learned_sigma else 1)
+        self.head = UnitHead(spec, outside) if spec.magnitude else Head(spec, features, outside)
+        if not spec.magnitude:
+            reset_parameters(self)
 
     def stack(self, features: int, told: bool) -> dict[str, Stage]:
         """The blocks, in the order in which tokens meet them; ``told``: whether there is a text."""
@@ -131,7 +138,7 @@ class TrunkNet(nn.Module):
             if count:
                 stages[name] = Stage(blocks, streams, maps, spec.width, m.source == "table", skips)
 
-        layer = partial(StreamLayer, block)
+        layer = partial(unit_layer if spec.magnitude else StreamLayer, block)
         text = ("text",) if told else ()
         last = spec.double - 1 if spec.text_ends else None
         before = spec.class_from if spec.class_tokens else 0
@@ -167,7 +174,8 @@ class TrunkNet(nn.Module):
             condition = replace(condition, numbers=x.new_tensor([[H, W]]).expand(B, 2))
         told, m = text is not None, self.spec.modulation
         features = self.time_in(self.times(t.expand(B, -1), told), condition, self.head.out.weight.dtype)
-        clocks = self.clocks(F.silu(features) if m.silu else features, told, grid)
+        silu = unit_silu if self.spec.magnitude else F.silu
+        clocks = self.clocks(silu(features) if m.silu else features, told, grid)
         if m.source == "none":  # the noise level is a word
             text, mask = add_word(features, text, mask)
             clocks = (None, None)
@@ -190,6 +198,8 @@ class TrunkNet(nn.Module):
             waves = place_waves(*grid[1:], PLACE_WAVES, tokens.device).to(self.place_in.weight.dtype)
             tokens = tokens + self.place_in(waves).repeat(grid[0], 1)
         added = self.places.added(grid, tokens)
+        if added is not None and self.spec.magnitude:
+            return unit_sum(tokens, unit(added).expand_as(tokens), 0.5)
         return tokens if added is None else tokens + added
 
     def words(self, condition: Condition, cache: Cache | None) -> tuple[Tensor | None, Tensor | None]:
@@ -310,6 +320,12 @@ class TrunkNet(nn.Module):
             blocks = device.type == "cuda" and mask.queries is not None and not dense
             return mask.blocks() if blocks else mask.dense()
         return bias if (dense := mask.dense()) is None else bias + additive(dense, bias)
+
+
+def unit_layer(spec: BlockSpec, asks: bool = True, modulated: bool = True, **others) -> UnitStreamLayer:
+    """The magnitude-preserving layer; ``others`` are choices among norms, which it has none of, and such as are refused
+    (``refusals.magnitudes``)."""
+    return UnitStreamLayer(spec, asks, modulated)
 
 
 FRAMES = 1 << 20  # groups of a causal mask: words count from 0, frames from here
