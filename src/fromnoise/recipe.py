@@ -75,6 +75,10 @@ class Optimizer:
     """Steps over which the rates rise from zero."""
     cooldown: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Last part of training over which the rates fall linearly to zero."""
+    decay_after: Annotated[int, Field(ge=0)] = 0
+    """Steps after which the rates fall as 1 / sqrt(steps) (EDM2, eq. 67); 0: they hold until the cool-down."""
+    base_width: Annotated[int, Field(ge=0)] = 0
+    """Width of the network for which the rates were chosen: at another net.width they follow muP; 0: no such rule."""
 
 
 @spec
@@ -88,6 +92,9 @@ class Schedule:
     optimizer: Optimizer = Optimizer()
     ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
     """Width of the power-function average of the weights, relative to the training length (EDM2's sigma_rel)."""
+    snapshots: Annotated[int, Field(ge=0)] = 0
+    """Snapshots of two averages that are kept, evenly over training, from which `fromnoise ema` makes one of any
+    width; each takes twice the space of the weights."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -330,6 +337,14 @@ def has_own_grid(sampling: Sampling) -> bool:
     return sampling.solver == "auto" or isinstance(SOLVERS[sampling.solver], Procedure)
 
 
+# Fields of the trunk that mean nothing to magnitude-preserving layers.
+UNMEASURED = tuple(f"net.{field}" for field in (
+    "norm", "norm_eps", "norm2_eps", "norm_gain", "head", "head_norm", "head_bias", "patch_bias", "attention.qk_norm",
+    "attention.eps", "attention.bias", "attention.out_bias", "feed_forward.activation", "feed_forward.bias",
+    "modulation.shift", "modulation.tanh_gate", "modulation.bias", "time.bias", "time.hidden", "text.norm", "text.eps",
+    "text.map", "text.norm_after", "text.bias"))
+
+
 def without_effect(recipe: AnyRecipe) -> dict[str, str]:
     """The fields, dotted, that the other choices leave without effect, and why."""
     common = {}
@@ -358,6 +373,8 @@ def _idle(recipe: Recipe) -> dict[str, str]:
     }
     if isinstance(recipe.latents, Pixels):
         idle |= {f"encoding.{f.name}": "latents are pixels" for f in fields(Encoding)}  # type: ignore[arg-type]
+    if isinstance(net, Trunk) and net.magnitude:
+        idle |= dict.fromkeys(UNMEASURED, "magnitude-preserving layers have no norms, biases, shifts or gates")
     if has_own_grid(recipe.sample):
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):

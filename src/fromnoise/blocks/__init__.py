@@ -20,11 +20,12 @@ from fromnoise.blocks.perturb import UNDISTURBED, Perturbation
 from fromnoise.blocks.rotary import coordinates, turn, turns
 from fromnoise.blocks.settings import AttentionSpec, FeedForwardSpec, ModulationSpec
 from fromnoise.blocks.streams import Around, Clock, Tokens
+from fromnoise.blocks.unit_joint import UnitStreamLayer
 
 __all__ = [
     "UNDISTURBED", "Around", "Attention", "AttentionSpec", "Block", "BlockSpec", "Cache", "Clock", "Embedder",
     "FeedForward", "FeedForwardSpec", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias",
-    "StreamLayer", "TimeEmbedding", "Tokens", "attend", "attend_heads", "attend_linear", "attend_math", "coordinates",
-    "feature_maps", "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate", "sincos_2d",
-    "sinusoid", "token_shift", "turn", "turns", "unpatchify", "word_shift",
+    "StreamLayer", "TimeEmbedding", "Tokens", "UnitStreamLayer", "attend", "attend_heads", "attend_linear",
+    "attend_math", "coordinates", "feature_maps", "mean_text", "norm", "patchify", "place_waves", "rms_norm",
+    "rotary_table", "rotate", "sincos_2d", "sinusoid", "token_shift", "turn", "turns", "unpatchify", "word_shift",
 ]

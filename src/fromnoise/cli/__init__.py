@@ -17,6 +17,7 @@ COMMANDS = {
     "sample": "pictures from a trained run",
     "tune": "fit a fast solver to a trained run",
     "evaluate": "measure a trained run",
+    "ema": "another average of a run's weights, from its snapshots",
     "export": "write a model in the layout of diffusers",
     "compare": "train variants of a recipe with several seeds, at equal size and work",
     "bench": "measure solvers side by side, on problems with an exact answer",

@@ -40,8 +40,10 @@ from fromnoise.train.lock import locked
 from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.methods import METHODS, Method
 from fromnoise.train.metrics import MetricsLog
+from fromnoise.train.mup import slower
 from fromnoise.train.optim import build_optimizers, rate
 from fromnoise.train.order import Order
+from fromnoise.train.snapshots import Snapshots
 from fromnoise.train.threads import fastest_threads
 from fromnoise.types import Batch, UserError
 from fromnoise.weights import save_weights
@@ -104,7 +106,7 @@ def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None,
 
 # Fields that may be changed on the way: after losses that were not finite, or to train for longer.
 ADJUSTABLE = ("train.steps", "train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip",
-              "train.optimizer.warmup", "train.optimizer.cooldown")
+              "train.optimizer.warmup", "train.optimizer.cooldown", "train.optimizer.decay_after")
 
 
 def compare(recipe: AnyRecipe, out: Path, found: Checkpoint | None) -> str:
@@ -150,7 +152,9 @@ class Trainer:
         self.method: Method = METHODS[recipe.kind](self.system)
         self.parameters = list(self.system.learned().values())
         self.ema = Ema(self.parameters, recipe.train.ema)
-        self.optimizers = build_optimizers(self.system, recipe.train.optimizer)
+        self.snapshots = Snapshots(out, list(self.system.learned()), self.parameters, recipe.train.snapshots,
+                                   recipe.train.steps)
+        self.optimizers = build_optimizers(self.system, recipe.train.optimizer, slower(self.system))
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.order = Order(self.source.groups, recipe.train.batch, recipe.seed)
         self.metrics = MetricsLog(out, recipe.train.tracker)
@@ -178,6 +182,7 @@ class Trainer:
             self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in self.system.learned()]
             restore_optimizers(self.optimizers, found.tensors["optimizer"])
             self.method.restore(found.tensors.get("method", {}))
+            self.snapshots.restore(found.tensors, found.step, self.device)
             self.step, self.saved = found.step, found.step
             self.threads = self.recipe.train.threads or found.state["threads"]
             self.seconds, self.core_seconds = found.state["seconds"], found.state["core_seconds"]
@@ -191,6 +196,9 @@ class Trainer:
                 self.hooks.message(f"The data have changed since this run began: {before['examples']} examples then, "
                                    f"{now['examples']} now{other}. What follows is learned from those of now.")
         self.metrics.cut(self.step)
+        if count := len(self.snapshots.due):
+            self.hooks.message(f"{count} snapshots of two averages will take {self.snapshots.bytes / 1e6:,.0f} MB in "
+                               f"{self.snapshots.folder}.")
 
     def save(self) -> None:
         """A checkpoint to go on from, and the averaged weights to use."""
@@ -201,7 +209,7 @@ class Trainer:
         frozen = self.system.frozen()  # once in the run, and not in every checkpoint
         weights = {name: tensor for name, tensor in self.system.state_dict().items() if name not in frozen}
         tensors = {"weights": weights, "ema": self.average(),
-                   "optimizer": optimizer_tensors(self.optimizers)}
+                   "optimizer": optimizer_tensors(self.optimizers), **self.snapshots.tensors()}
         if held := self.method.tensors():
             tensors["method"] = held
         save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, tensors, state), self.recipe.train.keep)
@@ -305,6 +313,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.method.follow(factor)
         self.ema.update(self.parameters, self.step + 1)
+        self.snapshots.take(self.parameters, self.step + 1)
         return loss.detach()
 
     def fetch(self, step: int) -> Batch:

@@ -15,6 +15,7 @@ from pydantic import Field
 from fromnoise.blocks import AttentionSpec, FeedForwardSpec, ModulationSpec
 from fromnoise.blocks.settings import Count
 from fromnoise.config import spec
+from fromnoise.nets.trunk.routing import NoRouting, Routing
 from fromnoise.types import UserError
 
 if TYPE_CHECKING:
@@ -204,6 +205,10 @@ class Trunk:
     """Bias of the first map of the patches."""
     learned_sigma: bool = False
     """Twice the channels come out; the second half was trained to be a variance and is not used here (DiT)."""
+    magnitude: bool = False
+    """EDM2's magnitude-preserving layers in place of norms, biases, shifts and gates."""
+    routing: Routing = NoRouting()
+    """Patches that go past some of the blocks while training, which saves their work (TREAD, SPRINT, MaskDiT)."""
     image_channels: Number = 0
     """Channels of a picture the network is told, beside those of x."""
 

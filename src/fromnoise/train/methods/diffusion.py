@@ -7,7 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fromnoise.random import DROP, NOISE, POSTERIOR, SELF, fold, generator, uniforms
+from fromnoise.nets import Trunk
+from fromnoise.nets.trunk import MaskDiT, NoRouting, Route
+from fromnoise.random import DROP, NOISE, POSTERIOR, ROUTE, SELF, fold, generator, uniforms
 from fromnoise.system import System
 from fromnoise.terms import Step
 from fromnoise.train.methods.method import Method
@@ -41,11 +43,15 @@ class Diffusion(Method):
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
         x = recipe.path.add_noise(x0, eps, t)
         condition = self.with_estimate(x, t, condition, seed, step)
+        route = self.route(x, seed, step)
+        told = {} if route is None else {"route": route}
         with self.terms.listen() as tap:
-            output = denoiser.output(x, t, condition)
+            output = denoiser.output(x, t, condition, **told)
         losses = recipe.objective.losses(output, x0, eps, t, recipe.path)
         if self.system.variance is not None:
             losses = self.system.variance.balance(losses, recipe.path.logsnr(t))
+        if route is not None and isinstance(recipe.net.routing, MaskDiT):  # type: ignore[union-attr]
+            losses = recipe.net.routing.losses(losses, output, x, route, recipe.net.patch)  # type: ignore[union-attr]
         loss = losses.mean()
         if not self.terms.specs:
             return loss
@@ -70,6 +76,14 @@ class Diffusion(Method):
     def restore(self, tensors: dict[str, Tensor]) -> None:
         if self.terms.aligned is not None:
             self.terms.aligned.restore(tensors)
+
+    def route(self, x: Tensor, seed: int, step: int) -> Route | None:
+        """Which patches go through the routed blocks in this step; None where all go through all."""
+        net, steps = self.system.recipe.net, self.system.recipe.train.steps
+        if not isinstance(net, Trunk) or isinstance(net.routing, NoRouting) or step >= net.routing.until * steps:
+            return None
+        patches = x.shape[1] * (x.shape[3] // net.patch) * (x.shape[4] // net.patch)
+        return net.routing.draw(len(x), patches, generator(seed, ROUTE, step)).to(x.device)
 
     def with_estimate(self, x: Tensor, t: Tensor, condition: Condition, seed: int, step: int) -> Condition:
         """With self-conditioning, zeros beside x, and in a share of the steps the network's own estimate of x0."""
