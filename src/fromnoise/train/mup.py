@@ -33,8 +33,8 @@ from fromnoise.types import UserError
 def slower(system: Built) -> dict[str, float]:
     """By how much AdamW's rate is divided, for every parameter of ``system`` whose inputs grow with the width.
 
-    Empty where ``train.optimizer.base_width`` is 0 or the width itself.  UserError for an autoencoder, and for a network
-    that cannot be made twice as wide, which is how it is seen what grows.
+    Empty where ``train.optimizer.base_width`` is 0 or the width itself.  UserError for an autoencoder, and for a
+    network that cannot be made twice as wide, which is how it is seen what grows.
     """
     recipe, base = system.recipe, system.recipe.train.optimizer.base_width
     if not base:
