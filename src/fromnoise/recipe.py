@@ -21,7 +21,7 @@ from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
-from fromnoise.latents import KL, Pixels, Reconstruction
+from fromnoise.latents import KL, Foreign, Latents, Pixels, Reconstruction
 from fromnoise.nets import Transformer, Trunk, UNet
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
@@ -182,16 +182,16 @@ class Looking:
     """Held-out pictures that are taken through it."""
 
 
-def _learns(latents: KL | Pixels) -> KL | Pixels:
+def _learns(latents: Any) -> Any:
     """An autoencoder with something to learn."""
-    if isinstance(latents, Pixels):
-        raise PydanticCustomError("latents", "should be an autoencoder, such as kl: pixels have nothing to train")
+    if isinstance(latents, Pixels | Foreign):
+        kind = "pixels have nothing to train" if isinstance(latents, Pixels) else "foreign ones are not trained here"
+        raise PydanticCustomError("latents", "should be an autoencoder, such as kl: {kind}", {"kind": kind})
     return latents
 
 
 Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
-Learned = Annotated[KL | Pixels, Field(discriminator="kind"), AfterValidator(_learns)]
-Latents = Annotated[Pixels | KL, Field(discriminator="kind")]
+Learned = Annotated[Latents, AfterValidator(_learns)]
 Text = Annotated[Trained | Frozen, Field(discriminator="kind")]
 Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
 

@@ -15,7 +15,7 @@ from fromnoise.denoise import Denoise, Denoiser, Guidance
 from fromnoise.folders import Pipeline
 from fromnoise.generate import Model
 from fromnoise.interop.schedules import Schedule
-from fromnoise.latents import KL, Foreign, Pixels
+from fromnoise.latents import Latents, Pixels
 from fromnoise.nets import Trunk, UNet
 from fromnoise.recipe import Recipe
 from fromnoise.sample import SOLVERS
@@ -63,7 +63,7 @@ class Published(Recipe):
     """The folder or hub id."""
     data: Elsewhere = Elsewhere()  # type: ignore[assignment]
     text: Annotated[Towers | Labels | Untold, Field(discriminator="kind")] = Untold()  # type: ignore[assignment]
-    latents: Annotated[Pixels | KL | Foreign, Field(discriminator="kind")] = Pixels()  # type: ignore[assignment]
+    latents: Latents = Pixels()  # type: ignore[assignment]
     net: Annotated[Trunk | UNet, Field(discriminator="kind")]  # type: ignore[assignment]
 
 
