@@ -2,7 +2,7 @@
 
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
-from fromnoise.latents import KL
+from fromnoise.latents import KL, Reconstruction
 from fromnoise.recipe import Coder, Optimizer, Schedule
 
 
@@ -21,7 +21,8 @@ def shapes_kl() -> Coder:
     return Coder(
         name="shapes-kl",
         data=Shapes(objects=2),
-        latents=KL(channels=4, widths=(16, 32, 64), depth=1, groups=8, attention=False),
-        train=Schedule(steps=1500, batch=32, ema=0.06, optimizer=Optimizer(lr=2e-3), checkpoint_every=250,
+        latents=KL(channels=4, widths=(16, 32, 48), depth=1, groups=8, attention=False),
+        loss=Reconstruction(pixel="l2"),
+        train=Schedule(steps=1900, batch=16, ema=0.06, optimizer=Optimizer(lr=4e-3), checkpoint_every=250,
                        preview_every=500),
     )
