@@ -21,7 +21,7 @@ from fromnoise.recipe import Coder
 from fromnoise.recipes import shapes_kl
 from fromnoise.train import Hooks, train
 
-STEPS, SHOWN = 1200, 10
+STEPS, SHOWN = 600, 10
 PARTS = {
     "pixels alone": {},
     "pixels and looks": {"perceptual_weight": 0.5},
@@ -31,8 +31,9 @@ PARTS = {
 
 def recipe(parts: dict, steps: int) -> Coder:
     base = shapes_kl()
-    return replace(base, latents=KL(channels=4, widths=(16, 32, 48, 48), depth=1, groups=8, attention=False),
-                   loss=replace(base.loss, pixel="l1", **parts), train=replace(base.train, steps=steps, preview_every=0))
+    latents = KL(channels=4, widths=(16, 32, 48, 48), depth=1, groups=8, attention=False)
+    return replace(base, latents=latents, loss=replace(base.loss, pixel="l1", **parts),
+                   train=replace(base.train, steps=steps, preview_every=0))
 
 
 def main(out: str, steps: int = STEPS) -> None:
