@@ -10,7 +10,7 @@ import fromnoise as fn
 from fromnoise.cli.train import resolve
 from fromnoise.data.digits import Digits
 from fromnoise.latents import KL
-from fromnoise.recipe import Coder, Schedule, load_recipe, read_recipe, recipe_dict
+from fromnoise.recipe import Coder, Looking, Schedule, load_recipe, read_recipe, recipe_dict
 from fromnoise.recipes import autoencoder, digits, shapes_kl
 from fromnoise.train import Hooks, train
 from fromnoise.types import UserError
@@ -109,3 +109,30 @@ def test_pictures_that_do_not_fit_are_refused(tmp_path):
     recipe = replace(tiny(), latents=KL(channels=2, widths=(8,) * 5, depth=1, groups=4))
     with pytest.raises(UserError, match="multiples of 16"):
         train(recipe, tmp_path / "run")
+
+
+def test_a_run_is_shown_and_measured_like_any_other(tmp_path, capsys):
+    from rich.console import Console
+
+    from fromnoise.cli import main
+    from fromnoise.workflow import read_report, train_run
+
+    run = tmp_path / "run"
+    recipe = replace(tiny(preview_every=4), evaluate=Looking(samples=32))
+    showcase = train_run(recipe, run, "fromnoise train tiny", Console(quiet=True))
+    assert showcase.originals.shape == showcase.reconstructions.shape == (12, 1, 1, 8, 8)
+    assert [step for step, _ in showcase.previews] == [0, 4, 8]
+    page, card = ((run / name).read_text() for name in ("index.html", "README.md"))
+    assert "Through the autoencoder" in page
+    assert "codec.encode" in card
+    assert "model.sample" not in card
+    report = read_report(run)
+    assert {"PSNR, dB", "SSIM", "caption accuracy, after the latents"} <= {row.name for row in report.rows}
+    assert train_run(recipe, run, "", Console(quiet=True)).report == report  # nothing left to train or to measure
+    assert main(["evaluate", str(run), "--samples", "24"]) == 0
+    assert read_report(run).samples == 24
+    assert "PSNR" in capsys.readouterr().out
+    assert main(["evaluate", str(run), "--guidance", "2"]) == 2
+    assert "An autoencoder is not guided" in capsys.readouterr().err
+    assert main(["sample", str(run), "seven"]) == 2
+    assert "is a run of kind autoencoder" in capsys.readouterr().err

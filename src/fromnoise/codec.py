@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fromnoise.latents.coding import noise_shape
 from fromnoise.recipe import Coder
 from fromnoise.system import Coding, autocast, load_system
 from fromnoise.types import UserError
@@ -40,6 +41,18 @@ class Codec:
     def reconstruct(self, media: Tensor, batch: int = 64) -> Tensor:
         """The pictures after they went through the latents."""
         return self.decode(self.encode(media, batch), batch)
+
+    @torch.no_grad()
+    def codes(self, media: Tensor, batch: int = 64) -> Tensor | None:
+        """Which entry of the codebook stands at each place, ``[B, T, h, w]``; None where latents are continuous."""
+        latents = self.system.latents
+        if not latents.codebook:
+            return None
+        self._check(media)
+        still = torch.zeros(batch, *noise_shape(latents, media)[1:])
+        found = [latents.code(part.to(self.system.device), still[: len(part)].to(self.system.device)).codes
+                 for part in media.split(batch)]
+        return torch.cat([part.cpu() for part in found])
 
     def trial(self) -> None:
         """A little of its work, by which threads are measured."""

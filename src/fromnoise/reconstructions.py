@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from rich.console import Console
 from torch import Tensor
 
 from fromnoise.codec import Codec
-from fromnoise.evaluate import Report, Row
-from fromnoise.evaluate.reconstruction import psnr
+from fromnoise.evaluate import Report
+from fromnoise.evaluate.reconstruction import evaluate_reconstruction
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid
 from fromnoise.studio import Showcase
@@ -23,19 +24,24 @@ SHOWN = 12  # pictures on the page
 def judge(codec: Codec, console: Console, samples: int | None = None, guidance: float | None = None,
           seed: int = 0) -> Report:
     """Held-out pictures against what comes back of them, by the recipe's settings unless others are given."""
-    if guidance is not None:
-        raise UserError("An autoencoder is not guided: leave out --guidance.")
-    settings = evaluation_settings(codec, samples, seed)
-    with console.status("Evaluating"):
-        real = held_out(codec, settings["samples"])
-        made = codec.reconstruct(real)
-    rows = [Row("PSNR, dB", float(psnr(made, real).mean()), None, ".2f", "higher")]
-    return Report(rows, len(real), "Held-out pictures.", settings)
+    if guidance is not None or seed:
+        raise UserError("An autoencoder is not guided and draws no noise: leave out --guidance and --seed.")
+    settings = evaluation_settings(codec, samples)
+
+    def through(media: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        latents = codec.encode(media)
+        return codec.decode(latents), latents, codec.codes(media)
+
+    with console.status("Evaluating") as status:
+        report = evaluate_reconstruction(through, codec.recipe.data, count=settings["samples"],
+                                         codebook=codec.system.latents.codebook,
+                                         progress=lambda doing: status.update(f"Evaluating: {doing}"))
+    return replace(report, settings=settings)
 
 
-def evaluation_settings(codec: Codec, samples: int | None = None, seed: int = 0) -> dict[str, Any]:
-    """What an evaluation is made with."""
-    return {"samples": samples or codec.recipe.evaluate.samples, "seed": seed, "trained_steps": codec.step}
+def evaluation_settings(codec: Codec, samples: int | None = None) -> dict[str, Any]:
+    """What an evaluation is made with: nothing in it is drawn."""
+    return {"samples": samples or codec.recipe.evaluate.samples, "trained_steps": codec.step}
 
 
 def held_out(codec: Codec, count: int) -> Tensor:

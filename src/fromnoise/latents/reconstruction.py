@@ -69,8 +69,7 @@ class Reconstruction:
     perceptual_weight: Weight = 0.0
     """Weight of the distance between how pictures look to a network."""
     perceptual: Eye = "auto"
-    """That network: lpips (its weights must be on disk), one fitted to the captions, or random; auto: the first there
-    is."""
+    """That network: lpips (weights must be on disk), one fitted to the captions, or random; auto: the best of them."""
     adversarial: Annotated[Adversary, Short("weight")] = Adversary()
     """The discriminator; a number alone is its weight, of which 0 is none."""
 

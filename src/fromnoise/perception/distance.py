@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fromnoise.perception import vgg
 from fromnoise.perception.features import RandomFeatures
 from fromnoise.perception.words import WordFeatures, common_words, fit_words
+from fromnoise.types import Source
 
 Eye = Literal["auto", "lpips", "captions", "random"]
 EPS = 1e-6
@@ -56,6 +57,14 @@ def unit(features: Tensor) -> Tensor:
 
 
 Pictures = Callable[[], tuple[Tensor, list[str]]]  # gives real pictures [n, C, H, W] and their captions
+
+
+def pictures_of(source: Source, count: int = 1024) -> tuple[Tensor, list[str]]:
+    """At most ``count`` pictures ``[n, C, H, W]`` of one size, evenly spread over a source, and their captions."""
+    group = max(source.groups, key=len)
+    chosen = [group[i * len(group) // count] for i in range(count)] if len(group) > count else list(group)
+    batch = source.batch(chosen, range(len(chosen)))
+    return batch.media[:, 0], batch.text
 
 
 def resolved(eye: Eye, pictures: Pictures) -> Eye:

@@ -58,7 +58,7 @@ def common_words(captions: Sequence[str]) -> list[str]:
     return sorted(word for word, count in counts.items() if least <= count <= len(captions) - least)
 
 
-def fit_words(images: Tensor, captions: Sequence[str], seed: int = 0) -> WordFeatures:
+def fit_words(images: Tensor, captions: Sequence[str], seed: int = 0, steps: int = STEPS) -> WordFeatures:
     """The network that says which of their common words stand in the captions of ``images`` ``[n, C, H, W]``.
 
     The same for the same seed.  UserError where no word tells the pictures apart.
@@ -71,8 +71,8 @@ def fit_words(images: Tensor, captions: Sequence[str], seed: int = 0) -> WordFea
     truth = torch.tensor([[word in found for word in words] for found in map(words_in, captions)]).float()
     random = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=4e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=STEPS)
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    for _ in range(steps):
         chosen = torch.randint(len(images), (BATCH,), generator=random)
         loss = F.binary_cross_entropy_with_logits(net(images[chosen]), truth[chosen])
         optimizer.zero_grad()

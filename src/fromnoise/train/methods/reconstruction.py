@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fromnoise.files import write_text
-from fromnoise.perception.distance import Distance, distance, resolved
+from fromnoise.latents.coding import noise_shape
+from fromnoise.perception.distance import Distance, distance, pictures_of, resolved
 from fromnoise.random import NOISE, generator
 from fromnoise.recipe import Coder
 from fromnoise.system import Coding
@@ -22,7 +23,7 @@ from fromnoise.train.methods.method import Method
 from fromnoise.types import Batch, Source
 
 STATISTICS = "statistics.json"
-PICTURES = 1024  # training pictures that the statistics of the latents are of, and a feature network is fitted to
+PICTURES = 1024  # training pictures that the statistics of the latents are of
 
 
 class Reconstruct(Method):
@@ -48,7 +49,7 @@ class Reconstruct(Method):
         """The recipe with the network of the perceptual distance that there is, so that recipe.json says which."""
         if not recipe.loss.perceptual_weight:
             return recipe
-        eye = resolved(recipe.loss.perceptual, lambda: pictures(recipe.data.open("train")))
+        eye = resolved(recipe.loss.perceptual, lambda: pictures_of(recipe.data.open("train")))
         return replace(recipe, loss=replace(recipe.loss, perceptual=eye))
 
     def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
@@ -86,7 +87,7 @@ class Reconstruct(Method):
     def looks(self) -> Distance:
         """The perceptual distance, fitted to training pictures where it has to be."""
         data = self.recipe.data
-        return distance(self.spec.perceptual, data.channels, lambda: pictures(data.open("train")), self.recipe.seed,
+        return distance(self.spec.perceptual, data.channels, lambda: pictures_of(data.open("train")), self.recipe.seed,
                         self.fitted).to(self.system.device)
 
     def parts(self) -> dict[str, float]:
@@ -112,23 +113,9 @@ class Reconstruct(Method):
         write_text(out / STATISTICS, json.dumps({"mean": mean, "std": std, "step": step}, indent=2) + "\n")
 
 
-def noise_shape(latents, media: Tensor) -> tuple[int, ...]:
-    """The shape of the raw latents ``[B, T, c, h, w]`` of media, before neighbours are packed into channels."""
-    patch = getattr(latents.spec, "patch", 1)
-    B, T, _, H, W = media.shape
-    return B, T, latents.channels // patch**2, H // latents.factor * patch, W // latents.factor * patch
-
-
 def spread(group: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of the indices of a group, evenly spread."""
     return [group[int(i)] for i in np.linspace(0, len(group) - 1, min(count, len(group)))]
-
-
-def pictures(source: Source) -> tuple[Tensor, list[str]]:
-    """Pictures ``[n, C, H, W]`` of one size, spread over a source, and their captions."""
-    chosen = spread(max(source.groups, key=len), PICTURES)
-    batch = source.batch(chosen, range(len(chosen)))
-    return batch.media[:, 0], batch.text
 
 
 @torch.no_grad()
