@@ -82,8 +82,8 @@ def resolve(argv: list[str], command: str = "train", arguments: type[Arguments] 
     values = {**to_dict(named), "out": out or default_out(argv[0], named)}
     about = f"{first_line(argv[0])}\n\n{about}"
     chosen = to_dict(parse(arguments, argv[1:], f"fromnoise {command} {argv[0]}", values, about))
-    out = Path(chosen.pop("out"))
-    return from_dict(Recipe, chosen), named, out
+    folder = Path(chosen.pop("out"))
+    return from_dict(Recipe, chosen), named, folder
 
 
 def taken_autoencoder(argv: list[str]) -> tuple[list[str], str | None]:
