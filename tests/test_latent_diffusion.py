@@ -116,7 +116,7 @@ def test_an_autoencoder_of_diffusers(tmp_path):
 
 def test_the_command_line_resolves_a_folder(coder, tmp_path):
     recipe, _, _ = resolve(["shapes", "--latents", str(coder), "--out", str(tmp_path / "run"), "--encoding.draw"])
-    assert recipe.latents.mean == (0.5, -0.5)
+    assert recipe.latents == replace(SPEC, mean=(0.5, -0.5), std=(2.0, 4.0))
     assert recipe.encoding.draw
     recipe.save(tmp_path / "run" / "recipe.json")
     shutil.rmtree(coder)  # a run that has begun knows its autoencoder
@@ -338,6 +338,8 @@ def test_bfloat16_is_right_to_its_digits(coder, tmp_path):
     cache.fill()
     found, exact = cache.rows(range(40), [0] * 40), system.encode(source.pictures(range(40), [0] * 40))
     assert found.mean.dtype == torch.float32
+    assert found.logvar is not None
+    assert exact.logvar is not None
     for a, b in ((found.mean, exact.mean), (found.logvar, exact.logvar)):
         assert 0 < float(((a - b).abs() / b.abs().clamp(min=1e-3)).max()) <= 2**-8
 
@@ -366,6 +368,7 @@ def test_both_versions_of_pictures_in_buckets_are_kept_and_captions_come_by_key(
         for keys in (range(10), range(50, 60)):
             found, expected = latents.batch(group, list(keys)), source.batch(group, list(keys))
             assert (found.text, found.index, len(found)) == (expected.text, expected.index, len(expected))
+            assert found.latents is not None
             torch.testing.assert_close(found.latents.mean, system.encode(expected.media).mean)
             mirrored += sum(source.choose(group, list(keys))[0])
     assert 0 < mirrored < 40

@@ -101,8 +101,8 @@ def resolve(argv: list[str], command: str = "train", arguments: dict[str, type[P
     values = {**to_dict(named), "out": out or default_out(argv[0], named)}
     about = f"{first_line(argv[0])}\n\n{about}"
     chosen = to_dict(parse(arguments[named.kind], argv[1:], f"fromnoise {command} {argv[0]}", values, about))
-    out = Path(chosen.pop("out"))
-    return from_dict(type(named), chosen), named, out
+    folder = Path(chosen.pop("out"))
+    return from_dict(type(named), chosen), named, folder
 
 
 def taken_autoencoder(argv: list[str]) -> tuple[list[str], str | None]:
