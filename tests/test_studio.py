@@ -12,7 +12,7 @@ from fromnoise.studio import FilmFrame, Showcase, render_page, write_card, write
 from fromnoise.studio.card import recipe_in_words, render_card
 from fromnoise.studio.page import report_rows
 from fromnoise.studio.pictures import data_uris, shown_width
-from fromnoise.studio.plots import POINTS, Weightings, envelope, loss_points, loss_svg, smooth, weighting_svg
+from fromnoise.studio.plots import POINTS, Weightings, envelope, loss_points, loss_svg, parts_svg, smooth, weighting_svg
 from fromnoise.types import UserError
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -411,6 +411,17 @@ def test_a_long_run_makes_no_larger_plot():
     assert thin_values.min() == values.min()
     assert thin_values.max() == values.max()
     assert len(str(loss_svg([{"step": i, "loss": float(v)} for i, v in enumerate(values)]))) < 150_000
+
+
+def test_parts_of_the_loss_have_a_plot_of_their_own():
+    lines = [{"step": i, "loss": 1.0, "lr": 0.1, "seconds": 1.0, "core_seconds": 1.0} for i in range(1, 9)]
+    assert parts_svg(lines) is None
+    parts = [line | {"denoising": 2.0, "repa": -i / 10} for i, line in enumerate(lines)]
+    svg = parts_svg(parts, "p")
+    assert ">denoising</text>" in svg
+    assert ">repa</text>" in svg
+    assert "lr" not in re.findall(r">([a-z_]+)</text>", svg)
+    assert parts_svg([*parts, {"step": 9, "loss": 1.0, "repa": "damaged"}], "p") == svg
 
 
 def test_report_rows_of_mappings_and_objects():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fromnoise.files import write_text
 from fromnoise.studio.pictures import data_uris, shown_width
-from fromnoise.studio.plots import Weightings, loss_points, loss_svg, weighting_svg
+from fromnoise.studio.plots import Weightings, loss_points, loss_svg, parts_svg, weighting_svg
 
 DIFFERENCE = 4  # how many times larger differences are shown than they are
 
@@ -41,7 +41,8 @@ class Showcase:
     real, real_captions: ``[R, 1, C, H, W]``, true pictures of the data and what they show.
     film, film_prompt: one sample from noise (first) to picture (last).
     previews, preview_prompts: (step, ``[n, 1, C, H, W]``), the same n prompts and seeds as training went on.
-    metrics: lines of ``metrics.jsonl``; those with a finite ``loss`` make the curve.
+    metrics: lines of ``metrics.jsonl``; those with a finite ``loss`` make the curve, and what they say of its parts
+    one of its own.
     weighting: the effective weighting of the recipe over log-SNR, beside those of the literature.
     report: rows of the evaluation, or a report with ``rows`` (name, value, real, format, better, note) and
     ``how``, one line on what they were measured.
@@ -177,6 +178,7 @@ def _view(s: Showcase, ident: str) -> dict[str, Any]:
         "previews": _previews(s),
         "loss": loss_svg(s.metrics, ident),
         "loss_words": _loss_words(s.metrics),
+        "parts": parts_svg(s.metrics, f"{ident}p"),
         "weighting": weighting_svg(s.weighting, f"{ident}w") if s.weighting else None,
         "weighting_words": s.weighting.words if s.weighting else "",
         "report": report_rows(s.report),
