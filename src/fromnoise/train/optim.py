@@ -23,9 +23,11 @@ NO_RULE: Mapping[str, float] = MappingProxyType({})
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised (Jordan et al. 2024).
 
-    Matrices of one shape are orthogonalised together in one batched Newton-Schulz iteration; torch's
-    own Muon takes them one at a time in bfloat16, which costs many small operations on small networks.  The update
-    is scaled by sqrt(max(1, rows / columns)), which is torch's ``adjust_lr_fn="original"``.
+    Matrices of one shape are orthogonalised together in one batched Newton-Schulz iteration in float32, stacks of
+    matrices and convolutions among them.  torch's own Muon takes matrices alone, one at a time and in bfloat16, which
+    costs many small operations on small networks (and less than ours on wide ones, where the CPU has bfloat16:
+    docs/training-efficiency.md).  The update is scaled by sqrt(max(1, rows / columns)), which is torch's
+    ``adjust_lr_fn="original"``.
     """
 
     def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
