@@ -190,7 +190,8 @@ def read_recipe(data: Any, where: str) -> Recipe:
 
 # Fields that do not change what is learned.
 OPERATIONAL = ("name", "sample.", "evaluate.", "train.device", "train.threads", "train.checkpoint_every", "train.keep",
-               "train.preview_every", "train.tracker", "text.folder", "text.offload")
+               "train.preview_every", "train.tracker", "text.folder", "text.offload",
+               "text.cache_texts", "text.cache_folder")
 
 
 def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
@@ -213,6 +214,7 @@ def has_own_grid(sampling: Sampling) -> bool:
 def without_effect(recipe: Recipe) -> dict[str, str]:
     """The fields, dotted, that the other choices leave without effect, and why."""
     objective, optimizer, net = recipe.objective, recipe.train.optimizer, recipe.net
+    frozen = isinstance(recipe.text, Frozen)
     implied = isinstance(objective.weighting, Implied)
     idle = {
         "objective.max_weight": implied and objective.prediction == objective.loss
@@ -220,6 +222,9 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
         "text.vocabulary": getattr(recipe.text, "tokenizer", "") == "bytes" and "the tokenizer is bytes",
+        "text.cache_texts": frozen and recipe.text.cache != "memory" and "text.cache is not memory",
+        "text.cache_folder": frozen and recipe.text.cache != "disk" and "text.cache is not disk",
+        "text.cache_precision": frozen and recipe.text.cache == "none" and "text.cache is none",
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",

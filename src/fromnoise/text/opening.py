@@ -114,9 +114,14 @@ ENCODERS = {"T5ForConditionalGeneration": "T5EncoderModel", "UMT5ForConditionalG
             "T5Model": "T5EncoderModel", "CLIPModel": "CLIPTextModelWithProjection"}
 
 
+def config_of(part: Component) -> dict[str, Any]:
+    """What an encoder's config says of what reads text."""
+    return part.config.get("text_config") or part.config
+
+
 def depth_of(part: Component) -> int:
     """Layers of an encoder, as its config has them.  UserError where it does not say."""
-    config = part.config.get("text_config") or part.config
+    config = config_of(part)
     found = config.get("num_hidden_layers") or config.get("num_layers")
     if not isinstance(found, int):
         raise UserError(f"{part.folder / CONFIGS[0]} does not say how many layers it has: name them with text.layers.")

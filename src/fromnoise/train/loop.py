@@ -26,7 +26,7 @@ from fromnoise.config import from_dict, to_dict
 from fromnoise.random import DATA, fold
 from fromnoise.recipe import Recipe, differences, load_recipe
 from fromnoise.system import System, autocast, resolve_device
-from fromnoise.text import words_of
+from fromnoise.text import FrozenText, words_of
 from fromnoise.train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -184,6 +184,11 @@ class Trainer:
                 self.hooks.message(f"The data have changed since this run began: {before['examples']} examples then, "
                                    f"{now['examples']} now{other}. What follows is learned from those of now.")
         self.metrics.cut(self.step)
+        if isinstance(self.system.text, FrozenText):
+            if self.system.text.choice.cache == "disk" and getattr(self.recipe.data, "endless", False):
+                raise UserError(f"The captions of {self.recipe.data.kind} have no end, so they cannot all be encoded "
+                                "first: choose --text.cache memory.")
+            self.system.text.prepare(self.captions, self.out / "text", self.hooks.message)
 
     def save(self) -> None:
         """A checkpoint to go on from, and the averaged weights to use."""
