@@ -154,7 +154,7 @@ def test_what_is_wrong_is_said(folders, tmp_path, monkeypatch):
     model, _ = t5()
     model.save_pretrained(tmp_path / "t5")
     refused("There is no tokenizer in .*tokenizer.json.*T5EncoderModel needs", folder=str(tmp_path / "t5"))
-    with pytest.raises(UserError, match="text.padding kept"):
+    with pytest.raises(UserError, match=r"text\.padding kept"):
         built(folders / "t5", padding="kept")
     import builtins
 
@@ -434,7 +434,7 @@ def test_training_from_disk_never_runs_the_encoder(folders, tmp_path, monkeypatc
     assert asked
     assert 1 not in asked
     assert losses(tmp_path / "disk") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
-    with pytest.raises(UserError, match="captions of shapes have no end.*text.cache memory"):
+    with pytest.raises(UserError, match=r"captions of shapes have no end.*text\.cache memory"):
         train(tiny(folders / "clip", cache="disk"), tmp_path / "endless")
 
 
@@ -446,16 +446,16 @@ def test_a_folder_that_changed_or_is_gone_is_said(folders, tmp_path):
     text = json.loads((tmp_path / "run" / "recipe.json").read_text())["text"]
     assert (text["family"], text["classes"], text["folder"]) == ("clip", ["CLIPTextModel"], str(tmp_path / "clip"))
     (tmp_path / "clip").rename(tmp_path / "moved")
-    with pytest.raises(UserError, match="no folder .*clip.* is gone: put it back, or name its new folder"):
+    with pytest.raises(UserError, match=r"no folder .*clip.* is gone: put it back, or name its new folder"):
         load(tmp_path / "run")
     train(tiny(tmp_path / "moved"), tmp_path / "run")  # the same encoder elsewhere goes on
     (tmp_path / "run" / "recipe.json").write_text((tmp_path / "run" / "recipe.json").read_text())
     load(tmp_path / "run")
     other, _ = clip(16, 9, length=40)
     other.save_pretrained(tmp_path / "moved")
-    with pytest.raises(UserError, match="files have changed.*Put the files back"):
+    with pytest.raises(UserError, match=r"files have changed.*Put the files back"):
         load(tmp_path / "run")
-    with pytest.raises(UserError, match="is not the one that .* was trained with: its files have changed"):
+    with pytest.raises(UserError, match=r"is not the one that .* was trained with: its files have changed"):
         train(tiny(tmp_path / "moved"), tmp_path / "run")
 
 

@@ -99,7 +99,8 @@ class Model:
         on their sides (``fromnoise.text.composed``);  weighted: whether brackets in a prompt weigh words
         (``fromnoise.text.emphasis``);  long: whether a prompt that is too long is read in windows;  noise: the
         starting noise ``[B, T, C, h, w]``, instead of seed, as any array of numbers;  first: the index of the first
-        sample, which with the seed fixes its noise;  sample, which with the seed fixes its noise;  callback: called after each solver step with a ``Progress`` (of each batch of at most ``batch``).
+        sample, which with the seed fixes its noise;  callback: called after each solver step with a ``Progress`` (of
+        each batch of at most ``batch``).
 
         Sample i depends on (seed, first + i), its prompt and the settings alone: 16 samples of one call and 16
         calls for one sample with first=0, 1, ... agree to float32 rounding.  Raises UserError for settings that
