@@ -39,6 +39,7 @@ _KINDS = {
     "unet": "U-Net",
     "pixels": "the pixels themselves",
     "trained": "trained along with the model",
+    "frozen": "trained by others, and left as it is",
 }
 
 
