@@ -266,6 +266,11 @@ class FrozenEncoder(nn.Module):
         """The towers that hand on tokens."""
         return [i for i, tower in enumerate(self.spec.towers) if tower.layers]
 
+    @property
+    def window(self) -> int:
+        """Tokens that are read of a prompt by the tower that reads most."""
+        return self.max_length(self._longest)
+
     def count_cut(self, texts: Sequence[str]) -> int:
         """How many of the texts are longer than what is read."""
         index = self._longest

@@ -90,6 +90,11 @@ class TextEncoder(nn.Module):
         return self.spec.pooled_width
 
     @property
+    def window(self) -> int:
+        """Tokens that are read of a prompt."""
+        return self.spec.max_length
+
+    @property
     def learned(self) -> str:
         """What was learned of captions and is kept with the weights: the tokenizer."""
         return self.tokenizer.to_json()

@@ -161,8 +161,8 @@ class Trainer:
         """Take up the newest whole checkpoint, if there is one; ``changed``: the fields changed on the way."""
         found, self.found = self.found, None
         if cut := self.system.text.count_cut(self.captions):
-            self.hooks.message(f"{cut} of {len(self.captions)} captions have more tokens than the text encoder reads "
-                               "(text.max_length): the rest is not read.")
+            self.hooks.message(f"{cut} of {len(self.captions)} captions have more than the "
+                               f"{self.system.text.window} tokens of text.max_length: the rest is not read.")
         if found is not None:
             if found.step > self.recipe.train.steps:
                 raise UserError(f"{self.out} has been trained for {found.step} steps already, which is more than "
