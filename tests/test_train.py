@@ -438,7 +438,7 @@ def test_a_run_keeps_its_tokenizer_when_captions_change(tmp_path):
     caption("a small thing that is blue and has a name")
     first: list[str] = []
     tokenizer = run(4, first)
-    assert any("1 of 1 captions have more tokens" in text for text in first)
+    assert any("1 of 1 captions have more than the 8 tokens" in text for text in first)
     caption("quite another story altogether")
     later: list[str] = []
     assert run(8, later) == tokenizer

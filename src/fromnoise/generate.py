@@ -22,7 +22,7 @@ from fromnoise.recipe import Recipe, load_diffusion, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
 from fromnoise.settings import Noise, Settings, as_noise, checked
 from fromnoise.system import System, autocast, check_threshold, load_system, run_recipe
-from fromnoise.text import composed, unseen
+from fromnoise.text import composed, emphasis, read_prompts, unseen
 from fromnoise.types import Condition, UserError
 
 PNG_KEY = "fromnoise"
@@ -86,6 +86,7 @@ class Model:
     def sample(self, prompts: str | Sequence[str], *, steps: int | None = None,
                guidance: float | Guidance | None = None, solver: str | None = None,
                size: tuple[int, int] | None = None, seed: int = 0, negative: str = "", compose: bool = False,
+               weighted: bool = False, long: bool = False,
                noise: Noise | None = None, first: int = 0, callback: Callback | None = None,
                batch: int = 256) -> Output:
         """A sample for every prompt.
@@ -94,9 +95,11 @@ class Model:
         or of one that was tuned for this run, which has its own number of steps;  guidance: the scale, with
         the rest as in the recipe, or a ``Guidance`` with its schedule, method and threshold;  negative: what to steer
         away from, with guidance other than 1;  compose: whether AND and NOT in a prompt join and exclude what stands
-        on their sides (``fromnoise.text.composed``);  noise: the starting noise ``[B, T, C, h, w]``, instead of
-        seed, as any array of numbers;  first: the index of the first sample, which with the seed fixes its noise;
-        callback: called after each solver step with a ``Progress`` (of each batch of at most ``batch``).
+        on their sides (``fromnoise.text.composed``);  weighted: whether brackets in a prompt weigh words
+        (``fromnoise.text.emphasis``);  long: whether a prompt that is too long is read in windows;  noise: the
+        starting noise ``[B, T, C, h, w]``, instead of seed, as any array of numbers;  first: the index of the first
+        sample, which with the seed fixes its noise;  callback: called after each solver step with a ``Progress`` (of
+        each batch of at most ``batch``).
 
         Sample i depends on (seed, first + i), its prompt and the settings alone: 16 samples of one call and 16
         calls for one sample with first=0, 1, ... agree to float32 rounding.  Raises UserError for settings that
@@ -104,7 +107,8 @@ class Model:
         """
         batch = checked("batch", batch)
         settings = self.settings(prompts, steps=steps, guidance=guidance, solver=solver, size=size, seed=seed,
-                                 negative=negative, compose=compose, first=first, given_noise=noise is not None)
+                                 negative=negative, compose=compose, weighted=weighted, long=long, first=first,
+                                 given_noise=noise is not None)
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
         parts, info = [], None
         for i in range(0, len(settings.prompts), batch):
@@ -113,7 +117,10 @@ class Model:
             parts.append(self._decode(latents).float().clamp(-1, 1).cpu())
         assert info is not None
         texts = dict.fromkeys([*self._texts(settings), settings.negative])
-        notes = [self.system.text.cut(text) for text in texts] + [unseen(texts, self.words), self._tuned_at(settings)]
+        if settings.weighted:
+            texts = dict.fromkeys(emphasis(text)[0] for text in texts)
+        notes = [None if long else self.system.text.cut(text) for text in texts]
+        notes += [unseen(texts, self.words), self._tuned_at(settings)]
         return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)))
 
     def settings(self, prompts: str | Sequence[str], **given: Any) -> Settings:
@@ -264,7 +271,12 @@ class Model:
 
     def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
         """What the network is told of ``prompts``; ``negative`` ones are those to be steered away from."""
-        return self.system.text.encode(prompts)
+        return self._read(prompts, settings)
+
+    def _read(self, prompts: list[str], settings: Settings | None, **told: bool) -> Condition:
+        """What the text encoder makes of ``prompts``."""
+        weighted, long = (settings.weighted, settings.long) if settings else (False, False)
+        return read_prompts(self.system.text, prompts, weighted, long, **told)
 
     def _denoiser(self) -> Denoise:
         """The denoiser of one solve."""

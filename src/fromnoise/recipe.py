@@ -316,8 +316,8 @@ def read_recipe(data: Any, where: str) -> AnyRecipe:
 
 # Fields that do not change what is learned.
 OPERATIONAL = ("name", "sample.", "evaluate.", "encoding.source", "encoding.folder", "text.folder", "text.offload",
-               "train.device", "train.threads", "train.checkpoint_every", "train.keep", "train.preview_every",
-               "train.tracker")
+               "text.cache_texts", "text.cache_folder", "train.device", "train.threads", "train.checkpoint_every",
+               "train.keep", "train.preview_every", "train.tracker")
 
 
 def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[object, object]]:
@@ -356,6 +356,7 @@ def without_effect(recipe: AnyRecipe) -> dict[str, str]:
 def _idle(recipe: Recipe) -> dict[str, str]:
     """Those of a diffusion recipe alone."""
     objective, net = recipe.objective, recipe.net
+    frozen = isinstance(recipe.text, Frozen)
     implied = isinstance(objective.weighting, Implied)
     idle = {
         "objective.max_weight": implied and objective.prediction == objective.loss
@@ -366,6 +367,9 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "latents.weight": isinstance(recipe.latents, KL) and "the autoencoder is trained already",
         "encoding.folder": not recipe.encoding.cached and "no latents are kept",
         "encoding.dtype": not recipe.encoding.cached and "no latents are kept",
+        "text.cache_texts": frozen and recipe.text.cache != "memory" and "text.cache is not memory",
+        "text.cache_folder": frozen and recipe.text.cache != "disk" and "text.cache is not disk",
+        "text.cache_precision": frozen and recipe.text.cache == "none" and "text.cache is none",
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",

@@ -31,6 +31,8 @@ class Settings:
     size: tuple[int, int]
     negative: str = ""
     compose: bool = False
+    weighted: bool = False
+    long: bool = False
     first: int = 0
     given_noise: bool = False  # the noise was the caller's: these settings alone do not make the picture again
 
@@ -98,6 +100,8 @@ RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "size": (_size, "two whole numbers of pixels, (height, width)"),
     "negative": (_text, "a text"),
     "compose": (_flag, "true or false"),
+    "weighted": (_flag, "true or false"),
+    "long": (_flag, "true or false"),
     "first": (_whole(0, 2**62), "a whole number from 0 to 2^62"),
     "given_noise": (_flag, "true or false"),
     "run": (_text, "a text"),

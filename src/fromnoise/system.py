@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fromnoise.denoise import Denoiser, Guidance
 from fromnoise.process import LossVariance
 from fromnoise.recipe import AnyRecipe, Coder, Recipe, load_recipe
-from fromnoise.text import Tokenizer, words_of
+from fromnoise.text import FrozenText, Tokenizer, words_of
 from fromnoise.types import Encoded, UserError
 from fromnoise.weights import load_weights
 
@@ -68,6 +68,9 @@ class Built(nn.Module):
     def remarks(self, captions: Sequence[str]) -> list[str]:
         """What a user should know of the captions before training."""
         return []
+
+    def prepare(self, captions: Sequence[str], out: Path, message: Callable[[str], None]) -> None:
+        """What is made once of the captions before training in the run folder ``out``."""
 
 
 class Coding(Built):
@@ -129,8 +132,16 @@ class System(Built):
 
     def remarks(self, captions: Sequence[str]) -> list[str]:
         cut = self.text.count_cut(captions)
-        return [f"{cut} of {len(captions)} captions have more tokens than the text encoder reads (text.max_length): "
+        return [f"{cut} of {len(captions)} captions have more than the {self.text.window} tokens of text.max_length: "
                 "the rest is not read."] if cut else []
+
+    def prepare(self, captions: Sequence[str], out: Path, message: Callable[[str], None]) -> None:
+        if not isinstance(self.text, FrozenText):
+            return
+        if self.text.choice.cache == "disk" and getattr(self.recipe.data, "endless", False):
+            raise UserError(f"The captions of {self.recipe.data.kind} have no end, so they cannot all be encoded "
+                            "first: choose --text.cache memory.")
+        self.text.prepare(captions, out / "text", message)
 
     def frozen(self) -> dict[str, Tensor]:
         """What training leaves as it is: the entries of the autoencoder in the state."""

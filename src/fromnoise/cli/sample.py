@@ -63,6 +63,10 @@ class Arguments:
     """What to steer away from."""
     compose: bool = False
     """AND and NOT in a prompt join and exclude what stands on their sides: "a red circle AND a blue square"."""
+    weighted: bool = False
+    """Brackets weigh words: "a (red:1.3) circle", "[faint]"; \\( is a bracket."""
+    long: bool = False
+    """A prompt that is too long is read in windows, one after the other, and not cut."""
     like: str | None = None
     """A PNG that fromnoise saved: make it again, but for what is said otherwise."""
     device: str = "auto"
@@ -111,13 +115,13 @@ def read(argv: list[str]) -> tuple[Arguments, Guidance]:
 
 def parse_over(argv: list[str], run: str, like: str | None) -> tuple[Arguments, Guidance]:
     """(the arguments, the guidance) over what the picture says, or else the recipe of the run."""
-    usual, compose = Guidance(), False
+    usual, flags = Guidance(), {}
     if like is not None:
         settings = read_picture(like)["settings"]
-        usual, compose = settings.guidance, settings.compose
+        usual, flags = settings.guidance, {name: getattr(settings, name) for name in ("compose", "weighted", "long")}
     elif is_run(run):
         usual = load_diffusion(Path(run) / "recipe.json").sample.guidance
-    values = defaults(Arguments) | {"guidance": to_dict(usual), "compose": compose}
+    values = defaults(Arguments) | {"guidance": to_dict(usual), **flags}
     return parse(Arguments, argv, "fromnoise sample", values, ABOUT), usual
 
 
@@ -133,6 +137,9 @@ def without_effect(usual: Guidance, args: Arguments, prompts: list[str]) -> list
     idle = {f"guidance.{field}": why for field, why in guidance.idle(others=joined).items()}
     if args.compose and not joined:
         idle["compose"] = "no prompt has AND or NOT in it"
+    if args.weighted and not any(set(prompt) & set("()[]") for prompt in prompts):
+        said.add("weighted")
+        idle["weighted"] = "no prompt has a bracket in it"
     if args.negative and (guidance.guide is not None or (guidance.inert and not joined)):
         said.add("negative")
         idle["negative"] = "guidance is 1 at all times" if guidance.inert else "the guide stands in its place"
@@ -152,7 +159,8 @@ def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
 def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str, Any]]:
     """(every prompt n times, the other settings): those of ``like``, if there is one, unless said otherwise."""
     said = {"steps": args.steps, "guidance": args.guidance, "solver": args.solver, "size": size_of(args.size),
-            "seed": args.seed, "negative": args.negative, "compose": args.compose}
+            "seed": args.seed, "negative": args.negative, "compose": args.compose, "weighted": args.weighted,
+            "long": args.long}
     prompts = [*args.prompts, *(read_prompts(args.prompts_file) if args.prompts_file is not None else [])]
     base: dict[str, Any] = {"seed": 0, "negative": ""}
     if like is not None:

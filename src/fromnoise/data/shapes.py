@@ -28,6 +28,7 @@ class Shapes:
 
     channels = 3
     frames = 1
+    endless = True  # there is no list of its captions
 
     def open(self, split: Literal["train", "test"]) -> ShapeSource:
         """Combinations to train on, or those that are held out (one in ten)."""

@@ -98,7 +98,7 @@ def export_run(model: Model, folder: Path) -> list[str]:
     recipe, system = model.recipe, model.system
     net, channels = system.denoiser.net, system.latents.channels
     state, side = net.state_dict(), recipe.data.height // system.latents.factor
-    text, pooled = recipe.text.width, recipe.text.pooled_width
+    text, pooled = system.text.width, system.text.pooled_width
     if isinstance(net.spec, Trunk):
         kind, config = config_of(net.spec, channels, text, pooled, side)
         tensors, name = give(state, list(FAMILIES[kind].rules(net.spec, config))), "transformer"

@@ -133,7 +133,7 @@ class PublishedModel(Model):
         return apply_lora(places_of(self.system.denoiser.net, part.kind, part.config, text), read_lora(path), scale)
 
     def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
-        condition = self.system.text.encode(prompts, negative)  # type: ignore[call-arg]
+        condition = self._read(prompts, settings, negative=negative)
         if not self.numbers or settings is None:
             return condition
         return replace(condition, numbers=self.told(settings).to(self.system.device).expand(len(prompts), -1))

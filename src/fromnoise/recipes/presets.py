@@ -15,6 +15,7 @@ from fromnoise.nets.trunk import Learned, SinCos
 from fromnoise.process import EDM, VP, Cosine, Flow, LogNormal, Objective, ScaledLinear, Uniform
 from fromnoise.recipe import Recipe
 
+MOST_WORDS = 512  # that a frozen encoder hands on, where its recipe does not say
 TIME_SCALE = 30.0  # radians between clean and noise; 1,000 make neighbouring times strangers to a short training
 
 MULTIPLE = 16  # of the features of a feed-forward; 256, as in Lumina 2, would be most of a small one
@@ -115,7 +116,7 @@ def small_trunk(net: Trunk, recipe: Recipe) -> Trunk:
     if isinstance(positions, SinCos):
         positions = replace(positions, base=rows, table=0, scale=1.0)
     elif isinstance(positions, Learned):
-        positions = replace(positions, places=rows * columns, words=recipe.text.max_length + 1)
+        positions = replace(positions, places=rows * columns, words=(recipe.text.max_length or MOST_WORDS) + 1)
     time = replace(net.time, numbers="none", hidden=0, scale=TIME_SCALE)
     if time.pooled == "add" and recipe.text.pooled_width != net.width:
         time = replace(time, pooled="linear")

@@ -41,6 +41,7 @@ _KINDS = {
     "pixels": "the pixels themselves",
     "kl": "KL autoencoder",
     "trained": "trained along with the model",
+    "frozen": "trained by others, and left as it is",
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,11 +14,12 @@ from pydantic import Field
 from torch import nn
 
 from fromnoise.blocks import mean_text
-from fromnoise.config import Chooses, spec
+from fromnoise.config import Chooses, spec, to_dict
 from fromnoise.folders import Component
 from fromnoise.text.families import Family
 from fromnoise.text.opening import (
     class_of,
+    config_of,
     depth_of,
     download_encoders,
     family_of,
@@ -28,7 +31,8 @@ from fromnoise.text.opening import (
     rule_of,
 )
 from fromnoise.text.rows import Rows, laid, rows_of
-from fromnoise.text.towers import FrozenEncoder, Tower, Towers, frozen
+from fromnoise.text.store import Memory, Shards
+from fromnoise.text.towers import FrozenEncoder, Tower, Towers, Weights, frozen
 from fromnoise.types import Condition, UserError
 
 
@@ -73,6 +77,14 @@ class Frozen:
     """Numbers that the encoders compute in."""
     offload: Literal["none", "cpu", "dropped"] = "none"
     """Encoders stay beside the network, stay on the CPU, or are loaded only while there is something to encode."""
+    cache: Literal["none", "memory", "disk"] = "none"
+    """Answers are computed for every batch, held in memory, or computed for all captions first and read from disk."""
+    cache_texts: Annotated[int, Field(gt=0)] = 10_000
+    """Texts whose answers are held in memory."""
+    cache_folder: str = ""
+    """Where answers lie on disk; by default in the run's own folder."""
+    cache_precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that answers are kept in."""
     # what was found
     classes: tuple[str, ...] = ()
     """Classes of the encoders, found when training begins."""
@@ -115,6 +127,8 @@ class Frozen:
                                 "padding": None if self.padding == "family" else self.padding,
                                 "layers": self.layers or (self._every(folder, tower) if self.combine != "beside" else
                                                           None)}
+        if places := config_of(part_of(folder, tower.model)).get("max_position_embeddings"):
+            said["max_length"] = min(self.max_length or tower.max_length or places, places)
         changed = {name: value for name, value in said.items() if value is not None}
         return replace(tower, combine=self.combine, final_norm=self.final_norm, **changed)
 
@@ -155,6 +169,9 @@ class FrozenText(FrozenEncoder):
     def __init__(self, choice: Frozen, rule: Towers, where: Sequence[tuple[Component, Component]]):
         super().__init__(rule, [])
         self.choice, self.where = choice, where
+        self.tokenizers: dict[int, Any] = {}
+        kept_as = getattr(torch, choice.cache_precision)
+        self.store = Memory(choice.cache_texts, kept_as) if choice.cache == "memory" else None
         self.register_buffer("here", torch.empty(0), persistent=False)  # the device
         for tower in rule.towers:
             if tower.padding == "kept" and not tower.fill:
@@ -169,8 +186,8 @@ class FrozenText(FrozenEncoder):
         """(model, tokenizer) of each tower, loaded where they are not held."""
         if not self.held:
             dtype = getattr(torch, self.choice.precision)
-            self.held = frozen([(load_encoder(model, dtype=dtype).to(self.computes_on), load_tokenizer(tokenizer))
-                                for model, tokenizer in self.where])
+            self.held = frozen([(load_encoder(model, dtype=dtype).to(self.computes_on), self.tokenizer(i))
+                                for i, (model, _) in enumerate(self.where)])
         return self.held
 
     @property
@@ -178,30 +195,53 @@ class FrozenText(FrozenEncoder):
         """Where the encoders run."""
         return torch.device("cpu") if self.choice.offload == "cpu" else self.here.device
 
+    def prepare(self, captions: Sequence[str], folder: Path, report: Callable[[str], None] = lambda _: None) -> None:
+        """With a cache on disk, encode ``captions`` and the empty text into it, so that training only reads."""
+        if self.choice.cache != "disk":
+            return
+        rule = json.dumps([self.choice.sha256 or fingerprint(self.where), to_dict(self.spec), self.choice.precision,
+                           self.choice.cache_precision])
+        key = hashlib.sha256(rule.encode()).hexdigest()[:16]
+        shards = Shards(Path(self.choice.cache_folder or folder) / key, getattr(torch, self.choice.cache_precision))
+        shards.fill([*captions, ""], self.rows, report)
+        self.store = shards
+
     def _apply(self, fn, recurse=True):
         nn.Module._apply(self, fn, recurse)
         for model, _ in self.held:
             model.to(self.computes_on)  # and not to another precision, which is their own
         return self
 
-    def encode(self, texts: Sequence[str], negative: bool = False) -> Condition:
-        """The condition of ``texts`` on this module's device, in float32; no gradient reaches the encoders."""
-        found = self.rows(list(dict.fromkeys(texts)))
-        readings = [laid([found[text][i] for text in texts], self.here.device) for i in range(len(self.spec.towers))]
+    def tokenizer(self, index: int) -> Any:
+        if index not in self.tokenizers:
+            self.tokenizers[index] = load_tokenizer(self.where[index][1])
+        return self.tokenizers[index]
+
+    def encode(self, texts: Sequence[str], negative: bool = False, weights: Weights = None) -> Condition:
+        """The condition of ``texts`` on this module's device, in float32; no gradient reaches the encoders.
+
+        weights: of every character (``emphasis``).
+        """
+        if weights is None:
+            found = self.store.get(texts, self.rows) if self.store else self.rows(texts)
+            rows = [found[text] for text in texts]
+        else:
+            rows = [self.rows([text], [weight])[text] for text, weight in zip(texts, weights, strict=True)]
+        readings = [laid([row[i] for row in rows], self.here.device) for i in range(len(self.spec.towers))]
         condition = self.condition(readings)
         if self.choice.pooled == "mean" and condition.text is not None:
             condition = replace(condition, pooled=mean_text(condition.text, condition.mask))
         return self._silenced(condition, texts) if self.spec.empty == "zeros" else condition
 
-    def rows(self, texts: Sequence[str]) -> dict[str, Rows]:
-        """What every tower answers to each of the texts."""
+    def rows(self, texts: Sequence[str], weights: Weights = None) -> dict[str, Rows]:
+        """What every tower answers to each of the texts, now."""
         found: dict[str, Rows] = {}
         for empty in (True, False):  # an empty text is what is guided away from
-            some = [text for text in texts if (text == "") == empty]
+            some = [text for text in dict.fromkeys(texts) if (text == "") == empty]
             if some:
                 with torch.autocast(self.computes_on.type, enabled=False):
-                    answers = [self.read(i, some, negative=empty) for i in range(len(self.spec.towers))]
-                found |= dict(zip(some, rows_of(answers), strict=True))
+                    answers = [self.read(i, some, empty, weights) for i in range(len(self.spec.towers))]
+                found |= dict(zip(some, rows_of(answers, self.spec.towers), strict=True))
         if self.choice.offload == "dropped":
             self.held = []
         return found

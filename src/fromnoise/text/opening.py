@@ -114,9 +114,14 @@ ENCODERS = {"T5ForConditionalGeneration": "T5EncoderModel", "UMT5ForConditionalG
             "T5Model": "T5EncoderModel", "CLIPModel": "CLIPTextModelWithProjection"}
 
 
+def config_of(part: Component) -> dict[str, Any]:
+    """What an encoder's config says of what reads text."""
+    return part.config.get("text_config") or part.config
+
+
 def depth_of(part: Component) -> int:
     """Layers of an encoder, as its config has them.  UserError where it does not say."""
-    config = part.config.get("text_config") or part.config
+    config = config_of(part)
     found = config.get("num_hidden_layers") or config.get("num_layers")
     if not isinstance(found, int):
         raise UserError(f"{part.folder / CONFIGS[0]} does not say how many layers it has: name them with text.layers.")
@@ -149,7 +154,7 @@ def load_encoder(part: Component, variant: str | None = None, dtype: torch.dtype
     cls = class_of(part)
     _, chosen = part.choice(variant)
     part.files(variant)  # no shard is missing, and none lies elsewhere
-    with _explained(part), torch.random.fork_rng(devices=[]):  # a run's own draws do not depend on its encoders
+    with _explained(part), _quietly(), torch.random.fork_rng(devices=[]):  # a run's draws do not depend on its encoders
         model, report = cls.from_pretrained(part.folder, use_safetensors=True, local_files_only=True, variant=chosen,
                                             dtype=dtype or "auto", output_loading_info=True, **SAFE)
     missing = sorted(report["missing_keys"])
@@ -186,6 +191,20 @@ def transformers() -> Any:
     except ImportError:
         raise UserError(f"The text encoders of others need transformers: {INSTALL}.") from None
     return transformers
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the bars that transformers shows while it reads."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager

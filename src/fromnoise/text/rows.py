@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fromnoise.text.towers import Reading
+from fromnoise.text.towers import Reading, Tower
 
 
 @dataclass(frozen=True)
 class Row:
     """One tower's answer to one text.
 
-    text: ``[n, D]``, the tokens that count;  real: ``[L]``, where among all that is handed on they stand, None where
-    they are all;  pooled: ``[P]``.
+    text: ``[n, D]``, the tokens that count;  real: ``[L]``, where among all places of a tower that fills them they
+    stand, None where they come first;  pooled: ``[P]``.
     """
 
     text: Tensor | None = None
@@ -27,16 +27,18 @@ class Row:
 Rows = tuple[Row, ...]  # of every tower
 
 
-def rows_of(readings: Sequence[Reading]) -> list[Rows]:
-    """The answers of a batch, by text."""
+def rows_of(readings: Sequence[Reading], towers: Sequence[Tower]) -> list[Rows]:
+    """The answers of a batch, by text: what a text had to be padded with beside longer ones is no part of them."""
     size = next(len(part) for r in readings for part in (r.text, r.pooled) if part is not None)
-    return [tuple(_row(reading, i) for reading in readings) for i in range(size)]
+    pairs = list(zip(readings, towers, strict=True))
+    return [tuple(_row(reading, i, tower) for reading, tower in pairs) for i in range(size)]
 
 
-def _row(reading: Reading, i: int) -> Row:
+def _row(reading: Reading, i: int, tower: Tower) -> Row:
     text, real = (None if part is None else part[i] for part in (reading.text, reading.mask))
     if text is not None and real is not None:
         text = text[real]
+        real = real if tower.fill and tower.padding == "masked" else None
     return Row(text, real, None if reading.pooled is None else reading.pooled[i])
 
 

@@ -17,9 +17,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fromnoise.config import spec
+from fromnoise.text.emphasis import of_tokens, weighted
 from fromnoise.text.hidden import hidden_states, pooled_vector
 from fromnoise.text.tokenizers import cut_sentence
-from fromnoise.types import Condition
+from fromnoise.types import Condition, UserError
+
+Weights = Sequence[Sequence[float]] | None
+MARK = "\ue000"  # of no prompt: where in a template the prompt stands
 
 
 @spec
@@ -123,14 +127,21 @@ class FrozenEncoder(nn.Module):
         """(model, tokenizer) of each tower."""
         return self.held
 
+    def tokenizer(self, index: int) -> Any:
+        """The tokenizer of tower ``index``."""
+        return self.parts[index][1]
+
     def _apply(self, fn, recurse=True):
         for model, _ in self.held:
             model._apply(fn)
         return super()._apply(fn, recurse)
 
-    def encode(self, texts: Sequence[str], negative: bool = False) -> Condition:
-        """The condition of ``texts``; ``negative`` ones are those to be guided away from."""
-        condition = self.condition([self.read(i, texts, negative) for i in range(len(self.spec.towers))])
+    def encode(self, texts: Sequence[str], negative: bool = False, weights: Weights = None) -> Condition:
+        """The condition of ``texts``; ``negative`` ones are those to be guided away from.
+
+        weights: of every character (``emphasis``).
+        """
+        condition = self.condition([self.read(i, texts, negative, weights) for i in range(len(self.spec.towers))])
         return self._silenced(condition, texts) if negative and self.spec.empty == "zeros" else condition
 
     def condition(self, readings: Sequence[Reading]) -> Condition:
@@ -146,7 +157,7 @@ class FrozenEncoder(nn.Module):
         return Condition(text=text, mask=mask, pooled=torch.cat(pooled, -1) if pooled else None)
 
     @torch.no_grad()
-    def read(self, index: int, texts: Sequence[str], negative: bool = False) -> Reading:
+    def read(self, index: int, texts: Sequence[str], negative: bool = False, weights: Weights = None) -> Reading:
         """What tower ``index`` answers."""
         tower, (model, _) = self.spec.towers[index], self.parts[index]
         ids, real = self.tokenize(index, texts, negative)
@@ -158,6 +169,8 @@ class FrozenEncoder(nn.Module):
         if not tower.layers:
             return Reading(pooled=pooled)
         text, mask = combined(found.states, tower.combine), real.bool()
+        if weights is not None:
+            text = weighted(text, self.token_weights(index, texts, negative, weights, mask))
         if tower.instruction and not negative:  # the first token, and as many of the last as there is room for
             keep = [0, *range(text.shape[1] - self.max_length(index) + 1, text.shape[1])]
             text, mask = text[:, keep], mask[:, keep]
@@ -182,7 +195,7 @@ class FrozenEncoder(nn.Module):
 
     def tokenize(self, index: int, texts: Sequence[str], negative: bool = False) -> tuple[Tensor, Tensor]:
         """(ids, 1 where real) ``[B, L]`` for tower ``index``."""
-        tower, tokenizer = self.spec.towers[index], self.parts[index][1]
+        tower, tokenizer = self.spec.towers[index], self.tokenizer(index)
         limit = self.max_length(index) + tower.drop
         if tower.instruction and not negative:
             limit += len(tokenizer.encode(tower.instruction)) - 2
@@ -192,9 +205,26 @@ class FrozenEncoder(nn.Module):
                           return_tensors="pt", **side)
         return never_nothing(found["input_ids"].long(), found["attention_mask"].long(), tokenizer.pad_token_id)
 
+    def token_weights(self, index: int, texts: Sequence[str], negative: bool, weights: Sequence[Sequence[float]],
+                      mask: Tensor) -> Tensor:
+        """The weights ``[B, L]`` of the tokens that ``tokenize`` gives, 1 for those that are not of the prompt."""
+        tower, tokenizer = self.spec.towers[index], self.tokenizer(index)
+        found = torch.ones(mask.shape, device=mask.device)
+        start = self.wrap(index, MARK, negative).index(MARK)
+        for row, real, text, weight in zip(found, mask, texts, weights, strict=True):
+            if tower.lower:
+                weight = weight[len(text) - len(text.lstrip()) :]
+            said = self.wrap(index, text, negative)
+            spans = tokenizer(said, add_special_tokens=tower.special_tokens, truncation=True, max_length=len(real),
+                              return_offsets_mapping=True)["offset_mapping"]
+            tokens = of_tokens([*[1.0] * start, *weight], spans, said)
+            places = real.nonzero()[: len(tokens), 0]
+            row[places] = torch.tensor(tokens[: len(places)]).to(row)
+        return found
+
     def wrap(self, index: int, text: str, negative: bool = False) -> str:
         """A prompt as tower ``index`` reads it."""
-        tower, tokenizer = self.spec.towers[index], self.parts[index][1]
+        tower, tokenizer = self.spec.towers[index], self.tokenizer(index)
         if tower.lower:
             text = text.lower().strip()
         if tower.template and not (tower.bare and negative):
@@ -210,12 +240,36 @@ class FrozenEncoder(nn.Module):
 
     def max_length(self, index: int) -> int:
         """Tokens that tower ``index`` reads."""
-        return self.spec.towers[index].max_length or self.parts[index][1].model_max_length
+        return self.spec.towers[index].max_length or self.tokenizer(index).model_max_length
 
     def cut(self, text: str) -> str | None:
         """How a prompt that is too long for the tower that reads most is cut, or None."""
         index = self._longest
         return cut_sentence(lambda part: self._count(index, part), text, self.max_length(index))
+
+    def fits(self, text: str) -> bool:
+        """Whether every tower reads the whole text."""
+        return all(self._count(i, text) <= self.max_length(i) for i in self._readers)
+
+    def check_windows(self) -> None:
+        """UserError where a prompt cannot be read in windows one after the other."""
+        if inside := [tower.model for tower in self.spec.towers if tower.chat or tower.template or tower.instruction]:
+            raise UserError(f"{inside[0]} reads a prompt inside a template, which would stand in every window: long "
+                            "prompts are for encoders of bare text. Shorten the prompt, or train with a larger "
+                            "text.max_length.")
+        if len(lengths := sorted({self.max_length(i) for i in self._readers})) > 1:
+            raise UserError(f"The encoders of this model read {' and '.join(map(str, lengths))} tokens, so that they "
+                            "have no windows in common: long prompts are for encoders that read equally many.")
+
+    @property
+    def _readers(self) -> list[int]:
+        """The towers that hand on tokens."""
+        return [i for i, tower in enumerate(self.spec.towers) if tower.layers]
+
+    @property
+    def window(self) -> int:
+        """Tokens that are read of a prompt by the tower that reads most."""
+        return self.max_length(self._longest)
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """How many of the texts are longer than what is read."""
@@ -225,12 +279,12 @@ class FrozenEncoder(nn.Module):
     @property
     def _longest(self) -> int:
         """The tower that hands on the most tokens."""
-        return max((i for i, tower in enumerate(self.spec.towers) if tower.layers or len(self.parts) == 1),
+        return max((i for i, tower in enumerate(self.spec.towers) if tower.layers or len(self.spec.towers) == 1),
                    key=self.max_length)
 
     def _count(self, index: int, text: str) -> int:
         """Tokens of a prompt, as they count against what is read."""
-        tower, tokenizer = self.spec.towers[index], self.parts[index][1]
+        tower, tokenizer = self.spec.towers[index], self.tokenizer(index)
         said = self.wrap(index, text, negative=bool(tower.instruction))
         return len(tokenizer(said, add_special_tokens=tower.special_tokens)["input_ids"]) - tower.drop
 

@@ -196,6 +196,7 @@ class Trainer:
                 self.hooks.message(f"The data have changed since this run began: {before['examples']} examples then, "
                                    f"{now['examples']} now{other}. What follows is learned from those of now.")
         self.metrics.cut(self.step)
+        self.system.prepare(self.captions, self.out, self.hooks.message)
         if count := len(self.snapshots.due):
             self.hooks.message(f"{count} snapshots of two averages will take {self.snapshots.bytes / 1e6:,.0f} MB in "
                                f"{self.snapshots.folder}.")
