@@ -152,6 +152,8 @@ def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
         other = read_recipe(said, "the picture")
     except UserError:
         return False
+    if not isinstance(other, Recipe):
+        return False
     grids = [(r.sample.grid, r.sample.shift) for r in (other, recipe)]
     return not differences(other, recipe) and grids[0] == grids[1]
 
