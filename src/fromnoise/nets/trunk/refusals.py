@@ -37,7 +37,8 @@ def contradictions(spec: Trunk) -> Iterator[Reason]:
         'words can only stand along the last axis (net.positions.words "last") where there is a fourth.')
     yield (isinstance(p, SinCos) or (isinstance(p, Rotary) and p.sincos)) and spec.width % 4, (
         "sincos positions need a net.width that is a multiple of 4.")
-    yield spec.token_shift and spec.width % 16, "token shift needs a net.width that is a multiple of 16."
+    yield spec.feed_forward.hidden(spec.width) < 1, (
+        f"net.feed_forward.ratio {spec.feed_forward.ratio} leaves no hidden features at net.width {spec.width}.")
     yield spec.read and spec.double, "net.read keeps the text as it is and net.double changes it: choose one."
     yield spec.cross and (spec.read or spec.double or spec.single), (
         "net.cross has the text outside the sequence of tokens; it goes with no other kind of block.")
