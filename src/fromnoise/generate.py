@@ -17,11 +17,13 @@ from fromnoise.config import nearest
 from fromnoise.denoise import Denoise, Guidance, SelfConditioned
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid, to_pil, to_uint8
+from fromnoise.nets import Trunk
+from fromnoise.nets.trunk.house import from_older
 from fromnoise.random import sample_noise
 from fromnoise.recipe import Recipe, load_recipe, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
 from fromnoise.settings import Noise, Settings, as_noise, checked
-from fromnoise.system import System, autocast, resolve_device
+from fromnoise.system import NET, System, autocast, resolve_device
 from fromnoise.text import composed, unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import load_weights
@@ -291,6 +293,8 @@ def load(run: str | Path, device: str = "auto") -> Model:
                         "`fromnoise train` wrote.")
     recipe = load_recipe(run / "recipe.json")
     tensors, tokenizer, step, words = load_weights(run)
+    if isinstance(recipe.net, Trunk):
+        tensors = from_older(tensors, NET, recipe.net)
     system = System(recipe, recipe.text.load_tokenizer(tokenizer))
     if wrong := mismatch({k: v.shape for k, v in system.state_dict().items()}, tensors):
         raise UserError(f"The weights in {run} do not belong to its recipe: {wrong}.")

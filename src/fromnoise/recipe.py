@@ -14,14 +14,14 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 import fromnoise
-from fromnoise.config import from_dict, nearest, read_json, spec, to_dict
+from fromnoise.config import Named, from_dict, nearest, read_json, spec, to_dict
 from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
 from fromnoise.latents import Pixels
-from fromnoise.nets import Transformer, Trunk, UNet
+from fromnoise.nets import Trunk, UNet, house
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
 from fromnoise.text import Trained
@@ -133,7 +133,7 @@ class Evaluation:
 
 
 Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
-Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
+Net = Annotated[UNet | Trunk, Field(discriminator="kind"), Named("transformer", house)]
 
 
 @spec
@@ -147,7 +147,7 @@ class Recipe:
     latents: Pixels = Pixels()
     path: Path = Flow()
     objective: Objective = Objective()
-    net: Net = Transformer()
+    net: Net = house()
     train: Training = Training()
     sample: Sampling = Sampling()
     evaluate: Evaluation = Evaluation()
@@ -219,7 +219,6 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
         "text.vocabulary": recipe.text.tokenizer == "bytes" and "the tokenizer is bytes",
-        "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
         "train.optimizer.muon_lr": optimizer.matrices == "adamw" and "matrices use AdamW, whose rate is lr",

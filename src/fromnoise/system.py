@@ -13,6 +13,8 @@ from fromnoise.recipe import Recipe
 from fromnoise.text import Tokenizer
 from fromnoise.types import UserError
 
+NET = "denoiser.net."  # how the names of the network's weights begin
+
 
 class System(nn.Module):
     """Everything that has weights.  The same recipe, tokenizer and seed give the same initial weights."""
@@ -25,12 +27,10 @@ class System(nn.Module):
             self.latents = recipe.latents.build(recipe.data.channels)
             self.text = recipe.text.build(tokenizer)
             net = recipe.net.build(self.latents.channels, recipe.text.width, recipe.text.pooled_width)
-        told = getattr(recipe.net, "image_channels", 0)
+        told = recipe.net.image_channels
         if recipe.train.self_conditioning and told != self.latents.channels:
             raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "
-                            f"of x, and net.image_channels is {told}"
-                            + ("." if hasattr(recipe.net, "image_channels") else
-                               f' (net "{recipe.net.kind}" has none: choose unet or trunk).'))
+                            f"of x, and net.image_channels is {told}.")
         self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
         # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
         self.variance = LossVariance() if recipe.objective.learned_variance else None

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import from_dict, to_dict
+from fromnoise.nets.trunk.house import is_older
 from fromnoise.random import DATA, fold
 from fromnoise.recipe import Recipe, differences, load_recipe
-from fromnoise.system import System, autocast, resolve_device
+from fromnoise.system import NET, System, autocast, resolve_device
 from fromnoise.text import words_of
 from fromnoise.train.checkpoint import (
     Checkpoint,
@@ -84,7 +85,7 @@ def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
     hooks = hooks or Hooks()
     with locked(out):
         found = load_checkpoint(out / "checkpoints", hooks.message)
-        if found is not None and "tokenizer" not in found.state:
+        if found is not None and ("tokenizer" not in found.state or is_older(found.tensors["weights"], NET)):
             raise UserError(f"The checkpoints in {out} were written by an earlier fromnoise, which this one cannot go "
                             f"on from: choose another folder with --out, or delete {out} to start again.")
         changed = compare(recipe, out, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from typing import Literal
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from fromnoise.blocks import AttentionSpec, FeedForwardSpec
 from fromnoise.nets.trunk.settings import Relative, Rotary, TextSpec, TimeSpec, Trunk
-from fromnoise.types import UserError
 
 LOUD = 6.0  # else the first thing to learn would be to find the words in the noise
 
@@ -30,15 +30,7 @@ def house(width: int = 96, heads: int = 4, depth: int = 4, patch: int = 4, mlp_r
         time=TimeSpec(waves=128, scale=30.0, period=30.0, shift=1.0, pooled="mean" if pooled_text else "none"),
         text=TextSpec(loud=LOUD), places=places, token_shift=token_shift,
         positions=Relative(reach=reach) if positions == "relative" else
-        Rotary(axes=even_axes(width // heads), theta=100.0, corner=1))
-
-
-def even_axes(size: int) -> tuple[int, ...]:
-    """Features of a head of ``size`` for frame, row and column: even numbers, as equal as can be."""
-    if size % 2 or size < 6:
-        raise UserError(f"Rotary positions turn pairs of features, one at least for frame, row and column, and heads "
-                        f"of {size} features have not three pairs: choose another net.width or net.attention.heads.")
-    return tuple(2 * (size // 2 // 3 + (i < size // 2 % 3)) for i in range(3))
+        Rotary(theta=100.0, corner=1))
 
 
 # ---- runs in which it was a network of its own, of kind "transformer" ------------------------------------------------
@@ -56,9 +48,14 @@ INSIDE = {
 MODULATION = "modulation."  # one map for all blocks and the last layer, which a trunk does not have
 
 
+def is_older(tensors: Container[str], prefix: str) -> bool:
+    """Whether they are weights of an older house transformer."""
+    return f"{prefix}{MODULATION}weight" in tensors
+
+
 def from_older(tensors: dict[str, Tensor], prefix: str, spec: Trunk) -> dict[str, Tensor]:
     """The weights with those of an older house transformer, whose names begin with ``prefix``, renamed to a trunk's."""
-    if f"{prefix}{MODULATION}weight" not in tensors:
+    if not is_older(tensors, prefix):
         return tensors
     found: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -89,7 +86,7 @@ def beginning(name: str, names: dict[str, str]) -> str:
     return next((new + name.removeprefix(old) for old, new in names.items() if name.startswith(old)), name)
 
 
-def modulations(kind: str, value: Tensor, spec: Trunk):
+def modulations(kind: str, value: Tensor, spec: Trunk) -> Iterator[tuple[str, Tensor]]:
     """(name, weight) of the maps of every block and of the last layer."""
     *blocks, head = value.split([*[6 * spec.width] * spec.single, 2 * spec.width])
     yield from ((f"{layer(i)}modulation.map.{kind}", part) for i, part in enumerate(blocks))

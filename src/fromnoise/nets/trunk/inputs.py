@@ -143,12 +143,13 @@ class Places(nn.Module):
         if not isinstance(p, Rotary):
             return None, None
         follow = lengths if p.words == "first" else None
+        axes = p.dealt(self.spec.width // self.spec.attention.heads)
         key = ("turns", *grid, words, frame, device)
         if follow is None and key in self.tables:
             return self.tables[key]
-        text, picture = coordinates(grid, words, len(p.axes), p.words, centred=p.centred, start=p.start,
+        text, picture = coordinates(grid, words, len(axes), p.words, centred=p.centred, start=p.start,
                                     corner=p.corner, lengths=follow, frame=frame, device=device)
-        made = (None if p.words == "none" else turns(text, p.axes, p.theta), turns(picture, p.axes, p.theta))
+        made = (None if p.words == "none" else turns(text, axes, p.theta), turns(picture, axes, p.theta))
         if follow is None:
             if len(self.tables) >= TABLES:
                 self.tables.clear()

@@ -113,8 +113,9 @@ class Rotary:
     """Queries and keys turned by the place of their token, over several axes."""
 
     kind: Literal["rotary"] = "rotary"
-    axes: tuple[Annotated[int, Field(ge=2, multiple_of=2)], ...] = (8, 8, 8)
-    """Features of a head for each axis (frame, row, column, more); their sum is the size of a head."""
+    axes: tuple[Annotated[int, Field(ge=2, multiple_of=2)], ...] = ()
+    """Features of a head for each axis (frame, row, column, more), as many in all as it has; none: even shares of
+    frame, row and column."""
     theta: Annotated[float, Field(gt=1)] = 10_000.0
     """The slowest turn is about 1 / theta."""
     words: Literal["zero", "first", "last", "before", "after", "none"] = "zero"
@@ -128,6 +129,10 @@ class Rotary:
     """Rows and columns count from the middle of the picture."""
     sincos: bool = False
     """Fixed sines and cosines of row and column are added to the patches as well (JiT)."""
+
+    def dealt(self, size: int) -> tuple[int, ...]:
+        """The axes in a head of ``size`` features."""
+        return self.axes or tuple(2 * (size // 2 // 3 + (i < size // 2 % 3)) for i in range(3))
 
 
 @spec
