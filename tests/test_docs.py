@@ -54,7 +54,7 @@ def test_commands_are_understood(line, capsys, monkeypatch):
         if name == "train":
             train.resolve(args)
         elif name == "encode":
-            train.resolve(args, "encode", encode.Arguments)
+            train.resolve(args, "encode", {"diffusion": encode.Arguments})
         elif name == "presets":
             assert presets.main(args) == 0
         elif module is not None:

@@ -118,7 +118,7 @@ def digits_showcase() -> Showcase:
             "format": 1,
             "name": "digits",
             "data": {"kind": "digits"},
-            "net": {"kind": "transformer", "width": 96, "depth": 4},
+            "net": {"kind": "trunk", "width": 96, "single": 4},
             "path": {"kind": "flow"},
             "sample": {"solver": "dpmpp_2m", "steps": 20, "guidance": 1.5},
         },
@@ -455,7 +455,7 @@ def test_card(tmp_path):
     assert 'fn.load("runs/digits")' in text
     assert "steps=20, guidance=1.5" in text
     assert "fromnoise sample runs/digits 'the digit 0'" in text
-    assert "transformer over patches and words; width 96, depth 4." in text
+    assert "transformer over patches and words; width 96, single 4." in text
     assert "CC BY 4.0" in text
     assert all(f"| {k} | {v} |" in text for k, v in {"torch": "2.13.0", "peak memory": "412 MB"}.items())
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)

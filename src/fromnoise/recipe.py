@@ -15,14 +15,14 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 import fromnoise
-from fromnoise.config import from_dict, nearest, read_json, spec, to_dict
+from fromnoise.config import Named, from_dict, nearest, read_json, spec, to_dict
 from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
 from fromnoise.latents import KL, Foreign, Latents, Pixels, Reconstruction
-from fromnoise.nets import Transformer, Trunk, UNet
+from fromnoise.nets import Trunk, UNet, house
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
 from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
@@ -193,7 +193,7 @@ def _learns(latents: Any) -> Any:
 Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
 Learned = Annotated[Latents, AfterValidator(_learns)]
 Text = Annotated[Trained | Frozen, Field(discriminator="kind")]
-Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
+Net = Annotated[UNet | Trunk, Field(discriminator="kind"), Named("transformer", house)]
 
 
 class Saved:
@@ -230,7 +230,7 @@ class Recipe(Saved):
     encoding: Encoding = Encoding()
     path: Path = Flow()
     objective: Objective = Objective()
-    net: Net = Transformer()
+    net: Net = house()
     train: Training = Training()
     sample: Sampling = Sampling()
     evaluate: Evaluation = Evaluation()
@@ -370,7 +370,6 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "text.cache_texts": frozen and recipe.text.cache != "memory" and "text.cache is not memory",
         "text.cache_folder": frozen and recipe.text.cache != "disk" and "text.cache is not disk",
         "text.cache_precision": frozen and recipe.text.cache == "none" and "text.cache is none",
-        "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
         "train.repa.width": recipe.train.repa.projector == "conv" and "the convolution has no hidden features",

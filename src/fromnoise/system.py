@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.denoise import Denoiser, Guidance
+from fromnoise.nets import Trunk
+from fromnoise.nets.trunk.house import from_older
 from fromnoise.process import LossVariance
 from fromnoise.recipe import AnyRecipe, Coder, Recipe, load_recipe
 from fromnoise.text import FrozenText, Tokenizer, words_of
@@ -18,6 +20,7 @@ from fromnoise.types import Encoded, UserError
 from fromnoise.weights import load_weights
 
 AT_ONCE = 2**18  # pixels: 256 pictures of 32 px, one of 512
+NET = "denoiser.net."  # how the names of the network's weights begin
 
 
 class Built(nn.Module):
@@ -104,12 +107,10 @@ class System(Built):
         if recipe.encoding.draw and not hasattr(self.latents, "posterior"):
             raise UserError(f"encoding.draw needs latents that are a distribution (kl), and these are "
                             f"{recipe.latents.kind}: leave it out.")
-        told = getattr(recipe.net, "image_channels", 0)
+        told = recipe.net.image_channels
         if recipe.train.self_conditioning and told != self.latents.channels:
             raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "
-                            f"of x, and net.image_channels is {told}"
-                            + ("." if hasattr(recipe.net, "image_channels") else
-                               f' (net "{recipe.net.kind}" has none: choose unet or trunk).'))
+                            f"of x, and net.image_channels is {told}.")
         self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
         # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
         self.variance = LossVariance() if recipe.objective.learned_variance else None
@@ -182,6 +183,8 @@ def load_system(run: str | Path, device: str = "auto") -> tuple[Built, int, tupl
     """
     recipe = load_recipe(run_recipe(run))
     tensors, tokenizer, step, words = load_weights(Path(run))
+    if isinstance(recipe, Recipe) and isinstance(recipe.net, Trunk):
+        tensors = from_older(tensors, NET, recipe.net)
     system = build_system(recipe, tokenizer=tokenizer)
     if wrong := mismatch({k: v.shape for k, v in system.state_dict().items()}, tensors):
         raise UserError(f"The weights in {run} do not belong to its recipe: {wrong}.")

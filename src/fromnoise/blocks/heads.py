@@ -11,6 +11,8 @@ from fromnoise.blocks.layers import RMSNorm
 from fromnoise.blocks.rotary import turn
 from fromnoise.blocks.settings import AttentionSpec
 
+SMALL = 2**20  # numbers whose memory is not worth a second product
+
 
 class Stack(nn.Module):
     """``count`` linear maps of the same input in one product; one matrix each to the optimiser."""
@@ -25,8 +27,10 @@ class Stack(nn.Module):
         return F.linear(x, self.weight.flatten(0, 1), self.bias)
 
     def apart(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Each map's ``[..., outside]``; the last is a product of its own, and its memory free before the others'."""
-        n, outside, _ = self.weight.shape
+        """Each map's ``[..., outside]``; of large ones the last is a product of its own, and its memory free sooner."""
+        n, outside, inside = self.weight.shape
+        if x.numel() // inside * n * outside <= SMALL:
+            return self(x).chunk(n, dim=-1)
         head, tail = (None, None) if self.bias is None else self.bias.split([(n - 1) * outside, outside])
         first = F.linear(x, self.weight[:-1].flatten(0, 1), head).unflatten(-1, (n - 1, outside)).unbind(-2)
         return *first, F.linear(x, self.weight[-1], tail)

@@ -167,7 +167,8 @@ def rows(values: Values, base: Values, prefix: str = "") -> list[tuple[str, Text
     inner: list[tuple[str, Text]] = []
     for key, value in values.items():
         if isinstance(value, dict):
-            inner += rows(value, base.get(key) or {}, f"{prefix}{key}.")
+            old_value = base.get(key)  # of another kind it may be no part
+            inner += rows(value, old_value if isinstance(old_value, dict) else {}, f"{prefix}{key}.")
         elif key != "kind":
             same = value == base.get(key) or kind != old
             words.append(Text(f"{key} {shown(value)}") if same else changed(f"{key} {shown(value)}", base.get(key)))

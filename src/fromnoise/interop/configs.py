@@ -48,7 +48,7 @@ def fixed(spec: Trunk) -> SinCos:
 
 
 def axes(spec: Trunk) -> list[int]:
-    return list(rotary(spec).axes)
+    return list(rotary(spec).dealt(spec.width // spec.attention.heads))
 
 
 def base(spec: Trunk) -> int:

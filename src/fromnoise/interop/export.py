@@ -23,7 +23,7 @@ from fromnoise.interop.published import PublishedModel
 from fromnoise.interop.rules import give
 from fromnoise.interop.save import write_model, write_pipeline, write_schedule
 from fromnoise.interop.transformers import FAMILIES
-from fromnoise.nets import Trunk, UNet
+from fromnoise.nets import Trunk
 from fromnoise.text import FrozenEncoder, LabelEncoder
 from fromnoise.types import UserError
 
@@ -102,13 +102,10 @@ def export_run(model: Model, folder: Path) -> list[str]:
     if isinstance(net.spec, Trunk):
         kind, config = config_of(net.spec, channels, text, pooled, side)
         tensors, name = give(state, list(FAMILIES[kind].rules(net.spec, config))), "transformer"
-    elif isinstance(net.spec, UNet):
+    else:
         config = dict(unet.write_config(unet.Peer(net.spec, channels, text)))
         kind, tensors, name = config.pop("_class_name"), unet.to_theirs(state, config), "unet"
         config["sample_size"] = side
-    else:
-        raise UserError("The house transformer of this run has no counterpart in diffusers: train one of the presets "
-                        "(`fromnoise presets`) to export it.")
     scheduler = write_schedule(folder / "scheduler", recipe.path, recipe.objective.prediction)
     write_model(folder / name, kind, config, tensors | tables(kind, config))
     write_text(folder / "README.md", readme(recipe.name, name, kind, scheduler))

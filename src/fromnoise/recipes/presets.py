@@ -42,6 +42,9 @@ COSINE_V = Paradigm(Cosine(), Objective(prediction="v", loss="eps", times=Unifor
 # What EDM's network outputs, from x of unit variance, is v but for the data's variance (Karras et al. 2022; 2024).
 EDM2 = Paradigm(EDM(), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.0), learned_variance=True))
 
+HOUSE = Paradigm(Flow(), Objective(prediction="x0", loss="velocity", max_weight=6.0,
+                                   times=LogNormal(mean=0.5, std=1.4)))  # that of the recipe shapes
+
 
 @dataclass(frozen=True)
 class Small:
@@ -78,6 +81,7 @@ SMALL: dict[str, Small] = {
     "qwen_image21": Small(LOGIT_NORMAL, tokens(depth=7)),
     "lumina2": Small(LOGIT_NORMAL, tokens(count=4, kv_heads=2, depth=4, refine=1)),
     "z_image": Small(LOGIT_NORMAL, tokens(depth=5, refine=1)),
+    "house": Small(HOUSE, tokens("heads", 4, depth=4)),
     "cross": Small(LOGIT_NORMAL, tokens("heads", 4, depth=5)),
     "double": Small(LOGIT_NORMAL, tokens("heads", 4, depth=3)),
     "double_single": Small(LOGIT_NORMAL, tokens("heads", 4, depth=5)),

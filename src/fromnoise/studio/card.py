@@ -36,7 +36,7 @@ _SECTIONS = {
 _KINDS = {
     "flow": "straight-line flow, x_t = (1 - t) x0 + t eps",
     "cosine": "cosine path, variance preserving",
-    "transformer": "transformer over patches and words",
+    "trunk": "transformer over patches and words",
     "unet": "U-Net",
     "pixels": "the pixels themselves",
     "kl": "KL autoencoder",

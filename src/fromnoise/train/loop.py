@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import to_dict
+from fromnoise.nets.trunk.house import is_older
 from fromnoise.random import DATA, fold
 from fromnoise.recipe import AnyRecipe, differences, load_recipe, read_recipe
-from fromnoise.system import Built, autocast, build_system, resolve_device
+from fromnoise.system import NET, Built, autocast, build_system, resolve_device
 from fromnoise.train.autoencoder import fill_autoencoder, keep
 from fromnoise.train.checkpoint import (
     Checkpoint,
@@ -92,7 +93,7 @@ def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None,
     recipe = METHODS[recipe.kind].settled(recipe.resolved())
     with locked(out):
         found = load_checkpoint(out / "checkpoints", hooks.message)
-        if found is not None and "tokenizer" not in found.state:
+        if found is not None and ("tokenizer" not in found.state or is_older(found.tensors["weights"], NET)):
             raise UserError(f"The checkpoints in {out} were written by an earlier fromnoise, which this one cannot go "
                             f"on from: choose another folder with --out, or delete {out} to start again.")
         changed = compare(recipe, out, found)

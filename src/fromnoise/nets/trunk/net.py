@@ -112,7 +112,7 @@ class TrunkNet(nn.Module):
         self.class_in = ClassTokens(spec, pooled_width) if spec.class_tokens and pooled_width else None
         self.text_in = None if text_width is None or self.class_in else (
             UnitTextIn if spec.magnitude else TextIn)(spec.text, text_width, D)
-        self.time_in = (UnitConditioner if spec.magnitude else Conditioner)(spec.time, D, pooled_width)
+        self.time_in = (UnitConditioner if spec.magnitude else Conditioner)(spec.time, D, text_width, pooled_width)
         self.places = Places(spec)
         self.pad = nn.ParameterDict({name: torch.zeros(D) for name in ("text", "picture")} if spec.text.pad_to else {})
         self.stages = nn.ModuleDict(self.stack(features, self.text_in is not None))
@@ -178,7 +178,7 @@ class TrunkNet(nn.Module):
         silu = unit_silu if self.spec.magnitude else F.silu
         clocks = self.clocks(silu(features) if m.silu else features, told, grid)
         if m.source == "none":  # the noise level is a word
-            text, mask = add_word(features, text, mask)
+            text, mask = add_words(features[:, told and self.spec.text.clean :], text, mask)
             clocks = (None, None)
         streams = self.streams(self.patches(x, condition, grid), text, mask, clocks, grid, cache)
         picture = self.run(*streams, grid, condition, perturb, cache, route)
@@ -224,16 +224,18 @@ class TrunkNet(nn.Module):
         return self.text_in(condition.text), condition.mask
 
     def times(self, t: Tensor, told: bool) -> Tensor:
-        """``[B, R]`` times: that of the text where it has its own, then those of the frames, ``t`` ``[B, 1 or T]``."""
-        if not told or (t.shape[1] == 1 and not self.spec.text.clean):
-            return t
-        return torch.cat([torch.zeros_like(t[:, :1]) if self.spec.text.clean else t.mean(1, keepdim=True), t], dim=1)
+        """``[B, R]`` times: 0 for a text that is told so, then those of the frames, ``t`` ``[B, 1 or T]``."""
+        return torch.cat([torch.zeros_like(t[:, :1]), t], dim=1) if told and self.spec.text.clean else t
 
     def clocks(self, features: Tensor, told: bool, grid: Grid) -> tuple[Clock, Clock]:
-        """The clocks of text and picture, from ``features`` ``[B, R, F]`` of ``times``."""
+        """The clocks of text and picture, from ``features`` ``[B, R, F]`` of ``times``.
+
+        A text that is not clean is told the mean of what the frames are told.
+        """
         if features.shape[1] == 1:
             return (clock := Clock(features)), clock
-        text, picture = features[:, :1], features[:, 1:] if told else features
+        clean = told and self.spec.text.clean
+        text, picture = (features[:, :1], features[:, 1:]) if clean else (features.mean(1, keepdim=True), features)
         return Clock(text), Clock(picture, None if picture.shape[1] == 1 else self.frames(grid, features.device))
 
     @staticmethod
@@ -346,11 +348,10 @@ def unit_layer(spec: BlockSpec, asks: bool = True, modulated: bool = True, **oth
 FRAMES = 1 << 20  # groups of a causal mask: words count from 0, frames from here
 
 
-def add_word(features: Tensor, text: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def add_words(features: Tensor, text: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The noise levels ``[B, T, D]`` as words before the text."""
     if text is None:
         return features, None
-    features = features[:, features.shape[1] > 1 :]  # the first row, if there are more, is the clock of the text
     mask = None if mask is None else F.pad(mask, (features.shape[1], 0), value=True)
     return torch.cat([features, text], dim=1), mask
 

@@ -31,14 +31,18 @@ def contradictions(spec: Trunk) -> Iterator[Reason]:
         f"net.attention.heads {heads} is not a multiple of net.attention.kv_heads {a.kv_heads}.")
     yield a.cross_heads and spec.width % a.cross_heads, (
         f"net.width {spec.width} is not a multiple of net.attention.cross_heads {a.cross_heads}.")
-    yield isinstance(p, Rotary) and sum(p.axes) != size, (
+    yield isinstance(p, Rotary) and not p.axes and (size % 2 or size < 6), (
+        f"rotary positions turn pairs of features, one at least for frame, row and column, and a head has {size}: "
+        "choose another net.width or net.attention.heads.")
+    yield isinstance(p, Rotary) and p.axes and sum(p.axes) != size, (
         f"net.positions.axes {list(getattr(p, 'axes', []))} must add up to the size of a head, {size}.")
-    yield isinstance(p, Rotary) and not 2 <= len(p.axes) <= 4, "net.positions.axes needs two to four axes."
+    yield isinstance(p, Rotary) and p.axes and not 2 <= len(p.axes) <= 4, "net.positions.axes needs two to four axes."
     yield isinstance(p, Rotary) and p.words == "last" and len(p.axes) < 4, (
         'words can only stand along the last axis (net.positions.words "last") where there is a fourth.')
     yield (isinstance(p, SinCos) or (isinstance(p, Rotary) and p.sincos)) and spec.width % 4, (
         "sincos positions need a net.width that is a multiple of 4.")
-    yield spec.token_shift and spec.width % 16, "token shift needs a net.width that is a multiple of 16."
+    yield spec.feed_forward.hidden(spec.width) < 1, (
+        f"net.feed_forward.ratio {spec.feed_forward.ratio} leaves no hidden features at net.width {spec.width}.")
     yield spec.read and spec.double, "net.read keeps the text as it is and net.double changes it: choose one."
     yield spec.cross and (spec.read or spec.double or spec.single), (
         "net.cross has the text outside the sequence of tokens; it goes with no other kind of block.")

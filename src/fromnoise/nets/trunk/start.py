@@ -38,9 +38,12 @@ def reset_parameters(net: TrunkNet) -> None:
             open_gates(linear.bias, net.spec.width, 3 if m.shift else 2)  # type: ignore[arg-type]
     if net.head.conv is not None and net.head.conv.bias is not None:
         nn.init.zeros_(net.head.conv.bias)
-    if net.place_in is not None:  # what a patch is told starts louder than the noise it sees
-        with torch.no_grad():
+    with torch.no_grad():
+        if net.place_in is not None:  # what a patch is told starts louder than the noise it sees
             net.place_in.weight.mul_(6)
+        if net.text_in is not None and net.spec.text.loud != 1:
+            last = net.text_in.map if isinstance(net.text_in.map, nn.Linear) else net.text_in.map[-1]
+            last.weight.mul_(net.spec.text.loud)  # type: ignore[operator,union-attr]
 
 
 def zero(*linears: nn.Linear | None) -> None:

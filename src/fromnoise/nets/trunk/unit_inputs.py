@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fromnoise.blocks import Clock, sinusoid
 from fromnoise.blocks.magnitude import UnitLinear, unit, unit_sum
+from fromnoise.nets.trunk.inputs import pooled_text
 from fromnoise.nets.trunk.settings import TextSpec, TimeSpec, Trunk
 from fromnoise.types import Condition
 
@@ -39,19 +40,21 @@ class UnitTextIn(UnitLinear):
 class UnitConditioner(nn.Module):
     """Noise level and pooled text to one vector of unit magnitude: ``[B, R]`` clocks to ``[B, R, F]``."""
 
-    def __init__(self, spec: TimeSpec, width: int, pooled_width: int | None):
+    def __init__(self, spec: TimeSpec, width: int, text_width: int | None, pooled_width: int | None):
         super().__init__()
         self.spec, width = spec, spec.width or width
+        pooled_width = text_width if spec.pooled == "mean" else pooled_width
         self.time = UnitLinear(spec.waves, width)
         self.pooled = None if spec.pooled == "none" or pooled_width is None else UnitLinear(pooled_width, width)
 
     def forward(self, t: Tensor, condition: Condition, dtype: torch.dtype) -> Tensor:
         t = 1 - t if self.spec.reverse else t
-        waves = math.sqrt(2) * sinusoid(t * self.spec.scale, self.spec.waves, shift=self.spec.shift)
-        features = self.time(waves.to(dtype))
-        if self.pooled is None or condition.pooled is None:
+        waves = sinusoid(t * self.spec.scale, self.spec.waves, self.spec.period, self.spec.shift)
+        features = self.time((math.sqrt(2) * waves).to(dtype))
+        pooled = pooled_text(self.spec, condition)
+        if self.pooled is None or pooled is None:
             return features
-        pooled = self.pooled(unit(condition.pooled.to(dtype)))[:, None]
+        pooled = self.pooled(unit(pooled.to(dtype)))[:, None]
         return unit_sum(features, pooled.expand_as(features), 0.5)
 
 
