@@ -82,7 +82,8 @@ class Tiled(Parts):
                 whole, total = part.new_zeros(*part.shape[:3], *shape), part.new_zeros(shape)
             cut(whole, rows, columns, factor).add_(part * weight)
             cut(total, rows, columns, factor).add_(weight)
-        assert whole is not None and total is not None
+        assert whole is not None
+        assert total is not None
         return whole / total
 
     def _tiles(self, length: int) -> Iterator[slice]:
