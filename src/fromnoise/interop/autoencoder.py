@@ -96,9 +96,8 @@ def to_diffusers(module: nn.Module) -> tuple[str, dict[str, Any], dict[str, Tens
         config = vq_config(module.spec, module.encoder.enter.in_channels)
         return "VQModel", config, to_theirs(tensors) | {CODEBOOK: entries}
     if isinstance(module, DCLatents):
-        tensors, enter = give(module.state_dict(), dc_rules(module.spec)), module.encoder.enter
-        channels = getattr(enter, "conv", enter).in_channels
-        return "AutoencoderDC", dc_config(module.spec, channels), tensors
+        tensors, first = give(module.state_dict(), dc_rules(module.spec)), next(module.encoder.enter.parameters())
+        return "AutoencoderDC", dc_config(module.spec, first.shape[1]), tensors
     raise NoCounterpart(f"The autoencoder {type(module).__name__} has no counterpart in diffusers.")
 
 

@@ -83,6 +83,7 @@ class Tiled(Parts):
             cut(whole, rows, columns, factor).add_(part * weight)
             cut(total, rows, columns, factor).add_(weight)
         assert whole is not None
+        assert total is not None
         return whole / total
 
     def _tiles(self, length: int) -> Iterator[slice]:
