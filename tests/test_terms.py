@@ -455,6 +455,12 @@ def test_what_cannot_be(tmp_path, teacher):
     assert not any((tmp_path / name / "recipe.json").exists() for name in "abcde")
 
 
+def test_a_teacher_needs_pictures(teacher):
+    aligned_with = Diffusion(System(aligned(teacher), ByteTokenizer())).terms.aligned
+    with pytest.raises(UserError, match="looks at pictures"):
+        aligned_with.loss(torch.randn(2, 1, 16, 4, 4), torch.empty(2, 1, 0, 0, 0))
+
+
 def test_terms_on_the_command_line(tmp_path):
     line = ["shapes", "--train.repa.weight", "0.5", "--train.repa.teacher", str(tmp_path),
             "--train.dispersive.distance", "cosine", "--train.contrastive.weight", "0.05"]

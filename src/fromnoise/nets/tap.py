@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -30,11 +30,16 @@ class Tapped(Protocol):
         ...
 
 
+def tap_count(net: nn.Module) -> int:
+    """How many blocks of a network can be listened to."""
+    return len(cast(Tapped, net).taps)
+
+
 class Tap:
     """What the ``blocks`` of a network say, from entering to leaving."""
 
-    def __init__(self, net: Tapped, blocks: Collection[int]):
-        self.net, self.blocks = net, blocks
+    def __init__(self, net: nn.Module, blocks: Collection[int]):
+        self.net, self.blocks = cast(Tapped, net), blocks
         self.said: dict[int, Any] = {}
         self.hooks = ExitStack()
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fromnoise.blocks import feature_maps
-from fromnoise.nets import Tap
+from fromnoise.nets import Tap, tap_count
 from fromnoise.random import sample_noise
 from fromnoise.system import System, load_system
 from fromnoise.terms import Hub, Run, Teacher, block_number
@@ -44,7 +44,7 @@ class RunTeacher:
         if (channels := self.system.recipe.data.channels) != data.channels:
             raise UserError(f"{spec.run} cannot teach this run: its pictures have {channels} channels.")
         self.system.latent_size(data.height, data.width)
-        self.block = block_number(spec.block, len(net.taps), "train.repa.teacher.block")
+        self.block = block_number(spec.block, tap_count(net), "train.repa.teacher.block")
         self.time = torch.tensor(spec.time, device=student.device)
 
     @torch.no_grad()

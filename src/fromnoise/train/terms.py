@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fromnoise.nets import Tap
+from fromnoise.nets import Tap, tap_count
 from fromnoise.random import TERMS as STREAM
 from fromnoise.random import fold
 from fromnoise.recipe import TERMS
@@ -30,7 +30,7 @@ class Terms:
         train = system.recipe.train
         self.net = system.denoiser.net
         self.specs = {name: spec for name in TERMS if (spec := getattr(train, name)).weight}
-        self.blocks = {name: spec.place(len(self.net.taps)) for name, spec in self.specs.items()
+        self.blocks = {name: spec.place(tap_count(self.net)) for name, spec in self.specs.items()
                        if hasattr(spec, "place")}
         if "direction" in self.specs and system.latents.channels == 1:
             raise UserError("train.direction.weight needs more than one channel: of one, a direction is only a sign.")
@@ -89,6 +89,9 @@ class Aligned:
 
     def loss(self, features: Tensor, media: Tensor) -> Tensor:
         """Minus the cosine between the projected ``features`` and those of the teacher at ``media``."""
+        if not media.numel():
+            raise UserError("REPA's teacher looks at pictures, and these batches hold latents that were encoded "
+                            "before: set train.repa.weight to 0, or encode in every step (--encoding.no-cached).")
         self.projector.zero_grad(set_to_none=True)  # of a trial step, which nothing followed
         return self.spec.loss(self.projector(features), self.teacher(media))
 

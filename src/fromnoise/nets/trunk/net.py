@@ -186,7 +186,7 @@ class TrunkNet(nn.Module):
         return self.head.picture(unpatchify(tokens, self.spec.patch, (T, self.head.channels, H, W)))
 
     @property
-    def taps(self) -> list[nn.Module]:
+    def taps(self) -> list[JointBlock]:
         """The blocks but those that refine, in the order of their numbers, for ``Tap``."""
         blocks = [cast(JointBlock, block) for stage in self.stages.values() for block in cast(Stage, stage).blocks]
         return sorted((block for block in blocks if block.index < self.spec.meets), key=lambda block: block.index)
