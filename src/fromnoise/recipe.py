@@ -214,7 +214,8 @@ def has_own_grid(sampling: Sampling) -> bool:
 def without_effect(recipe: Recipe) -> dict[str, str]:
     """The fields, dotted, that the other choices leave without effect, and why."""
     objective, optimizer, net = recipe.objective, recipe.train.optimizer, recipe.net
-    frozen = isinstance(recipe.text, Frozen)
+    text = recipe.text
+    frozen = isinstance(text, Frozen)
     implied = isinstance(objective.weighting, Implied)
     idle = {
         "objective.max_weight": implied and objective.prediction == objective.loss
@@ -222,9 +223,9 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
         "text.vocabulary": getattr(recipe.text, "tokenizer", "") == "bytes" and "the tokenizer is bytes",
-        "text.cache_texts": frozen and recipe.text.cache != "memory" and "text.cache is not memory",
-        "text.cache_folder": frozen and recipe.text.cache != "disk" and "text.cache is not disk",
-        "text.cache_precision": frozen and recipe.text.cache == "none" and "text.cache is none",
+        "text.cache_texts": frozen and text.cache != "memory" and "text.cache is not memory",
+        "text.cache_folder": frozen and text.cache != "disk" and "text.cache is not disk",
+        "text.cache_precision": frozen and text.cache == "none" and "text.cache is none",
         "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
