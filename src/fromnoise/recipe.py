@@ -356,7 +356,8 @@ def without_effect(recipe: AnyRecipe) -> dict[str, str]:
 def _idle(recipe: Recipe) -> dict[str, str]:
     """Those of a diffusion recipe alone."""
     objective, net = recipe.objective, recipe.net
-    frozen = isinstance(recipe.text, Frozen)
+    text = recipe.text
+    frozen = isinstance(text, Frozen)
     implied = isinstance(objective.weighting, Implied)
     idle = {
         "objective.max_weight": implied and objective.prediction == objective.loss
@@ -367,9 +368,9 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "latents.weight": isinstance(recipe.latents, KL) and "the autoencoder is trained already",
         "encoding.folder": not recipe.encoding.cached and "no latents are kept",
         "encoding.dtype": not recipe.encoding.cached and "no latents are kept",
-        "text.cache_texts": frozen and recipe.text.cache != "memory" and "text.cache is not memory",
-        "text.cache_folder": frozen and recipe.text.cache != "disk" and "text.cache is not disk",
-        "text.cache_precision": frozen and recipe.text.cache == "none" and "text.cache is none",
+        "text.cache_texts": frozen and text.cache != "memory" and "text.cache is not memory",
+        "text.cache_folder": frozen and text.cache != "disk" and "text.cache is not disk",
+        "text.cache_precision": frozen and text.cache == "none" and "text.cache is none",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
         "train.repa.width": recipe.train.repa.projector == "conv" and "the convolution has no hidden features",

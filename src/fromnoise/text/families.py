@@ -48,15 +48,15 @@ def _pixart(length: int) -> Towers:
     return Towers(towers=(Tower(lower=True, max_length=length, padding="masked"),))
 
 
-PIPELINES = {  # classes of diffusers, and whose rule they follow
+Family = Literal["clip", "t5", "clip_t5", "lm", "sd", "sdxl", "sd3", "flux1", "flux2", "flux2_klein", "z_image",
+                 "qwen_image", "pixart_alpha", "pixart_sigma", "sana", "lumina2"]
+
+PIPELINES: dict[str, Family] = {  # classes of diffusers, and whose rule they follow
     "StableDiffusionPipeline": "sd", "StableDiffusionXLPipeline": "sdxl", "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux1", "Flux2Pipeline": "flux2", "Flux2KleinPipeline": "flux2_klein",
     "ZImagePipeline": "z_image", "QwenImagePipeline": "qwen_image", "PixArtAlphaPipeline": "pixart_alpha",
     "PixArtSigmaPipeline": "pixart_sigma", "SanaPipeline": "sana", "Lumina2Pipeline": "lumina2",
 }
-
-Family = Literal["clip", "t5", "clip_t5", "lm", "sd", "sdxl", "sd3", "flux1", "flux2", "flux2_klein", "z_image",
-                 "qwen_image", "pixart_alpha", "pixart_sigma", "sana", "lumina2"]
 
 FAMILIES: dict[Family, Towers] = {
     # Encoders as such: a CLIP before its last layer; T5; a CLIP and then a T5; a language model.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from fromnoise.blocks import mean_text
 from fromnoise.config import Chooses, spec, to_dict
@@ -164,6 +164,7 @@ class Frozen:
 class FrozenText(FrozenEncoder):
     """Texts to their condition, each a function of the text alone but for rounding; the empty text is "negative"."""
 
+    here: Tensor
     learned = ""  # of captions, to be kept with the weights
 
     def __init__(self, choice: Frozen, rule: Towers, where: Sequence[tuple[Component, Component]]):
