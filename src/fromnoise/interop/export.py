@@ -23,7 +23,7 @@ from fromnoise.interop.published import PublishedModel
 from fromnoise.interop.rules import give
 from fromnoise.interop.save import write_model, write_pipeline, write_schedule
 from fromnoise.interop.transformers import FAMILIES
-from fromnoise.nets import Trunk
+from fromnoise.nets import Trunk, UNet
 from fromnoise.text import FrozenEncoder, LabelEncoder
 from fromnoise.types import UserError
 
@@ -103,6 +103,7 @@ def export_run(model: Model, folder: Path) -> list[str]:
         kind, config = config_of(net.spec, channels, text, pooled, side)
         tensors, name = give(state, list(FAMILIES[kind].rules(net.spec, config))), "transformer"
     else:
+        assert isinstance(net.spec, UNet)
         config = dict(unet.write_config(unet.Peer(net.spec, channels, text)))
         kind, tensors, name = config.pop("_class_name"), unet.to_theirs(state, config), "unet"
         config["sample_size"] = side
