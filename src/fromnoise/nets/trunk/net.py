@@ -284,7 +284,7 @@ class TrunkNet(nn.Module):
         if "cross_stream" in self.stages:
             text = streams["text"].x if words else None
             return through("cross_stream", streams, replace(around, text=text, text_mask=mask))["picture"].x
-        around = replace(around, mask=self.mask(streams, mask, grid, cache, dense=route is not None), cache=cache)
+        around = replace(around, mask=self.mask(streams, mask, grid, cache, routed=route is not None), cache=cache)
         streams = through("double_stream", through("read_stream", streams, around), around)
         if "single_stream" not in self.stages:
             return streams["picture"].x
@@ -316,8 +316,8 @@ class TrunkNet(nn.Module):
         return (frames[:, None] == frames[None])[None, None]
 
     def mask(self, streams: dict[str, Tokens], real: Tensor | None, grid: Grid, cache: Cache | None,
-             dense: bool = False):
-        """Who sees whom in the joint attention: a bool tensor, a bias, a BlockMask unless ``dense``, or None."""
+             routed: bool = False):
+        """Who sees whom in the joint attention: a bool tensor, a bias, a BlockMask unless ``routed``, or None."""
         words, places = len(streams["text"]) if "text" in streams else 0, len(streams["picture"])
         device = streams["picture"].x.device
         mask = Mask(None if real is None or not words else F.pad(real, (0, places), value=True))
@@ -334,7 +334,7 @@ class TrunkNet(nn.Module):
         if not words and grid[0] == 1:  # a single frame sees all that came before
             mask = replace(mask, queries=None)
         if bias is None:
-            blocks = device.type == "cuda" and mask.queries is not None and not dense
+            blocks = device.type == "cuda" and mask.queries is not None and not routed
             return mask.blocks() if blocks else mask.dense()
         return bias if (dense := mask.dense()) is None else bias + additive(dense, bias)
 
