@@ -10,6 +10,7 @@ from tiny_encoders import clip, gemma, qwen3, qwen_tokenizer, t5
 from fromnoise.cli import main
 from fromnoise.config import from_dict, to_dict
 from fromnoise.generate import load
+from fromnoise.nets import house
 from fromnoise.recipe import Recipe
 from fromnoise.recipes.digits import digits
 from fromnoise.recipes.shapes import shapes
@@ -370,7 +371,7 @@ def test_what_has_no_windows_says_so(folders):
 def tiny(folder, recipe=shapes, **text) -> Recipe:
     recipe = recipe()
     train_spec = dataclasses.replace(recipe.train, steps=4, batch=4, threads=1, checkpoint_every=2, preview_every=0)
-    net = dataclasses.replace(recipe.net, width=16, depth=1, heads=2) if recipe.net.kind == "transformer" else \
+    net = house(width=16, depth=1, heads=2) if recipe.net.kind == "trunk" else \
         dataclasses.replace(recipe.net, width=8, multipliers=(1, 2))
     return dataclasses.replace(recipe, text=Frozen(folder=str(folder), **text), net=net, train=train_spec)
 
