@@ -186,8 +186,8 @@ def _train_with_progress(recipe: AnyRecipe, out: Path, console: Console) -> Resu
 
 def size_of(system: Built) -> str:
     """The parameters that are learned, and those of the autoencoder in front of them, in words."""
-    frozen = sum(p.numel() for p in system.latents.parameters() if not p.requires_grad)
-    learned = sum(p.numel() for p in system.parameters()) - frozen
+    frozen = sum(tensor.numel() for tensor in system.frozen().values())
+    learned = sum(p.numel() for p in system.learned().values())
     return f"{learned:,} parameters" + (f" behind an autoencoder of {frozen:,}" if frozen else "")
 
 
