@@ -12,6 +12,7 @@ from tiny_pipelines import CASES, NAMES, dit, net, stable_diffusion
 
 import fromnoise as fn
 from fromnoise.cli import main
+from fromnoise.generate import read_picture
 from fromnoise.types import UserError
 
 diffusers = pytest.importorskip("diffusers")
@@ -108,9 +109,11 @@ def test_a_published_model_is_a_model(tmp_path, capsys):
         assert not torch.equal(other.media, usual.media)
     out = tmp_path / "picture.png"
     assert main(["sample", str(tmp_path / "sd"), "a red circle", "--out", str(out), "--steps", "4"]) == 0
-    assert out.is_file()
+    assert read_picture(out)["settings"].guidance == usual.settings.guidance
     again = tmp_path / "again.png"
+    capsys.readouterr()
     assert main(["sample", "--like", str(out), "--out", str(again)]) == 0
+    assert capsys.readouterr().err == ""
     assert again.read_bytes() == out.read_bytes()
     capsys.readouterr()
     assert main(["tune", str(tmp_path / "sd"), "--nfe", "4"]) == 2

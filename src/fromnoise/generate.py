@@ -20,7 +20,7 @@ from fromnoise.media import enlargement, grid, to_pil, to_uint8
 from fromnoise.random import sample_noise
 from fromnoise.recipe import Recipe, load_recipe, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
-from fromnoise.settings import Noise, Settings, as_noise, checked
+from fromnoise.settings import Adapter, Noise, Settings, as_noise, checked
 from fromnoise.system import System, autocast, resolve_device
 from fromnoise.text import composed, unseen
 from fromnoise.types import Condition, UserError
@@ -80,6 +80,11 @@ class Model:
         self.recipe = system.recipe
 
     @property
+    def loras(self) -> list[Adapter]:
+        """The LoRAs that its weights hold now."""
+        return []
+
+    @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.system.parameters())
 
@@ -131,6 +136,7 @@ class Model:
         if not isinstance(chosen["guidance"], Guidance):
             chosen["guidance"] = replace(default.guidance, scale=checked("guidance", chosen["guidance"]).scale)
         chosen["prompts"] = [prompts] if isinstance(prompts, str) else prompts
+        chosen["loras"] = self.loras
         settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
         self.system.latent_size(*settings.size)
         if isinstance(solver, Tuned) and settings.steps != solver.nfe:

@@ -173,8 +173,8 @@ def load_recipe(path: FilePath) -> Recipe:
     return read_recipe(read_json(path), str(path))
 
 
-def read_recipe(data: Any, where: str) -> Recipe:
-    """A recipe from its JSON form.  UserError as for ``load_recipe``, naming ``where`` it stands."""
+def read_recipe(data: Any, where: str, kind: type[Recipe] = Recipe) -> Recipe:
+    """A recipe of a kind from its JSON form.  UserError as for ``load_recipe``, naming ``where`` it stands."""
     if not isinstance(data, dict):
         raise UserError(f"{where} is not a recipe: it must be a JSON object.")
     version, found = data.get("fromnoise", "unknown"), data.get("format", FORMAT)
@@ -184,12 +184,12 @@ def read_recipe(data: Any, where: str) -> Recipe:
     if found > FORMAT:
         raise UserError(f"{where} was written by a newer fromnoise ({version}, recipe format {found}; this is "
                         f"{fromnoise.__version__}, format {FORMAT}): update fromnoise to open it.")
-    return from_dict(Recipe, {k: v for k, v in data.items() if k not in ("format", "fromnoise")}, where)
+    return from_dict(kind, {k: v for k, v in data.items() if k not in ("format", "fromnoise")}, where)
 
 
 # Fields that do not change what is learned.
-OPERATIONAL = ("name", "sample.", "evaluate.", "train.device", "train.threads", "train.checkpoint_every", "train.keep",
-               "train.preview_every", "train.tracker")
+OPERATIONAL = ("name", "source", "sample.", "evaluate.", "train.device", "train.threads", "train.checkpoint_every",
+               "train.keep", "train.preview_every", "train.tracker")
 
 
 def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:

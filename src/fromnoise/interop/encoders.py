@@ -74,7 +74,7 @@ def load_encoder(part: Component, variant: str | None = None, dtype: torch.dtype
     cls = _class_of(part)
     _, chosen = part.choice(variant)
     part.files(variant)  # no shard is missing, and none lies elsewhere
-    with _explained(part):
+    with _explained(part), without_bars():
         model, report = cls.from_pretrained(part.folder, use_safetensors=True, local_files_only=True, variant=chosen,
                                             dtype=dtype or "auto", output_loading_info=True, **SAFE)
     missing = sorted(report["missing_keys"])
@@ -106,6 +106,20 @@ def _transformers() -> Any:
     except ImportError:
         raise UserError(f"The text encoders of others need transformers: {INSTALL}.") from None
     return transformers
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Within, transformers draws no bars while it reads and writes."""
+    from transformers.utils import logging
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -17,14 +17,14 @@ from fromnoise.files import disk_errors, write_text
 from fromnoise.generate import Model
 from fromnoise.interop import unet
 from fromnoise.interop.autoencoder import to_diffusers
-from fromnoise.interop.configs import config_of
+from fromnoise.interop.configs import counterpart
+from fromnoise.interop.encoders import without_bars
 from fromnoise.interop.files import Component
 from fromnoise.interop.published import PublishedModel
 from fromnoise.interop.rules import give
 from fromnoise.interop.save import write_model, write_pipeline, write_schedule
 from fromnoise.interop.transformers import FAMILIES
 from fromnoise.latents import KLLatents
-from fromnoise.nets import Trunk, UNet
 from fromnoise.text import FrozenEncoder, LabelEncoder
 from fromnoise.types import UserError
 
@@ -79,7 +79,7 @@ def save_encoder(model: PublishedModel, name: str, folder: Path) -> bool:
     towers = text.spec.towers  # type: ignore[union-attr]
     for tower, (encoder, tokenizer) in zip(towers, text.parts, strict=True):
         if name in (tower.model, tower.tokenizer):
-            with disk_errors(folder):
+            with disk_errors(folder), without_bars():
                 (encoder if name == tower.model else tokenizer).save_pretrained(folder)  # type: ignore[operator]
             return True
     return False
@@ -97,19 +97,11 @@ def copy_part(part: Component, folder: Path) -> None:
 def export_run(model: Model, folder: Path) -> list[str]:
     """The network and the schedule of a run of ours."""
     recipe, system = model.recipe, model.system
-    net, channels = system.denoiser.net, system.latents.channels
-    state, side = net.state_dict(), recipe.data.height // system.latents.factor
-    text, pooled = recipe.text.width, recipe.text.pooled_width
-    if isinstance(net.spec, Trunk):
-        kind, config = config_of(net.spec, channels, text, pooled, side)
-        tensors, name = give(state, list(FAMILIES[kind].rules(net.spec, config))), "transformer"
-    elif isinstance(net.spec, UNet):
-        config = dict(unet.write_config(unet.Peer(net.spec, channels, text)))
-        kind, tensors, name = config.pop("_class_name"), unet.to_theirs(state, config), "unet"
-        config["sample_size"] = side
-    else:
-        raise UserError("The house transformer of this run has no counterpart in diffusers: train one of the presets "
-                        "(`fromnoise presets`) to export it.")
+    kind, config = counterpart(recipe, system)
+    net, name = system.denoiser.net, "transformer" if kind in FAMILIES else "unet"
+    state = net.state_dict()
+    tensors = (give(state, list(FAMILIES[kind].rules(net.spec, config))) if name == "transformer"  # type: ignore
+               else unet.to_theirs(state, config))
     scheduler = write_schedule(folder / "scheduler", recipe.path, recipe.objective.prediction)
     write_model(folder / name, kind, config, tensors | tables(kind, config))
     write_text(folder / "README.md", readme(recipe.name, name, kind, scheduler))
