@@ -98,7 +98,7 @@ def load_pipeline(source: str | Path, device: str = "auto", variant: str | None 
 
 
 def usual_guidance(source: str | Path) -> Guidance:
-    """The guidance of a pipeline unless one says otherwise; its weights are not read.  UserError as ``load_pipeline``."""
+    """The guidance of a pipeline unless one says otherwise; weights are not read.  UserError as ``load_pipeline``."""
     return manner_of(open_pipeline(source)).usual
 
 

@@ -24,6 +24,7 @@ from fromnoise.system import System
 from fromnoise.text import Frozen, Labels
 from fromnoise.types import Condition, UserError
 
+
 @spec
 class Elsewhere:
     """Pictures that are not here: the model was trained on them by others."""
