@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,9 @@ PIPELINES = {  # classes of diffusers, and whose rule they follow
     "FluxPipeline": "flux1", "Flux2Pipeline": "flux2", "Flux2KleinPipeline": "flux2_klein",
     "ZImagePipeline": "z_image", "QwenImagePipeline": "qwen_image", "PixArtAlphaPipeline": "pixart_alpha",
     "PixArtSigmaPipeline": "pixart_sigma", "SanaPipeline": "sana",
+    "Lumina2Pipeline": "lumina2", "PRXPipeline": "prx",
 }
+HALVES = {"T5GemmaEncoder": ("transformers.models.t5gemma.modeling_t5gemma", "encoder")}  # module, part of the config
 SAFE: dict[str, Any] = {"trust_remote_code": False}  # no code of a folder is run, and nobody is asked whether
 INSTALL = "pip install 'fromnoise[diffusers]'"
 
@@ -75,8 +78,12 @@ def load_encoder(part: Component, variant: str | None = None, dtype: torch.dtype
     _, chosen = part.choice(variant)
     part.files(variant)  # no shard is missing, and none lies elsewhere
     with _explained(part), without_bars():
+        half: dict[str, Any] = {}
+        if part.kind in HALVES and HALVES[part.kind][1] in part.config:
+            whole = _transformers().AutoConfig.from_pretrained(part.folder, local_files_only=True, **SAFE)
+            half = {"config": getattr(whole, HALVES[part.kind][1])}
         model, report = cls.from_pretrained(part.folder, use_safetensors=True, local_files_only=True, variant=chosen,
-                                            dtype=dtype or "auto", output_loading_info=True, **SAFE)
+                                            dtype=dtype or "auto", output_loading_info=True, **half, **SAFE)
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(f"{part.folder} does not fit its config: {count(missing)} missing, the first "
@@ -93,7 +100,8 @@ def load_tokenizer(part: Component) -> Any:
 
 def _class_of(part: Component) -> Any:
     transformers = _transformers()
-    cls = getattr(transformers, part.kind, None) if part.library == "transformers" else None
+    module = importlib.import_module(HALVES[part.kind][0]) if part.kind in HALVES else transformers
+    cls = getattr(module, part.kind, None) if part.library == "transformers" else None
     if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
         raise UserError(f"{part.folder} is of the class {part.library}.{part.kind}, which is not a model of "
                         "transformers: it is not opened.")

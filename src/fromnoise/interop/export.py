@@ -6,6 +6,7 @@ where they have a counterpart; its text encoder, which was trained along, has no
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from fromnoise.interop import unet
 from fromnoise.interop.autoencoder import to_diffusers
 from fromnoise.interop.configs import counterpart
 from fromnoise.interop.encoders import without_bars
-from fromnoise.interop.files import Component
+from fromnoise.interop.files import CONFIGS, Component, read_object
 from fromnoise.interop.published import PublishedModel
 from fromnoise.interop.rules import give
 from fromnoise.interop.save import write_model, write_pipeline, write_schedule
@@ -72,17 +73,25 @@ def network_weights(model: PublishedModel, part: Component) -> dict[str, Tensor]
 
 
 def save_encoder(model: PublishedModel, name: str, folder: Path) -> bool:
-    """Whether ``name`` is a text encoder or tokenizer of the model, which is then written."""
+    """Whether ``name`` is a text encoder of the model, which is then written."""
     text = model.system.text
     if not isinstance(text, FrozenEncoder):
         return False
     towers = text.spec.towers  # type: ignore[union-attr]
-    for tower, (encoder, tokenizer) in zip(towers, text.parts, strict=True):
-        if name in (tower.model, tower.tokenizer):
+    for tower, (encoder, _) in zip(towers, text.parts, strict=True):
+        if name == tower.model:
             with disk_errors(folder), without_bars():
-                (encoder if name == tower.model else tokenizer).save_pretrained(folder)  # type: ignore[operator]
+                encoder.save_pretrained(folder)  # type: ignore[operator]
+            keep_config(model.pipeline.part(name), folder / CONFIGS[0])
             return True
     return False
+
+
+def keep_config(part: Component, path: Path) -> None:
+    """A model that is half of another is opened by the config of the whole, which it does not write by itself."""
+    written = read_object(path)
+    if written.get("model_type") != part.config.get("model_type"):
+        write_text(path, json.dumps(part.config | {"dtype": written.get("dtype")}, indent=2) + "\n")
 
 
 def copy_part(part: Component, folder: Path) -> None:

@@ -64,6 +64,8 @@ MANNERS = {
     "Flux2KleinPipeline": Manner(50, 4.0),
     "Flux2Pipeline": Manner(50, 4.0, "guidance"),
     "FluxPipeline": Manner(28, 3.5, "guidance"),
+    "Lumina2Pipeline": Manner(30, 4.0, method=Normed(patch=None)),
+    "PRXPipeline": Manner(28, 4.0),
     "PixArtAlphaPipeline": Manner(20, 4.5, "size_aspect"),
     "PixArtSigmaPipeline": Manner(20, 4.5, "size_aspect"),
     "QwenImagePipeline": Manner(50, method=Normed(patch=2)),
@@ -168,7 +170,7 @@ def recipe_of(pipeline: Pipeline, part: Component, schedule: Schedule, manner: M
               text: nn.Module, latents: Any) -> Published:
     """The published model in the terms of a recipe."""
     factor = 1 if latents is None else latents.factor
-    side = part.config.get("sample_size") or 1024 // factor
+    side = part.config.get("sample_size") or pipeline.settings.get("default_sample_size", 1024) // factor
     rows, columns = (side, side) if isinstance(side, int) else side
     return Published(
         name=Path(pipeline.folder).name or pipeline.kind, source=str(pipeline.folder), net=net, path=schedule.path,

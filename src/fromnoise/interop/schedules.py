@@ -24,7 +24,8 @@ CAPPED = 2.0**-24  # alpha^2 of the last level where it is zero and the solver d
 HIGHEST = 20.0  # log(sigma / alpha) beyond which it is no number to compute with
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0",
                                       "flow_prediction": "velocity"}
-EVEN = ("FluxPipeline", "Flux2Pipeline", "Flux2KleinPipeline", "QwenImagePipeline", "ZImagePipeline")
+EVEN = ("FluxPipeline", "Flux2Pipeline", "Flux2KleinPipeline", "Lumina2Pipeline", "QwenImagePipeline",
+        "ZImagePipeline")
 FITTED = ("Flux2Pipeline", "Flux2KleinPipeline")  # whose shift depends on the steps too
 
 

@@ -15,6 +15,8 @@ FLUX2_SYSTEM = ("You are an AI that reasons about image descriptions. You give s
 QWEN_IMAGE_TEMPLATE = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
     "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n")
+LUMINA2_LEAD = ("You are an assistant designed to generate superior images with the superior degree of image-text alignment "
+                "based on textual prompts or user prompts. <Prompt Start> ")
 SANA_INSTRUCTION = "\n".join((
     "Given a user prompt, generate an 'Enhanced prompt' that provides detailed visual descriptions suitable for image "
     "generation. Evaluate the level of detail in the user prompt:",
@@ -62,6 +64,10 @@ FAMILIES: dict[str, Frozen] = {
     "z_image": Frozen(towers=(Tower(chat=True, thinking=True, max_length=512, layers=(-2,), padding="removed"),)),
     "qwen_image": Frozen(towers=(Tower(template=QWEN_IMAGE_TEMPLATE, drop=34, max_length=512, fill=False,
                                        padding="removed"),)),
+    # Of the pipelines' cleaning of prompts, small letters alone.
+    "prx": Frozen(towers=(Tower(lower=True, padding="masked"),)),
+    "lumina2": Frozen(towers=(Tower(lead=LUMINA2_LEAD, max_length=256, side="right", layers=(-2,),
+                                    padding="masked"),)),
     "pixart_alpha": _pixart(120),
     "pixart_sigma": _pixart(300),
     "sana": Frozen(towers=(Tower(lower=True, instruction=SANA_INSTRUCTION, max_length=300, side="right",

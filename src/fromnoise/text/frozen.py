@@ -37,6 +37,8 @@ class Tower:
     """What prompts are put into, at {}."""
     instruction: str = ""
     """What stands before prompts to be followed; of its tokens only the first is handed on."""
+    lead: str = ""
+    """What stands before prompts to be followed, and is read and handed on with them."""
     chat: bool = False
     """Prompts are put into the tokenizer's own chat template, as the words of the user."""
     system: str = ""
@@ -186,6 +188,8 @@ class FrozenEncoder(nn.Module):
             text = tower.template.replace("{}", text)
         if tower.instruction and not negative:
             text = tower.instruction + text
+        if not negative:
+            text = tower.lead + text
         if not tower.chat:
             return text
         messages = [{"role": "system", "content": tower.system}] if tower.system else []
@@ -216,7 +220,8 @@ class FrozenEncoder(nn.Module):
     def _count(self, index: int, text: str) -> int:
         """Tokens of a prompt, as they count against what is read."""
         tower, tokenizer = self.spec.towers[index], self.parts[index][1]
-        ids = tokenizer(self.wrap(index, text, negative=True), add_special_tokens=tower.special_tokens)["input_ids"]
+        wrapped = self.wrap(index, text, negative=bool(tower.instruction))
+        ids = tokenizer(wrapped, add_special_tokens=tower.special_tokens)["input_ids"]
         return len(ids) - tower.drop
 
 
