@@ -66,7 +66,7 @@ class APG:
 
 @spec
 class Normed:
-    """Guided velocities as long as those of c, square by square of the picture (Qwen-Image) or row by row (Lumina 2)."""
+    """Guided velocities as long as those of c, in each square (Qwen-Image) or row (Lumina 2) of the picture."""
 
     kind: Literal["normed"] = "normed"
     patch: Annotated[int, Field(ge=1)] | None = 2

@@ -15,8 +15,8 @@ FLUX2_SYSTEM = ("You are an AI that reasons about image descriptions. You give s
 QWEN_IMAGE_TEMPLATE = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
     "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n")
-LUMINA2_LEAD = ("You are an assistant designed to generate superior images with the superior degree of image-text alignment "
-                "based on textual prompts or user prompts. <Prompt Start> ")
+LUMINA2_LEAD = ("You are an assistant designed to generate superior images with the superior degree of image-text "
+                "alignment based on textual prompts or user prompts. <Prompt Start> ")
 SANA_INSTRUCTION = "\n".join((
     "Given a user prompt, generate an 'Enhanced prompt' that provides detailed visual descriptions suitable for image "
     "generation. Evaluate the level of detail in the user prompt:",
