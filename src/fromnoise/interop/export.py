@@ -23,7 +23,8 @@ from fromnoise.interop.encoders import without_bars
 from fromnoise.interop.files import CONFIGS, Component, read_object
 from fromnoise.interop.published import PublishedModel
 from fromnoise.interop.rules import give
-from fromnoise.interop.save import write_model, write_pipeline, write_schedule
+from fromnoise.interop.save import scheduler_of, write_model, write_pipeline, write_schedule
+from fromnoise.interop.told import told_levels
 from fromnoise.interop.transformers import FAMILIES
 from fromnoise.latents import KLLatents
 from fromnoise.text import FrozenEncoder, LabelEncoder
@@ -108,10 +109,13 @@ def export_run(model: Model, folder: Path) -> list[str]:
     recipe, system = model.recipe, model.system
     kind, config = counterpart(recipe, system)
     net, name = system.denoiser.net, "transformer" if kind in FAMILIES else "unet"
+    scheduler, schedule = scheduler_of(recipe.path, recipe.objective.prediction)
     state = net.state_dict()
+    if scheduler == "DDIMScheduler":
+        state = told_levels(net, state, schedule["num_train_timesteps"])
     tensors = (give(state, list(FAMILIES[kind].rules(net.spec, config))) if name == "transformer"  # type: ignore
                else unet.to_theirs(state, config))
-    scheduler = write_schedule(folder / "scheduler", recipe.path, recipe.objective.prediction)
+    write_schedule(folder / "scheduler", recipe.path, recipe.objective.prediction)
     write_model(folder / name, kind, config, tensors | tables(kind, config))
     write_text(folder / "README.md", readme(recipe.name, name, kind, scheduler))
     return [f"{folder}/{name} is a {kind} and {folder}/scheduler a {scheduler}: their from_pretrained opens them.",
