@@ -184,3 +184,28 @@ def test_a_lora_is_added_and_taken_away(tmp_path):
     assert float((with_it - before).abs().max()) > 1e-3
     added.remove()
     assert float((picture() - before).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize(("where", "words"), [
+    ("{0}/pipline", 'There is no folder {0}/pipline. Did you mean "{0}/pipeline"?'),
+    ("{0}/elsewhere/pipeline", "There is no folder {0}/elsewhere/pipeline."),
+    ("{0}/one.safetensors", "{0}/one.safetensors is a file: name the folder of a run, or a folder in the layout of "
+                            "diffusers (diffusers' from_single_file and save_pretrained make one"),
+    ("{0}/pipeline/unet", "only config.json, so it is one part of a pipeline"),
+    ("{0}/single", "only one.safetensors: diffusers' from_single_file"),
+    ("{0}/pipeline", "{0}/pipeline/unet has no weights"),
+    ("owner/name", "There is no folder owner/name; as a hub id it is not cached here")])
+def test_what_is_no_model_is_said(where, words, tmp_path, capsys, monkeypatch):
+    from huggingface_hub import constants
+
+    stable_diffusion()[0].save_pretrained(tmp_path / "pipeline")
+    (tmp_path / "pipeline/unet/diffusion_pytorch_model.safetensors").unlink()
+    (tmp_path / "single").mkdir()
+    for folder in (tmp_path, tmp_path / "single"):
+        save_file({"weight": torch.zeros(1)}, folder / "one.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    capsys.readouterr()
+    assert main(["sample", where.format(tmp_path), "a red circle"]) == 2
+    error = capsys.readouterr().err
+    assert words.format(tmp_path) in error
+    assert len(error.splitlines()) == 1
