@@ -122,13 +122,16 @@ def network_part(pipeline: Pipeline) -> Component:
 def spec_of(part: Component) -> Trunk | UNet:
     """The network of a part in our terms.  UserError where it has none."""
     with explained(str(part.folder)):
-        if part.name == "unet":
-            return unet.read_config(part.config).spec
-        if part.kind not in FAMILIES:
-            raise UserError(f"the transformer {part.kind} is not known here. {nearest(part.kind, FAMILIES)}")
-        spec = FAMILIES[part.kind].spec(part.config)
-        # the autoencoder of Flux 2 has laid neighbours into channels already
-        return replace(spec, patch=1) if part.kind == "Flux2Transformer2DModel" else spec
+        return unet.read_config(part.config).spec if part.name == "unet" else trunk_of(part)
+
+
+def trunk_of(part: Component) -> Trunk:
+    """The same of a transformer."""
+    if part.kind not in FAMILIES:
+        raise UserError(f"the transformer {part.kind} is not known here. {nearest(part.kind, FAMILIES)}")
+    spec = FAMILIES[part.kind].spec(part.config)
+    # the autoencoder of Flux 2 has laid neighbours into channels already
+    return replace(spec, patch=1) if part.kind == "Flux2Transformer2DModel" else spec
 
 
 def network(pipeline: Pipeline, part: Component, channels: int | None, variant: str | None,
@@ -141,7 +144,7 @@ def network(pipeline: Pipeline, part: Component, channels: int | None, variant: 
             made = assemble(lambda: peer.spec.build(peer.channels, peer.text_width), unet.to_ours(weights, config),
                             weights.where)
             return made, NoText() if pipeline.kind in UNTOLD else load_text(pipeline, variant, dtype)
-        family, spec = FAMILIES[part.kind], spec_of(part)
+        spec, family = trunk_of(part), FAMILIES[part.kind]
         rules, theirs = list(family.rules(spec, config)), list(family.told(config))
         elsewhere = {name for rule in theirs for name in rule.theirs} | set(family.tables)
         tensors = take({k: v for k, v in weights.items() if k not in elsewhere}, rules)
