@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Literal
@@ -21,6 +21,8 @@ from fromnoise.cli.options import parse
 from fromnoise.cli.sample import columns_of
 from fromnoise.cli.train import describe, resolve
 from fromnoise.config import spec, to_dict
+from fromnoise.nets import house
+from fromnoise.nets.trunk import Rotary
 from fromnoise.recipe import Recipe, recipe_dict
 from fromnoise.recipes import RECIPES, digits
 from fromnoise.types import UserError
@@ -99,7 +101,6 @@ def test_bytes_that_are_not_text_are_refused(argv, capsys):
 
 @pytest.mark.parametrize(("field", "choice"), [
     (["--objective.max-weight", "9"], []), (["--text.vocabulary", "300"], ["--text.tokenizer", "bytes"]),
-    (["--net.reach", "3"], ["--net", "transformer", "--net.positions", "rotary"]),
     (["--train.optimizer.muon-lr", "0.1"], ["--train.optimizer.matrices", "adamw"]),
     (["--sample.shift", "2"], ["--sample.solver", "auto"]), (["--sample.grid", "karras"], ["--sample.solver", "rk45"]),
     (["--sample.steps", "7"], ["--sample.solver", "rk45"]),
@@ -195,11 +196,20 @@ def test_out_is_not_part_of_the_recipe():
 
 
 def test_a_kind_starts_from_its_own_defaults_and_its_fields_follow():
-    recipe = recipe_of("digits", "--net.depth", "3", "--net", "transformer", "--path", "cosine",
+    recipe = recipe_of("digits", "--net.single", "3", "--net", "trunk", "--path", "cosine",
                        "--objective.times=uniform")
-    assert (recipe.net.kind, recipe.net.depth, recipe.path.kind) == ("transformer", 3, "cosine")
+    assert (recipe.net.kind, recipe.net.single, recipe.path.kind) == ("trunk", 3, "cosine")
     assert recipe.net.patch == defaults(type(recipe.net))["patch"]
     assert to_dict(recipe.objective.times) == {"kind": "uniform"}
+
+
+def test_a_name_is_what_its_function_makes_and_every_field_follows():
+    assert recipe_of("digits", "--net", "transformer").net == house()
+    said = ["--net.depth=3", "--net.heads", "6", "--net", "transformer", "--net.no-pooled-text", "--net.positions",
+            "rotary", "--net.width", "72", "--net.text.clean"]
+    made = house(depth=3, heads=6, pooled_text=False)
+    assert recipe_of("digits", *said).net == replace(
+        made, width=72, positions=Rotary(), text=replace(made.text, clean=True))
 
 
 def test_naming_the_kind_that_is_there_changes_nothing():
@@ -243,6 +253,8 @@ def test_a_recipe_cannot_send_its_run_out_of_runs(name, capsys, tmp_path):
     ("{tmp}/wrong.json", "wrong.json: net.width: Input should be greater than or equal to 8 (got -8)"),
     ("digits --train.batch 0", "--train.batch should be greater than 0 (got 0)"),
     ("digits --net.width wide", "--net.width should be a valid integer (got wide)"),
+    ("shapes --net.depth 3", "--net.depth goes with --net transformer, and this is trunk"),
+    ("digits --net transformer --net.depth many", "--net transformer: depth: Input should be a valid integer"),
     ("digits --net transformer --net.width 3", "--net.width should be greater than or equal to 16 (got 3)"),
     ("digits --train.optimizer.lr nan", "--train.optimizer.lr should be a finite number (got nan)"),
     ("digits --objective.times.mean inf", "--objective.times.mean should be a finite number (got inf)"),
@@ -259,7 +271,7 @@ def test_a_recipe_cannot_send_its_run_out_of_runs(name, capsys, tmp_path):
     ("digits --seed 3.5 --train.batch -1", "--train.batch should be greater than 0 (got -1); --seed should be"),
     ("digits --train.device tpu --out {tmp}/a", '"tpu" is not a device'),
     ("image --data {tmp}/nowhere --out {tmp}/b", "nowhere"),
-    ("digits --net transformer --net.width 30 --out {tmp}/c", "net.width 30 is not a multiple of net.heads"),
+    ("digits --net transformer --net.width 30 --out {tmp}/c", "net.width 30 is not a multiple of net.attention.heads"),
 ])
 def test_mistakes_are_one_sentence(argv, words, capsys, tmp_path):
     wrong = recipe_dict(digits())
@@ -294,7 +306,8 @@ def test_help_lists_every_field_with_its_value_and_meaning(name, capsys):
     recipe = RECIPES[name]()
     check(recipe, "")
     assert f"(default: {recipe.train.steps})" in printed
-    assert f"--net {{{','.join(kinds(hints(Recipe)['net']))}}}" in printed
+    for field in ("data", "net" if isinstance(recipe, Recipe) else "latents"):
+        assert f"--{field} {{{','.join(kinds(hints(type(recipe))[field]))}}}" in printed
     assert ".kind" not in printed
 
 

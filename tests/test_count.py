@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.blocks import AttentionSpec, FeedForwardSpec
 from fromnoise.interop.transformers import FAMILIES
-from fromnoise.nets import Transformer, UNet, count
+from fromnoise.nets import UNet, count, house
 from fromnoise.nets.trunk import Trunk
 from fromnoise.nets.trunk.attempts import ATTEMPTS, matched
 from fromnoise.nets.trunk.presets import dit, flux1, jit, pixart, pixart_sigma, prx, sana, sd3, sit, uvit
@@ -112,7 +112,7 @@ def test_operations_of_a_small_trunk_are_those_of_its_formula():
     assert found.tokens == N
 
 
-@pytest.mark.parametrize("spec", [UNet(width=8, multipliers=(1, 2), heads=2), Transformer(width=32, depth=1, patch=2)])
+@pytest.mark.parametrize("spec", [UNet(width=8, multipliers=(1, 2), heads=2), house(width=32, depth=1, patch=2)])
 def test_what_is_counted_without_memory_is_what_is_done(spec):
     found = count(spec, 3, (8, 12), text_width=16, words=5)
     net = spec.build(3, 16)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+TRAIN = ("discriminator",)  # for minutes
+EXAMPLES = [pytest.param(path, id=path.stem, marks=[pytest.mark.long] if path.stem in TRAIN else [])
+            for path in sorted((Path(__file__).parent.parent / "examples").glob("*.py"))]
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EXAMPLES)
 def test_an_example_ends_in_a_picture(path, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path / "picture.png")])
     monkeypatch.syspath_prepend(str(path.parent))

@@ -14,7 +14,7 @@ from test_train import tiny
 import fromnoise as fn
 from fromnoise.denoise import APG, Guidance
 from fromnoise.generate import Model, read_picture
-from fromnoise.nets import Transformer
+from fromnoise.nets import house
 from fromnoise.train import train
 from fromnoise.types import UserError
 
@@ -268,7 +268,7 @@ def test_a_file_with_foreign_weights(run, tmp_path):
 
 @pytest.mark.parametrize("positions", ["relative", "rotary"])
 def test_transformer_runs_train_and_take_other_sizes(tmp_path, positions):
-    recipe = replace(tiny(steps=2), net=Transformer(patch=2, width=32, depth=2, positions=positions))
+    recipe = replace(tiny(steps=2), net=house(patch=2, width=32, depth=2, positions=positions))
     train(recipe, tmp_path)
     out = fn.load(tmp_path).sample(["one"], size=(16, 12), steps=2)
     assert out.media.shape[-2:] == (16, 12)

@@ -39,7 +39,7 @@ from fromnoise.denoise import (
     zero_init,
 )
 from fromnoise.denoise.threshold import quantile
-from fromnoise.nets import Transformer, UNet
+from fromnoise.nets import UNet, house
 from fromnoise.process import (
     EDM,
     VE,
@@ -219,7 +219,7 @@ def test_composed_prompts_are_a_weighted_sum():
                  rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("spec", [Transformer(width=32, depth=2, heads=2, patch=2), UNet(width=8, heads=2)])
+@pytest.mark.parametrize("spec", [house(width=32, depth=2, heads=2, patch=2), UNet(width=8, heads=2)])
 @pytest.mark.parametrize(("max_batch", "calls"), [(None, 1), (1, 4), (6, 2), (9, 2), (12, 1)])
 def test_batched_passes_equal_separate_ones(spec, max_batch, calls):
     """Four conditions of different lengths over three samples: 12 evaluations, however many calls they take."""

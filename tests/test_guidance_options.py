@@ -255,7 +255,7 @@ def test_recipes_of_the_first_format_have_a_number():
     recipe = read_recipe(old, "old")
     assert recipe == replace(digits(), sample=replace(digits().sample, guidance=Guidance(scale=3.5)))
     again = recipe_dict(recipe)
-    assert (again["format"], again["sample"]["guidance"]["scale"]) == (2, 3.5)
+    assert (again["format"], again["sample"]["guidance"]["scale"]) == (3, 3.5)
     assert read_recipe(again, "new") == recipe
     with pytest.raises(UserError, match=r"sample.guidance.scale: Input should be a valid number.*got 'much'"):
         read_recipe({**old, "sample": {"guidance": "much"}}, "old")

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fromnoise.folders import download, open_component, open_pipeline
 from fromnoise.interop.assemble import assemble
 from fromnoise.interop.autoencoder import load_latents
-from fromnoise.interop.files import download, open_component, open_pipeline
 from fromnoise.types import UserError
 
 diffusers = pytest.importorskip("diffusers")

@@ -8,9 +8,9 @@ import torch
 from tiny_encoders import clip
 from tiny_pipelines import flux_1, sana, stable_diffusion, vae
 
+from fromnoise.folders import open_pipeline
 from fromnoise.interop.autoencoder import load_latents
 from fromnoise.interop.encoders import load_text
-from fromnoise.interop.files import open_pipeline
 from fromnoise.interop.schedules import schedule_of
 from fromnoise.process import to_x0
 from fromnoise.sample import solve

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from fromnoise.folders import Pipeline, open_pipeline
 from fromnoise.interop.autoencoder import load_latents, to_diffusers
 from fromnoise.interop.encoders import labels_of
-from fromnoise.interop.files import Pipeline, open_pipeline
 from fromnoise.interop.save import scheduler_of, write_model, write_pipeline, write_schedule
 from fromnoise.interop.schedules import schedule_of
 from fromnoise.latents import KL

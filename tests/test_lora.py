@@ -16,7 +16,7 @@ from test_parity_unet import their_answer
 from tiny_encoders import clip, t5
 from torch import nn
 
-from fromnoise.interop.files import read_tensors
+from fromnoise.folders import read_tensors
 from fromnoise.interop.lora import (
     NETWORK,
     Factors,

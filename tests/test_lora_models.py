@@ -17,7 +17,7 @@ from fromnoise.cli.loras import file_and_scale
 from fromnoise.generate import read_picture
 from fromnoise.interop.configs import counterpart
 from fromnoise.interop.lora import NETWORK, difference, own_place, place_of, write_lora
-from fromnoise.nets import Transformer
+from fromnoise.nets import house
 from fromnoise.recipe import Training
 from fromnoise.recipes import digits, shapes
 from fromnoise.recipes.presets import with_preset
@@ -107,7 +107,7 @@ def test_the_change_between_two_runs_is_a_lora_for_either(run, tmp_path):
 
 
 def test_a_network_that_diffusers_does_not_have_goes_by_its_own_names(tmp_path):
-    model = fn.load(trained(replace(digits(), net=Transformer(width=16, depth=1, patch=4)), tmp_path / "run"), "cpu")
+    model = fn.load(trained(replace(digits(), net=house(width=16, depth=1, patch=4)), tmp_path / "run"), "cpu")
     assert model.places()[NETWORK].kind == ""
     net = model.system.denoiser.net
     before = {k: v.clone() for k, v in net.state_dict().items()}

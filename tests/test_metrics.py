@@ -306,7 +306,7 @@ def test_z_says_worse_with_its_sign():
 
 
 def test_pictures_features_and_a_pixel_that_never_varies():
-    from fromnoise.evaluate.features import RandomFeatures
+    from fromnoise.perception.features import RandomFeatures
 
     random = torch.Generator().manual_seed(0)
     real, made = (torch.rand(n, 1, 8, 8, generator=random) * 2 - 1 for n in (200, 100))

@@ -12,23 +12,23 @@ from fromnoise.blocks import (
     patchify,
     place_waves,
     rms_norm,
-    rotary_table,
-    rotate,
     token_shift,
+    turn,
+    turns,
     unpatchify,
     word_shift,
 )
 from fromnoise.blocks.layers import SquaredReLU
 from fromnoise.denoise import Denoiser, classifier_free
-from fromnoise.nets import Transformer, UNet
+from fromnoise.nets import UNet, house
 from fromnoise.nets.unet_presets import edm2, sd1, sd2, simple_diffusion
 from fromnoise.process import Flow
 from fromnoise.text import ByteTokenizer, Trained
 from fromnoise.text.tokenizers import BPETokenizer, tokenize
 from fromnoise.types import Condition
 
-NETS = [Transformer(width=32, depth=2, heads=2, patch=2), Transformer(width=32, depth=2, positions="rotary", patch=2),
-        Transformer(width=32, depth=1, token_shift=False, pooled_text=False, places=False, patch=2),
+NETS = [house(width=32, depth=2, heads=2, patch=2), house(width=32, depth=2, positions="rotary", patch=2),
+        house(width=32, depth=1, token_shift=False, pooled_text=False, places=False, patch=2),
         UNet(width=8, multipliers=(1, 2), heads=2), sd1(8, (1, 2), (1, 0), 2), sd2(8, (1, 2), (0, 1), 2, 4),
         simple_diffusion(8, (1, 2), 2, 1, 8, 0, 4), replace(simple_diffusion(8, (1, 2), 1, 1, 8, 0, 2), pooled="mean"),
         replace(edm2(width=8, multipliers=(1, 2), depths=(0, 1), blocks=1, head_width=8, classes=0), pooled="mean")]
@@ -87,14 +87,15 @@ def test_relative_bias_depends_on_offset_alone_and_clamps():
 
 
 def test_rotary_logits_depend_on_offset_alone():
-    where = torch.tensor([[0.0, 1, 2], [1, 3, 0], [2, 0, 5]])
-    q, k = torch.randn(2, 1, 1, 3, 12, dtype=torch.float64)
+    where = torch.tensor([[0, 1, 2], [1, 3, 0], [2, 0, 5]])
+    q, k = torch.randn(2, 1, 3, 1, 12, dtype=torch.float64)
 
     def logits(shift):
-        angles = rotary_table((where + shift).double(), 12)
-        return rotate(q, angles) @ rotate(k, angles).mT
+        by = turns(where + shift, (4, 4, 4), 100.0)
+        return turn(q, by)[:, :, 0] @ turn(k, by)[:, :, 0].mT
 
-    torch.testing.assert_close(logits(0), logits(7))
+    torch.testing.assert_close(logits(0), logits(7), rtol=1e-5, atol=1e-5)
+    assert float((logits(0) - q[:, :, 0] @ k[:, :, 0].mT).abs().max()) > 0.1
 
 
 def test_token_shift_takes_from_the_four_neighbours():

@@ -1,6 +1,7 @@
 """Networks disturbed on purpose, against loops that do it by hand; every weight re-randomised."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch.testing import assert_close
 
 from fromnoise.blocks import rms_norm
 from fromnoise.denoise import Denoiser, autoguidance, perturbed
-from fromnoise.nets import Transformer, UNet
+from fromnoise.nets import UNet, house
 from fromnoise.process import Flow
 from fromnoise.types import Condition, UserError
 
@@ -21,22 +22,24 @@ def random_net(spec, text=16):
     return net.requires_grad_(False)
 
 
+def loop(q, k, v, bias, words):
+    """Perturbed attention on ``[B, N, heads, d]``: a word attends to everything, a place to the words and itself."""
+    out = torch.zeros_like(v)
+    for n in range(q.shape[1]):
+        seen = list(range(q.shape[1])) if n < words else [*range(words), n]
+        logits = torch.einsum("bhd,bmhd->bhm", q[:, n], k[:, seen]) / math.sqrt(q.shape[-1])
+        if bias is not None:
+            logits = logits + bias[:, :, n if bias.shape[2] > 1 else 0][..., seen]
+        out[:, n] = torch.einsum("bhm,bmhd->bhd", logits.softmax(-1), v[:, seen])
+    return out.flatten(2)
+
+
 def by_hand(attention, words):
-    """Perturbed attention as a loop: a word attends to everything, a place to the words and itself."""
-    def forward(x, bias=None, rotary=None):
-        assert rotary is None
-        B, N, D = x.shape
-        heads, d = attention.heads, D // attention.heads
-        q, k, v = ((x @ w.mT).view(B, N, heads, d) for w in attention.qkv)
+    """The U-Net's attention with ``loop`` in its middle."""
+    def forward(x, bias=None):
+        q, k, v = ((x @ w.mT).unflatten(-1, (attention.heads, -1)) for w in attention.qkv)
         q, k = rms_norm(q) * attention.q_scale, rms_norm(k) * attention.k_scale
-        out = torch.zeros_like(v)
-        for n in range(N):
-            seen = list(range(N)) if n < words else [*range(words), n]
-            logits = torch.einsum("bhd,bmhd->bhm", q[:, n], k[:, seen]) / math.sqrt(d)
-            if bias is not None:
-                logits = logits + bias[:, :, n if bias.shape[2] > 1 else 0][..., seen]
-            out[:, n] = torch.einsum("bhm,bmhd->bhd", logits.softmax(-1), v[:, seen])
-        return attention.out(out.reshape(B, N, D))
+        return attention.out(loop(q, k, v, bias, words))
 
     return forward
 
@@ -45,7 +48,11 @@ def inputs():
     return torch.randn(2, 1, 3, 4, 6).double(), torch.rand(2, 1).double(), Condition(torch.randn(2, 3, 16).double())
 
 
-TRUNK = Transformer(width=32, depth=3, heads=2, patch=2)
+TRUNK = house(width=32, depth=3, heads=2, patch=2)
+
+
+def blocks(net):
+    return net.stages["single_stream"].blocks
 
 
 @pytest.mark.parametrize("words", [0, 4])
@@ -59,7 +66,7 @@ def test_perturbed_attention_equals_its_slow_twin(words, frames, monkeypatch):
     weak = perturbed(denoiser, [0, -1])(x, t, condition)
     plain = denoiser(x, t, condition)
     for layer in (0, 2):
-        monkeypatch.setattr(net.blocks[layer].attention, "forward", by_hand(net.blocks[layer].attention, words))
+        monkeypatch.setattr(blocks(net)[layer], "attend", partial(loop, words=words))
     assert_close(weak, denoiser(x, t, condition))
     assert float((weak - plain).abs().max()) > 1e-3
 
@@ -69,8 +76,7 @@ def test_without_words_perturbed_attention_passes_the_values_on(monkeypatch):
     net = random_net(TRUNK)
     denoiser, (x, t) = Denoiser(net, Flow(), "x0"), (torch.randn(2, 1, 3, 4, 6).double(), torch.tensor(0.3))
     weak = perturbed(denoiser, [1])(x, t, Condition())
-    attention = net.blocks[1].attention
-    monkeypatch.setattr(attention, "forward", lambda x, *_: attention.out(x @ attention.qkv[2].mT))
+    monkeypatch.setattr(blocks(net)[1], "attend", lambda q, k, v, bias: v.flatten(2))
     assert_close(weak, denoiser(x, t, Condition()))
 
 
@@ -79,10 +85,11 @@ def test_skipping_layers_is_the_network_without_them():
     denoiser = Denoiser(net, Flow(), "velocity")
     x, t, condition = inputs()
     weak = perturbed(denoiser, [1], "skip")(x, t, condition)
+    vectors = blocks(net)[1].layers["all"].modulation.map
     for gate in (2, 5):  # a block whose gates are closed is not there
-        rows = slice((6 + gate) * 32, (7 + gate) * 32)
-        net.modulation.weight[rows] = 0
-        net.modulation.bias[rows] = 0
+        rows = slice(gate * 32, (gate + 1) * 32)
+        vectors.weight[rows] = 0
+        vectors.bias[rows] = 0
     assert_close(weak, denoiser(x, t, condition))
 
 

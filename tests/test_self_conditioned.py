@@ -8,13 +8,13 @@ import torch
 import fromnoise as fn
 from fromnoise.cli import main
 from fromnoise.denoise import SelfConditioned
-from fromnoise.nets import Transformer, UNet
+from fromnoise.nets import UNet
 from fromnoise.recipe import Training
 from fromnoise.recipes import digits
 from fromnoise.system import System
 from fromnoise.text import ByteTokenizer
 from fromnoise.train.methods.diffusion import Diffusion
-from fromnoise.types import Condition, UserError
+from fromnoise.types import Condition
 
 TINY = ["--net", "unet", "--net.width", "8", "--net.groups", "4", "--net.multipliers", "1", "2", "--net.image-channels",
         "1", "--text.width", "16", "--train.steps", "4", "--train.batch", "8", "--train.threads", "1",
@@ -79,9 +79,3 @@ def test_a_network_without_room_is_refused(extra, tmp_path, capsys):
     args = ["--train.self-conditioning", "0.5", *(["--net", "unet", *extra] if "transformer" not in extra else extra)]
     assert main(["train", "digits", "--out", str(tmp_path / "run"), *args]) == 2
     assert "net.image_channels" in capsys.readouterr().err
-
-
-def test_the_reason_is_one_sentence():
-    recipe = replace(digits(), net=Transformer(), train=Training(self_conditioning=0.5))
-    with pytest.raises(UserError, match="choose unet or trunk"):
-        System(recipe, ByteTokenizer())

@@ -12,7 +12,7 @@ from fromnoise.studio import FilmFrame, Showcase, render_page, write_card, write
 from fromnoise.studio.card import recipe_in_words, render_card
 from fromnoise.studio.page import report_rows
 from fromnoise.studio.pictures import data_uris, shown_width
-from fromnoise.studio.plots import POINTS, Weightings, envelope, loss_points, loss_svg, smooth, weighting_svg
+from fromnoise.studio.plots import POINTS, Weightings, envelope, loss_points, loss_svg, parts_svg, smooth, weighting_svg
 from fromnoise.types import UserError
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -118,7 +118,7 @@ def digits_showcase() -> Showcase:
             "format": 1,
             "name": "digits",
             "data": {"kind": "digits"},
-            "net": {"kind": "transformer", "width": 96, "depth": 4},
+            "net": {"kind": "trunk", "width": 96, "single": 4},
             "path": {"kind": "flow"},
             "sample": {"solver": "dpmpp_2m", "steps": 20, "guidance": 1.5},
         },
@@ -413,6 +413,17 @@ def test_a_long_run_makes_no_larger_plot():
     assert len(str(loss_svg([{"step": i, "loss": float(v)} for i, v in enumerate(values)]))) < 150_000
 
 
+def test_parts_of_the_loss_have_a_plot_of_their_own():
+    lines = [{"step": i, "loss": 1.0, "lr": 0.1, "seconds": 1.0, "core_seconds": 1.0} for i in range(1, 9)]
+    assert parts_svg(lines) is None
+    parts = [line | {"denoising": 2.0, "repa": -i / 10} for i, line in enumerate(lines)]
+    svg = parts_svg(parts, "p")
+    assert ">denoising</text>" in svg
+    assert ">repa</text>" in svg
+    assert "lr" not in re.findall(r">([a-z_]+)</text>", svg)
+    assert parts_svg([*parts, {"step": 9, "loss": 1.0, "repa": "damaged"}], "p") == svg
+
+
 def test_report_rows_of_mappings_and_objects():
     from types import SimpleNamespace
 
@@ -444,7 +455,7 @@ def test_card(tmp_path):
     assert 'fn.load("runs/digits")' in text
     assert "steps=20, guidance=1.5" in text
     assert "fromnoise sample runs/digits 'the digit 0'" in text
-    assert "transformer over patches and words; width 96, depth 4." in text
+    assert "transformer over patches and words; width 96, single 4." in text
     assert "CC BY 4.0" in text
     assert all(f"| {k} | {v} |" in text for k, v in {"torch": "2.13.0", "peak memory": "412 MB"}.items())
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)

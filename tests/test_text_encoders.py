@@ -6,10 +6,11 @@ import pytest
 import torch
 from tiny_encoders import LM, clip, gemma, qwen3, qwen_tokenizer, qwen_vl, randomised, t5
 
-from fromnoise.interop.encoders import load_text, load_tokenizer, text_of
-from fromnoise.interop.files import Component, Pipeline, open_pipeline
-from fromnoise.text import FAMILIES, Frozen, Tower
+from fromnoise.folders import Component, Pipeline, open_pipeline
+from fromnoise.interop.encoders import load_text
+from fromnoise.text import FAMILIES, Tower, Towers
 from fromnoise.text.hidden import hidden_states
+from fromnoise.text.opening import load_tokenizer, text_of
 from fromnoise.types import UserError
 
 diffusers = pytest.importorskip("diffusers")
@@ -172,16 +173,48 @@ def test_sana():
     assert torch.equal(ours_negative.mask, negative_mask.bool())
 
 
+def test_lumina_2():
+    """What is wanted stands behind a system prompt, and what is not stands alone."""
+    model, tokenizer = gemma("right")
+    theirs = diffusers.Lumina2Pipeline(None, None, None, model, tokenizer)
+    ours = FAMILIES["lumina2"].build([(model, tokenizer)])
+    want, mask, negative, negative_mask = theirs.encode_prompt(PROMPTS, negative_prompt=["bad"] * 3, device="cpu")
+    got, silent = ours.encode(PROMPTS), ours.encode(["bad"] * 3, negative=True)
+    equal(got.text, want)
+    assert torch.equal(got.mask, mask.bool()) if got.mask is not None else bool(mask.all())
+    equal(silent.text, negative)
+    assert torch.equal(silent.mask, negative_mask.bool())
+    assert int(silent.mask.sum()) == 9  # three letters each
+
+
+@pytest.mark.parametrize(("name", "config"), [("MistralModel", "MistralConfig"), ("LlamaModel", "LlamaConfig"),
+                                              ("Gemma2Model", "Gemma2Config"), ("Qwen3Model", "Qwen3Config")])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_language_models_by_layer_and_side(name, config, side):
+    """Every layer, whichever side padding stands on, is what the model says of the text alone."""
+    model = randomised(getattr(transformers, name)(getattr(transformers, config)(num_hidden_layers=3, **LM)), 11)
+    tokenizer = qwen_tokenizer(side)
+    for layer in (0, 1, -2, -1):
+        spec = Towers(towers=(Tower(layers=(layer,), max_length=90, padding="removed"),))
+        got = spec.build([(model, tokenizer)]).encode(PROMPTS[:2])
+        for row, mask, text in zip(got.text, got.mask, PROMPTS, strict=False):
+            ids = tokenizer(text, return_tensors="pt").input_ids
+            alone = model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
+            assert float((row[mask] - alone).abs().max()) <= 2e-5 * max(1.0, float(alone.abs().max()))
+
+
 def test_the_texts_of_the_families_are_those_of_the_pipelines():
     import inspect
 
     from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 
-    from fromnoise.text.families import FLUX2_SYSTEM, QWEN_IMAGE_TEMPLATE, SANA_INSTRUCTION
+    from fromnoise.text.families import FLUX2_SYSTEM, LUMINA2_TEMPLATE, QWEN_IMAGE_TEMPLATE, SANA_INSTRUCTION
 
     assert SYSTEM_MESSAGE == FLUX2_SYSTEM
     asked = inspect.signature(diffusers.SanaPipeline.__call__).parameters["complex_human_instruction"].default
     assert "\n".join(asked) == SANA_INSTRUCTION
+    lumina = diffusers.Lumina2Pipeline(None, None, None, None, None)
+    assert f"{lumina.system_prompt} <Prompt Start> {{}}" == LUMINA2_TEMPLATE
     theirs = diffusers.QwenImagePipeline(None, None, None, None, None)
     assert theirs.prompt_template_encode == QWEN_IMAGE_TEMPLATE
     for family, cls in (("sd3", diffusers.StableDiffusion3Pipeline), ("flux1", diffusers.FluxPipeline),
@@ -214,7 +247,7 @@ def test_before_and_after_the_final_normalisation(make):
 
 def test_encoders_are_frozen_and_no_part_of_what_is_saved():
     model, tokenizer = clip(8, 1)
-    encoder = Frozen().build([(model, tokenizer)])
+    encoder = Towers().build([(model, tokenizer)])
     assert not encoder.state_dict()
     assert not list(encoder.parameters())
     encoder.train()
@@ -319,4 +352,4 @@ def test_code_in_a_folder_is_not_run(tmp_path):
 
 def test_as_many_models_as_towers():
     with pytest.raises(ValueError, match="2 towers"):
-        Frozen(towers=(Tower(), Tower())).build([])
+        Towers(towers=(Tower(), Tower())).build([])

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fromnoise.nets import Transformer, UNet
+from fromnoise.nets import UNet, house
 from fromnoise.random import DATA, DROP, NOISE, ORDER, fold
 from fromnoise.recipe import Optimizer, Recipe, Training
 from fromnoise.recipes import digits, shapes
@@ -141,7 +141,7 @@ def test_muon_takes_the_three_matrices_of_attention_apart():
     torch.testing.assert_close(stack, torch.stack(apart))
 
 
-@pytest.mark.parametrize("net", [Transformer(), UNet()])
+@pytest.mark.parametrize("net", [house(), UNet()])
 def test_every_parameter_has_one_optimiser(net):
     module = net.build(3, 16)
     optimizers = build_optimizers(module, Optimizer())
@@ -446,9 +446,9 @@ def test_a_run_keeps_its_tokenizer_when_captions_change(tmp_path):
 
 
 def test_what_cannot_be_built_leaves_nothing(tmp_path):
-    odd = Transformer(patch=2, width=30, heads=6, positions="rotary")
-    for net, words in ((Transformer(patch=3), "multiples of 3"), (odd, "odd"),
-                       (Transformer(patch=2, mlp_ratio=0.001), "no hidden features")):
+    odd = house(patch=2, width=30, heads=6, positions="rotary")
+    for net, words in ((house(patch=3), "multiples of 3"), (odd, "pairs of features"),
+                       (house(patch=2, mlp_ratio=0.001), "no hidden features")):
         with pytest.raises(UserError, match=words):
             train(replace(tiny(), net=net), tmp_path / "run")
         assert not (tmp_path / "run").exists()

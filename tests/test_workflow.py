@@ -17,7 +17,7 @@ from fromnoise.data.pictures import Folder
 from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report
 from fromnoise.generate import load
-from fromnoise.nets import Transformer
+from fromnoise.nets import house
 from fromnoise.process import describe_weighting
 from fromnoise.recipe import Evaluation
 from fromnoise.recipes import RECIPES
@@ -175,7 +175,7 @@ def test_without_facts_of_the_training_none_are_made_up(run, tmp_path):
 
 
 def test_a_stopped_run_keeps_the_facts_of_its_training(tmp_path, monkeypatch):
-    def stopped(recipe, out, hooks):
+    def stopped(recipe, out, hooks, autoencoder):
         raise Interrupted("stopped")
 
     monkeypatch.setattr(workflow, "train", stopped)
@@ -231,7 +231,7 @@ def test_own_photographs_end_to_end(tmp_path):
     base = RECIPES["image"]()
     recipe = replace(
         base, data=Folder(root=str(tmp_path / "photos"), resolution=32), evaluate=Evaluation(samples=16),
-        net=Transformer(width=32, depth=1, positions="rotary"),
+        net=house(width=32, depth=1, positions="rotary"),
         train=replace(base.train, steps=6, batch=4, threads=1, preview_every=3))
     showcase = train_run(recipe, tmp_path / "run", "fromnoise train image", Console(quiet=True))
     assert set(showcase.prompts) == {"temple", "flower"}

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fromnoise.codec import Codec as Codec
     from fromnoise.generate import Model as Model
     from fromnoise.generate import Output as Output
     from fromnoise.opening import load as load
+    from fromnoise.recipe import Coder as Coder
     from fromnoise.recipe import Recipe as Recipe
     from fromnoise.types import UserError as UserError
 
 _PUBLIC = {
-    "Model": "fromnoise.generate", "Output": "fromnoise.generate", "load": "fromnoise.opening",
-    "Recipe": "fromnoise.recipe", "UserError": "fromnoise.types",
+    "Codec": "fromnoise.codec", "Coder": "fromnoise.recipe", "Model": "fromnoise.generate",
+    "Output": "fromnoise.generate", "load": "fromnoise.opening", "Recipe": "fromnoise.recipe",
+    "UserError": "fromnoise.types",
 }
 
-__all__ = ["Model", "Output", "Recipe", "UserError", "__version__", "load"]
+__all__ = ["Codec", "Coder", "Model", "Output", "Recipe", "UserError", "__version__", "load"]
 
 
 def __getattr__(name: str):

@@ -12,13 +12,14 @@ command line.  A spec is data: it is cheap to make, compare, print and save; its
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError, validate_call
 from pydantic.dataclasses import dataclass as _dataclass
 from pydantic_core import core_schema
 
@@ -49,6 +50,41 @@ class Short:
     def full(self, value: Any) -> Any:
         """What a value alone stands for."""
         return value if isinstance(value, dict) or is_dataclass(value) else {self.field: value}
+
+
+@dataclass(frozen=True)
+class Chooses:
+    """Marks a field whose values stand for the kind as well: ``--text sd3`` is ``--text frozen --text.family sd3``."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """Marks a part that may be said by the name of a function which makes it.
+
+    With ``net: Annotated[Trunk | UNet, Named("transformer", house)]`` the part ``{"kind": "transformer", "depth": 3}``
+    is ``house(depth=3)``, in Python and in JSON; on the command line it is ``--net transformer --net.depth 3``.
+    """
+
+    name: str
+    make: Callable[..., Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.full, handler(source))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What may be said beside the name, and what it is by default."""
+        return {name: argument.default for name, argument in inspect.signature(self.make).parameters.items()}
+
+    def full(self, value: Any) -> Any:
+        """What a name and the arguments beside it stand for."""
+        if not isinstance(value, dict) or value.get("kind") != self.name:
+            return value
+        given = {key: said for key, said in value.items() if key != "kind"}
+        try:
+            return validate_call(self.make)(**given)
+        except ValidationError as error:
+            raise ValueError(f"{self.name}: {explain(error, given)}") from None
 
 
 def to_dict(value: Any) -> dict[str, Any]:

@@ -18,13 +18,12 @@ from fromnoise.denoise import Denoise, Guidance, SelfConditioned
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid, to_pil, to_uint8
 from fromnoise.random import sample_noise
-from fromnoise.recipe import Recipe, load_recipe, recipe_dict
+from fromnoise.recipe import Recipe, load_diffusion, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
 from fromnoise.settings import Adapter, Noise, Settings, as_noise, checked
-from fromnoise.system import System, autocast, resolve_device
-from fromnoise.text import composed, unseen
+from fromnoise.system import System, autocast, check_threshold, load_system, run_recipe
+from fromnoise.text import composed, emphasis, read_prompts, unseen
 from fromnoise.types import Condition, UserError
-from fromnoise.weights import load_weights
 
 PNG_KEY = "fromnoise"
 TUNING = 2**40  # index of the first sample that solvers are tuned on, far from those that people look at
@@ -92,6 +91,7 @@ class Model:
     def sample(self, prompts: str | Sequence[str], *, steps: int | None = None,
                guidance: float | Guidance | None = None, solver: str | None = None,
                size: tuple[int, int] | None = None, seed: int = 0, negative: str = "", compose: bool = False,
+               weighted: bool = False, long: bool = False,
                noise: Noise | None = None, first: int = 0, callback: Callback | None = None,
                batch: int = 256) -> Output:
         """A sample for every prompt.
@@ -100,9 +100,11 @@ class Model:
         or of one that was tuned for this run, which has its own number of steps;  guidance: the scale, with
         the rest as in the recipe, or a ``Guidance`` with its schedule, method and threshold;  negative: what to steer
         away from, with guidance other than 1;  compose: whether AND and NOT in a prompt join and exclude what stands
-        on their sides (``fromnoise.text.composed``);  noise: the starting noise ``[B, T, C, h, w]``, instead of
-        seed, as any array of numbers;  first: the index of the first sample, which with the seed fixes its noise;
-        callback: called after each solver step with a ``Progress`` (of each batch of at most ``batch``).
+        on their sides (``fromnoise.text.composed``);  weighted: whether brackets in a prompt weigh words
+        (``fromnoise.text.emphasis``);  long: whether a prompt that is too long is read in windows;  noise: the
+        starting noise ``[B, T, C, h, w]``, instead of seed, as any array of numbers;  first: the index of the first
+        sample, which with the seed fixes its noise;  callback: called after each solver step with a ``Progress`` (of
+        each batch of at most ``batch``).
 
         Sample i depends on (seed, first + i), its prompt and the settings alone: 16 samples of one call and 16
         calls for one sample with first=0, 1, ... agree to float32 rounding.  Raises UserError for settings that
@@ -110,7 +112,8 @@ class Model:
         """
         batch = checked("batch", batch)
         settings = self.settings(prompts, steps=steps, guidance=guidance, solver=solver, size=size, seed=seed,
-                                 negative=negative, compose=compose, first=first, given_noise=noise is not None)
+                                 negative=negative, compose=compose, weighted=weighted, long=long, first=first,
+                                 given_noise=noise is not None)
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
         parts, info = [], None
         for i in range(0, len(settings.prompts), batch):
@@ -119,7 +122,10 @@ class Model:
             parts.append(self._decode(latents).float().clamp(-1, 1).cpu())
         assert info is not None
         texts = dict.fromkeys([*self._texts(settings), settings.negative])
-        notes = [self.system.text.cut(text) for text in texts] + [unseen(texts, self.words), self._tuned_at(settings)]
+        if settings.weighted:
+            texts = dict.fromkeys(emphasis(text)[0] for text in texts)
+        notes = [None if long else self.system.text.cut(text) for text in texts]
+        notes += [unseen(texts, self.words), self._tuned_at(settings)]
         return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)))
 
     def settings(self, prompts: str | Sequence[str], **given: Any) -> Settings:
@@ -139,6 +145,7 @@ class Model:
         chosen["loras"] = self.loras
         settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
         self.system.latent_size(*settings.size)
+        check_threshold(self.recipe, settings.guidance)
         if isinstance(solver, Tuned) and settings.steps != solver.nfe:
             raise UserError(f"The solver {settings.solver} takes {solver.nfe} steps and no other number "
                             f"(got {settings.steps}).")
@@ -270,7 +277,12 @@ class Model:
 
     def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
         """What the network is told of ``prompts``; ``negative`` ones are those to be steered away from."""
-        return self.system.text.encode(prompts)
+        return self._read(prompts, settings)
+
+    def _read(self, prompts: list[str], settings: Settings | None, **told: bool) -> Condition:
+        """What the text encoder makes of ``prompts``."""
+        weighted, long = (settings.weighted, settings.long) if settings else (False, False)
+        return read_prompts(self.system.text, prompts, weighted, long, **told)
 
     def _denoiser(self) -> Denoise:
         """The denoiser of one solve."""
@@ -278,8 +290,10 @@ class Model:
         return SelfConditioned(self.system.denoiser) if own else self.system.denoiser
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Media ``[B, T, C, H, W]`` of ``latents``."""
-        return self.system.latents.decode(latents)
+        """Media ``[B, T, C, H, W]`` of ``latents``, a few pictures at a time."""
+        factor = self.system.latents.factor
+        few = self.system.at_once(latents.shape[-2] * factor, latents.shape[-1] * factor)
+        return torch.cat([self.system.latents.decode(part) for part in latents.split(few)])
 
     def _start(self, noise: Tensor, settings: Settings) -> Tensor:
         """The noise that the solver is given for standard normal ``noise``."""
@@ -287,31 +301,14 @@ class Model:
 
 
 def load(run: str | Path, device: str = "auto") -> Model:
-    """The model of a run folder: ``recipe.json`` and ``model.safetensors`` alone rebuild it.
+    """The diffusion model of a run folder: ``recipe.json`` and ``model.safetensors`` alone rebuild it.
 
-    UserError for a folder that is missing, has no weights, is damaged or comes from a newer version.
+    UserError for a folder that is missing, has no weights, is damaged, comes from a newer version or holds a model of
+    another kind.
     """
-    run = Path(run)
-    if not (run / "recipe.json").is_file():
-        raise UserError(f"{run} is not a run folder (it has no recipe.json): give the folder that "
-                        "`fromnoise train` wrote.")
-    recipe = load_recipe(run / "recipe.json")
-    tensors, tokenizer, step, words = load_weights(run)
-    system = System(recipe, recipe.text.load_tokenizer(tokenizer))
-    if wrong := mismatch({k: v.shape for k, v in system.state_dict().items()}, tensors):
-        raise UserError(f"The weights in {run} do not belong to its recipe: {wrong}.")
-    system.load_state_dict(tensors)
-    return Model(system.to(resolve_device(device)), str(run), step, words)
-
-
-def mismatch(expected: dict[str, torch.Size], tensors: dict[str, Tensor]) -> str:
-    """What is first wrong between the weights a recipe calls for and those of a file, or an empty string."""
-    for name, shape in expected.items():
-        if name not in tensors:
-            return f"{name} is missing"
-        if tensors[name].shape != shape:
-            return f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(shape)}"
-    return next((f"{name} has no place in it" for name in tensors if name not in expected), "")
+    load_diffusion(run_recipe(run))
+    system, step, words = load_system(run, device)
+    return Model(system, str(run), step, words)  # type: ignore[arg-type]
 
 
 def read_picture(path: str | Path) -> dict[str, Any]:

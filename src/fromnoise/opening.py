@@ -1,16 +1,26 @@
-"""``load`` whatever holds a model: a run of ours, or a pipeline that diffusers saved."""
+"""``load`` whatever holds a model, and ``with_autoencoder`` whatever holds an autoencoder.
+
+A run of ours, or what diffusers saved.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fromnoise import generate
+from torch import Tensor
+
+from fromnoise import codec, generate
+from fromnoise.codec import Codec
+from fromnoise.config import from_dict, read_json, to_dict
 from fromnoise.denoise import Guidance
-from fromnoise.recipe import load_recipe
+from fromnoise.latents import Pixels
+from fromnoise.recipe import Latents, Recipe, load_diffusion, load_recipe
 from fromnoise.types import UserError
+from fromnoise.weights import digest, load_weights
 
 if TYPE_CHECKING:
     from fromnoise.interop.lora.model import Adaptable
@@ -25,7 +35,7 @@ def is_pipeline(source: str | Path) -> bool:
 
 def no_model(source: Path) -> str:
     """Why there is no model at a place, in a sentence."""
-    from fromnoise.interop.files import PICKLES, not_a_pipeline
+    from fromnoise.folders import PICKLES, not_a_pipeline
 
     if source.is_dir():
         return f"{source} is not a run folder (it has no recipe.json); {not_a_pipeline(source)}"
@@ -44,15 +54,23 @@ def usual_guidance(source: str | Path) -> Guidance:
         from fromnoise.interop import pipelines
 
         return pipelines.usual_guidance(source)
-    return load_recipe(Path(source) / "recipe.json").sample.guidance
+    return load_diffusion(Path(source) / "recipe.json").sample.guidance
 
 
-def load(source: str | Path, device: str = "auto", variant: str | None = None) -> Adaptable:
+def load(source: str | Path, device: str = "auto", variant: str | None = None) -> Adaptable | Codec:
     """The model of a run folder, of a folder in the layout of diffusers, or of a hub id such as "owner/name".
 
-    variant: which of several sets of weights to read ("fp16"), of folders that have them.  UserError where there is
-    none, or it is damaged, incomplete or not known here.
+    A run that trained an autoencoder is a ``Codec``.  variant: which of several sets of weights to read ("fp16"), of
+    folders that have them.  UserError where there is none, or it is damaged, incomplete or not known here.
     """
+    path = Path(source) / "recipe.json"
+    if path.is_file() and load_recipe(path).kind == "autoencoder":
+        return codec.load(source, device)
+    return load_model(source, device, variant)
+
+
+def load_model(source: str | Path, device: str = "auto", variant: str | None = None) -> Adaptable:
+    """``load`` where nothing but a diffusion model will do.  UserError for an autoencoder."""
     if is_pipeline(source):
         from fromnoise.interop.pipelines import load_pipeline
 
@@ -63,3 +81,72 @@ def load(source: str | Path, device: str = "auto", variant: str | None = None) -
         raise UserError(no_model(Path(source)))
     run = generate.load(source, device)
     return Adaptable(run.system, run.run, run.step, run.words)
+
+
+def with_autoencoder(recipe: Recipe, source: str | Path) -> Recipe:
+    """The recipe of a diffusion model in the latents of a trained autoencoder.
+
+    It says all that the latents are, and by their hash which weights; ``source`` is read again when training starts.
+    UserError as for ``open_autoencoder``.
+    """
+    spec, tensors = open_autoencoder(source)
+    encoding = replace(recipe.encoding, source=str(source), sha256=digest(tensors, {}))
+    return replace(recipe, latents=spec, encoding=encoding)
+
+
+def open_autoencoder(source: str | Path) -> tuple[Any, dict[str, Tensor]]:
+    """(spec, weights) of the autoencoder in a folder: a run of ours, or an AutoencoderKL of diffusers.
+
+    UserError where there is none, or it is damaged or of a kind that is not trained on here.
+    """
+    folder = Path(source)
+    if (folder / "recipe.json").is_file():
+        return autoencoder_of_run(folder)
+    if not (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
+        raise UserError(f"{folder} holds no autoencoder: name a run folder (with recipe.json), or a folder of "
+                        "diffusers (with config.json).")
+    return autoencoder_of_diffusers(folder)
+
+
+def autoencoder_of_run(folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """That of a run: an autoencoder's own with the statistics of its latents, or a latent diffusion model's."""
+    path = folder / "recipe.json"
+    recipe = read_json(path)
+    latents = recipe.get("latents") if isinstance(recipe, dict) else None
+    spec: Any = from_dict(Latents, latents, f"{path}: latents")  # type: ignore[arg-type]
+    if isinstance(spec, Pixels):
+        raise UserError(f"{folder} holds no autoencoder: its model works on pixels.")
+    start = "latents."
+    tensors = {name.removeprefix(start): t for name, t in load_weights(folder)[0].items() if name.startswith(start)}
+    if (folder / "statistics.json").is_file():
+        spec = normalised(spec, folder / "statistics.json")
+    return spec, tensors
+
+
+def normalised(spec: Any, path: Path) -> Any:
+    """The spec with latents of mean 0 and standard deviation 1 a channel, by what was measured of its latents."""
+    found = read_json(path)
+    try:
+        means, stds = found["mean"], found["std"]
+        old_means, old_stds = (list(old) * (len(means) if len(old) == 1 else 1) for old in (spec.mean, spec.std))
+        mean = [m0 + s0 * m for m0, s0, m in zip(old_means, old_stds, means, strict=True)]
+        std = [s0 * s for s0, s in zip(old_stds, stds, strict=True)]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f'{path} must hold "mean" and "std", a number for each channel of the latents.') from None
+    return from_dict(type(spec), to_dict(spec) | {"mean": mean, "std": std}, str(path))
+
+
+def autoencoder_of_diffusers(folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """That of diffusers, saved on its own or as the vae of a pipeline."""
+    import torch
+
+    from fromnoise.folders import INDEX, open_component, open_pipeline
+    from fromnoise.interop.autoencoder import load_latents
+    from fromnoise.latents import KLLatents
+
+    part = open_pipeline(folder).part("vae") if (folder / INDEX).is_file() else open_component(folder)
+    module = load_latents(part, dtype=torch.float32)
+    if not isinstance(module, KLLatents):
+        raise UserError(f"{folder} holds a {part.kind}, which can be sampled from but not trained on: name an "
+                        "AutoencoderKL.")
+    return module.spec, module.state_dict()

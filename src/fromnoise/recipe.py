@@ -7,28 +7,30 @@ trained from directly.
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 import fromnoise
-from fromnoise.config import from_dict, nearest, read_json, spec, to_dict
+from fromnoise.config import Named, from_dict, nearest, read_json, spec, to_dict
 from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
-from fromnoise.latents import Pixels
-from fromnoise.nets import Transformer, Trunk, UNet
+from fromnoise.latents import KL, Foreign, Latents, Pixels, Reconstruction
+from fromnoise.nets import Trunk, UNet, house
 from fromnoise.process import Flow, Implied, Objective, Path
 from fromnoise.sample import SOLVERS, Procedure
-from fromnoise.text import Trained
+from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
+from fromnoise.text import Frozen, Trained
 from fromnoise.types import UserError
 
-FORMAT = 2  # of recipe.json; raised when an older library could no longer read it rightly
-OLDEST = 1  # with a number for sample.guidance, which is still short for its scale
+FORMAT = 3  # of recipe.json; raised when an older library could no longer read it rightly
+OLDEST = 1  # with a number for sample.guidance, which is still short for its scale; 2 had no kinds of recipes
 
 
 def _folder_name(name: str) -> str:
@@ -73,10 +75,14 @@ class Optimizer:
     """Steps over which the rates rise from zero."""
     cooldown: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Last part of training over which the rates fall linearly to zero."""
+    decay_after: Annotated[int, Field(ge=0)] = 0
+    """Steps after which the rates fall as 1 / sqrt(steps) (EDM2, eq. 67); 0: they hold until the cool-down."""
+    base_width: Annotated[int, Field(ge=0)] = 0
+    """Width of the network for which the rates were chosen: at another net.width they follow muP; 0: no such rule."""
 
 
 @spec
-class Training:
+class Schedule:
     """How long, with what, and what is kept."""
 
     steps: Annotated[int, Field(gt=0)] = 1000
@@ -84,12 +90,11 @@ class Training:
     batch: Annotated[int, Field(gt=0)] = 64
     """Examples a step."""
     optimizer: Optimizer = Optimizer()
-    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of captions replaced by the empty text, which classifier-free guidance needs."""
-    self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
     ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
     """Width of the power-function average of the weights, relative to the training length (EDM2's sigma_rel)."""
+    snapshots: Annotated[int, Field(ge=0)] = 0
+    """Snapshots of two averages that are kept, evenly over training, from which `fromnoise ema` makes one of any
+    width; each takes twice the space of the weights."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -104,6 +109,43 @@ class Training:
     """Steps between preview pictures; 0 for none."""
     tracker: Literal["none", "tensorboard"] = "none"
     """Where metrics go besides metrics.jsonl."""
+
+
+@spec
+class Encoding:
+    """The trained autoencoder in front of the model, and the latents that are kept of its data."""
+
+    source: str = ""
+    """The folder its weights were read from: a run of ours or an autoencoder of diffusers; --latents sets it."""
+    sha256: str = ""
+    """Of these weights, which are kept in the run: the folder is read only when a run starts."""
+    draw: bool = False
+    """Train on draws of the latents' distribution, new ones in each step, and not on its mean."""
+    examples: Annotated[int, Field(ge=0)] = 0
+    """How many examples to train on, of data without end; 0 for all, which cannot be kept and are encoded anew."""
+    cached: bool = True
+    """Encode the data once and keep the latents, where the data have an end."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which latents are kept; bfloat16 takes half the room and is right to three digits."""
+    folder: str = ""
+    """Where latents are kept; by default latent-cache beside the run, which runs share."""
+
+
+@spec
+class Training(Schedule):
+    """How long, with what, and what is kept; and what a diffusion model is told on the way."""
+
+    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of captions replaced by the empty text, which classifier-free guidance needs."""
+    self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
+    repa: Repa = Repa()
+    dispersive: Dispersive = Dispersive()
+    contrastive: Contrastive = Contrastive()
+    direction: Direction = Direction()
+
+
+TERMS = ("repa", "dispersive", "contrastive", "direction")  # fields of Training that are added to the loss
 
 
 @spec
@@ -132,27 +174,39 @@ class Evaluation:
     """Scale of guidance while judging, the rest as in sampling; by default that of sampling too."""
 
 
-Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
-Net = Annotated[Transformer | UNet | Trunk, Field(discriminator="kind")]
-
-
 @spec
-class Recipe:
-    """A model, its data, its training and its use."""
+class Looking:
+    """What is measured of an autoencoder after training."""
 
-    name: Name
-    """What the run is called."""
-    data: Data
-    text: Trained = Trained()
-    latents: Pixels = Pixels()
-    path: Path = Flow()
-    objective: Objective = Objective()
-    net: Net = Transformer()
-    train: Training = Training()
-    sample: Sampling = Sampling()
-    evaluate: Evaluation = Evaluation()
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Fixes initial weights, the order of the data and all noise."""
+    samples: Annotated[int, Field(gt=1)] = 512
+    """Held-out pictures that are taken through it."""
+
+
+def _learns(latents: Any) -> Any:
+    """An autoencoder with something to learn."""
+    if isinstance(latents, Pixels | Foreign):
+        kind = "pixels have nothing to train" if isinstance(latents, Pixels) else "foreign ones are not trained here"
+        raise PydanticCustomError("latents", "should be an autoencoder, such as kl: {kind}", {"kind": kind})
+    return latents
+
+
+Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
+Learned = Annotated[Latents, AfterValidator(_learns)]
+Text = Annotated[Trained | Frozen, Field(discriminator="kind")]
+Net = Annotated[UNet | Trunk, Field(discriminator="kind"), Named("transformer", house)]
+
+
+class Saved:
+    """What recipes of every kind have in common."""
+
+    @property
+    def latent(self) -> bool:
+        """Whether a trained autoencoder stands in front of what is trained."""
+        return False
+
+    def resolved(self) -> Self:
+        """The recipe with what it names from outside looked up and written down."""
+        return self
 
     def save(self, path: FilePath) -> None:
         """Write recipe.json."""
@@ -160,21 +214,91 @@ class Recipe:
 
         from fromnoise.files import write_text
 
-        write_text(path, json.dumps(recipe_dict(self), indent=2, ensure_ascii=False) + "\n")
+        write_text(path, json.dumps(recipe_dict(self), indent=2, ensure_ascii=False) + "\n")  # type: ignore[arg-type]
 
 
-def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+@spec
+class Recipe(Saved):
+    """A model, its data, its training and its use."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    name: Name
+    """What the run is called."""
+    data: Data
+    text: Text = Trained()
+    latents: Latents = Pixels()
+    encoding: Encoding = Encoding()
+    path: Path = Flow()
+    objective: Objective = Objective()
+    net: Net = house()
+    train: Training = Training()
+    sample: Sampling = Sampling()
+    evaluate: Evaluation = Evaluation()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Fixes initial weights, the order of the data and all noise."""
+
+    @property
+    def latent(self) -> bool:
+        return not isinstance(self.latents, Pixels)
+
+    def resolved(self) -> Self:
+        """The recipe with the files of its text encoder named."""
+        return replace(self, text=self.text.resolved())
+
+    def idle(self) -> dict[str, str]:
+        """The fields, dotted, that the other choices leave without effect, and why."""
+        return _idle(self)
+
+
+@spec
+class Coder(Saved):
+    """An autoencoder, its data and its training: the latents that diffusion models may then be made in."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    name: Name
+    """What the run is called."""
+    data: Data
+    latents: Learned = KL()
+    loss: Reconstruction = Reconstruction()
+    train: Schedule = Schedule()
+    evaluate: Looking = Looking()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Fixes initial weights, the order of the data and all noise."""
+
+    def idle(self) -> dict[str, str]:
+        """The fields, dotted, that the other choices leave without effect, and why."""
+        return {f"loss.{field}": why for field, why in self.loss.idle().items()}
+
+
+AnyRecipe = Recipe | Coder
+KINDS: dict[str, type[AnyRecipe]] = {"diffusion": Recipe, "autoencoder": Coder}
+
+
+def recipe_dict(recipe: AnyRecipe) -> dict[str, Any]:
     """The JSON form, with the format and the library's version first."""
     return {"format": FORMAT, "fromnoise": fromnoise.__version__, **to_dict(recipe)}
 
 
-def load_recipe(path: FilePath) -> Recipe:
+def load_recipe(path: FilePath) -> AnyRecipe:
     """The recipe in a file.  UserError where it is missing, damaged, newer than this library, or wrong."""
     return read_recipe(read_json(path), str(path))
 
 
-def read_recipe(data: Any, where: str, kind: type[Recipe] = Recipe) -> Recipe:
-    """A recipe of a kind from its JSON form.  UserError as for ``load_recipe``, naming ``where`` it stands."""
+def load_diffusion(path: FilePath) -> Recipe:
+    """The recipe of a diffusion model in a file.  UserError as for ``load_recipe``, and where it is of another kind."""
+    recipe = load_recipe(path)
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{path.parent} is a run of kind {recipe.kind}, and this asks for a diffusion model: name "
+                        "another run.")
+    return recipe
+
+
+def read_recipe(data: Any, where: str, as_type: type[AnyRecipe] | None = None) -> AnyRecipe:
+    """A recipe from its JSON form.  UserError as for ``load_recipe``, naming ``where`` it stands.
+
+    One that does not say its kind is of before there were kinds: of a diffusion model.  as_type: what it is read as,
+    for recipes that stand in no file, as those of published models.
+    """
     if not isinstance(data, dict):
         raise UserError(f"{where} is not a recipe: it must be a JSON object.")
     version, found = data.get("fromnoise", "unknown"), data.get("format", FORMAT)
@@ -184,15 +308,21 @@ def read_recipe(data: Any, where: str, kind: type[Recipe] = Recipe) -> Recipe:
     if found > FORMAT:
         raise UserError(f"{where} was written by a newer fromnoise ({version}, recipe format {found}; this is "
                         f"{fromnoise.__version__}, format {FORMAT}): update fromnoise to open it.")
-    return from_dict(kind, {k: v for k, v in data.items() if k not in ("format", "fromnoise")}, where)
+    kind = data.get("kind", "diffusion")
+    if kind not in KINDS:
+        raise UserError(f"{where} is a recipe of kind {kind!r:.60}, which is not known here. "
+                        f"{nearest(str(kind), KINDS)}")
+    values = {k: v for k, v in data.items() if k not in ("format", "fromnoise")}
+    return from_dict(as_type or KINDS[kind], values, where)
 
 
 # Fields that do not change what is learned.
-OPERATIONAL = ("name", "source", "sample.", "evaluate.", "train.device", "train.threads", "train.checkpoint_every",
-               "train.keep", "train.preview_every", "train.tracker")
+OPERATIONAL = ("name", "source", "sample.", "evaluate.", "encoding.source", "encoding.folder", "text.folder",
+               "text.offload", "text.cache_texts", "text.cache_folder", "train.device", "train.threads",
+               "train.checkpoint_every", "train.keep", "train.preview_every", "train.tracker")
 
 
-def differences(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
+def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[object, object]]:
     """The fields, dotted, in which two recipes learn something else: ``{"train.batch": (64, 32)}``."""
     return {field: values for field, values in changes(a, b).items() if not field.startswith(OPERATIONAL)}
 
@@ -209,25 +339,56 @@ def has_own_grid(sampling: Sampling) -> bool:
     return sampling.solver == "auto" or isinstance(SOLVERS[sampling.solver], Procedure)
 
 
-def without_effect(recipe: Recipe) -> dict[str, str]:
+# Fields of the trunk that mean nothing to magnitude-preserving layers.
+UNMEASURED = tuple(f"net.{field}" for field in (
+    "norm", "norm_eps", "norm2_eps", "norm_gain", "head", "head_norm", "head_bias", "patch_bias", "attention.qk_norm",
+    "attention.eps", "attention.bias", "attention.out_bias", "feed_forward.activation", "feed_forward.bias",
+    "modulation.shift", "modulation.tanh_gate", "modulation.bias", "time.bias", "time.hidden", "text.norm", "text.eps",
+    "text.map", "text.norm_after", "text.bias"))
+
+
+def without_effect(recipe: AnyRecipe) -> dict[str, str]:
     """The fields, dotted, that the other choices leave without effect, and why."""
-    objective, optimizer, net = recipe.objective, recipe.train.optimizer, recipe.net
+    common = {}
+    if recipe.train.optimizer.matrices == "adamw":
+        common["train.optimizer.muon_lr"] = "matrices use AdamW, whose rate is lr"
+    return common | recipe.idle()
+
+
+def _idle(recipe: Recipe) -> dict[str, str]:
+    """Those of a diffusion recipe alone."""
+    objective, net = recipe.objective, recipe.net
+    text = recipe.text
+    frozen = isinstance(text, Frozen)
     implied = isinstance(objective.weighting, Implied)
     idle = {
         "objective.max_weight": implied and objective.prediction == objective.loss
         and "prediction and loss are the same",
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
-        "text.vocabulary": recipe.text.tokenizer == "bytes" and "the tokenizer is bytes",
-        "net.reach": isinstance(net, Transformer) and net.positions == "rotary" and "positions are rotary",
+        "text.vocabulary": getattr(recipe.text, "tokenizer", "") == "bytes" and "the tokenizer is bytes",
+        "latents.weight": isinstance(recipe.latents, KL) and "the autoencoder is trained already",
+        "encoding.folder": not recipe.encoding.cached and "no latents are kept",
+        "encoding.dtype": not recipe.encoding.cached and "no latents are kept",
+        "text.cache_texts": frozen and text.cache != "memory" and "text.cache is not memory",
+        "text.cache_folder": frozen and text.cache != "disk" and "text.cache is not disk",
+        "text.cache_precision": frozen and text.cache == "none" and "text.cache is none",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
-        "train.optimizer.muon_lr": optimizer.matrices == "adamw" and "matrices use AdamW, whose rate is lr",
+        "train.repa.width": recipe.train.repa.projector == "conv" and "the convolution has no hidden features",
     }
+    if isinstance(recipe.latents, Pixels):
+        idle |= {f"encoding.{f.name}": "latents are pixels" for f in fields(Encoding)}  # type: ignore[arg-type]
+    if isinstance(net, Trunk) and net.magnitude:
+        idle |= dict.fromkeys(UNMEASURED, "magnitude-preserving layers have no norms, biases, shifts or gates")
     if has_own_grid(recipe.sample):
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):
         idle["sample.steps"] = f"{recipe.sample.solver} chooses its own steps"
+    for term in TERMS:
+        if not getattr(recipe.train, term).weight:
+            idle |= {f"train.{term}.{field}": f"train.{term}.weight is 0"
+                     for field in _leaves(to_dict(getattr(recipe.train, term)))}
     of_guidance = {f"sample.guidance.{field}": why for field, why in recipe.sample.guidance.idle().items()}
     return {field: why for field, why in (idle | of_guidance).items() if isinstance(why, str)}
 

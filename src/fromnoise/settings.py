@@ -40,6 +40,8 @@ class Settings:
     size: tuple[int, int]
     negative: str = ""
     compose: bool = False
+    weighted: bool = False
+    long: bool = False
     first: int = 0
     given_noise: bool = False  # the noise was the caller's: these settings alone do not make the picture again
     loras: list[Adapter] = field(default_factory=list)  # in the order in which they were added
@@ -119,6 +121,8 @@ RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "size": (_size, "two whole numbers of pixels, (height, width)"),
     "negative": (_text, "a text"),
     "compose": (_flag, "true or false"),
+    "weighted": (_flag, "true or false"),
+    "long": (_flag, "true or false"),
     "first": (_whole(0, 2**62), "a whole number from 0 to 2^62"),
     "given_noise": (_flag, "true or false"),
     "loras": (_loras, "a list of LoRAs, each with its path, scale and sha256"),

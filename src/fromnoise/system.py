@@ -1,51 +1,221 @@
-"""A recipe built: text encoder, latents and denoiser in one module."""
+"""A recipe built: everything that has weights in one module, a kind of system for each kind of recipe."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fromnoise.denoise import Denoiser
+from fromnoise.denoise import Denoiser, Guidance
+from fromnoise.nets import Trunk
+from fromnoise.nets.trunk.house import from_older
 from fromnoise.process import LossVariance
-from fromnoise.recipe import Recipe
-from fromnoise.text import Tokenizer
-from fromnoise.types import UserError
+from fromnoise.recipe import AnyRecipe, Coder, Recipe, load_recipe
+from fromnoise.text import FrozenText, Tokenizer, words_of
+from fromnoise.types import Encoded, UserError
+from fromnoise.weights import load_weights
+
+AT_ONCE = 2**18  # pixels: 256 pictures of 32 px, one of 512
+NET = "denoiser.net."  # how the names of the network's weights begin
 
 
-class System(nn.Module):
-    """Everything that has weights.  The same recipe, tokenizer and seed give the same initial weights."""
+class Built(nn.Module):
+    """What training, checkpoints and run folders ask of a system of any kind.
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer):
-        super().__init__()
-        self.recipe = recipe
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            self.latents = recipe.latents.build(recipe.data.channels)
-            self.text = recipe.text.build(tokenizer)
-            net = recipe.net.build(self.latents.channels, recipe.text.width, recipe.text.pooled_width)
-        told = getattr(recipe.net, "image_channels", 0)
-        if recipe.train.self_conditioning and told != self.latents.channels:
-            raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "
-                            f"of x, and net.image_channels is {told}"
-                            + ("." if hasattr(recipe.net, "image_channels") else
-                               f' (net "{recipe.net.kind}" has none: choose unet or trunk).'))
-        self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
-        # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
-        self.variance = LossVariance() if recipe.objective.learned_variance else None
+    recipe: what it was built by;  tokenizer: what it learned of the data before its first step, as text, without which
+    its weights mean nothing;  latents: its autoencoder.
+    """
+
+    recipe: Any
+    latents: Any
+    tokenizer = ""
+
+    @classmethod
+    def of(cls, recipe: Any, captions: Sequence[str] = (), tokenizer: str | None = None) -> Self:
+        """The system of a recipe.  tokenizer: that of a run begun before; a new run learns one of the captions."""
+        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @property
+    def multiple(self) -> int:
+        """What both sides of a picture are multiples of, in pixels."""
+        return self.latents.factor
+
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Latent size of media of ``height`` x ``width``; UserError where the network cannot take it."""
-        multiple = self.recipe.net.multiple * self.latents.factor
+        multiple = self.multiple
         if height < 1 or width < 1 or height % multiple or width % multiple:
             raise UserError(f"A picture of {width}x{height} does not fit this model: both sides must be "
                             f"multiples of {multiple} pixels.")
         return height // self.latents.factor, width // self.latents.factor
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """The parameters that training moves, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def frozen(self) -> dict[str, Tensor]:
+        """What training leaves as it is, by its name in the state."""
+        return {}
+
+    def words(self, captions: Sequence[str]) -> Sequence[str]:
+        """The words of the captions that it learns from."""
+        return ()
+
+    def remarks(self, captions: Sequence[str]) -> list[str]:
+        """What a user should know of the captions before training."""
+        return []
+
+    def prepare(self, captions: Sequence[str], out: Path, message: Callable[[str], None]) -> None:
+        """What is made once of the captions before training in the run folder ``out``."""
+
+
+class Coding(Built):
+    """An autoencoder alone.  The same recipe gives the same initial weights."""
+
+    def __init__(self, recipe: Coder):
+        super().__init__()
+        self.recipe = recipe
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.latents = recipe.latents.build(recipe.data.channels)
+
+    @classmethod
+    def of(cls, recipe: Coder, captions: Sequence[str] = (), tokenizer: str | None = None) -> Self:
+        return cls(recipe)
+
+
+class System(Built):
+    """Text encoder, latents and denoiser.  The same recipe, tokenizer and seed give the same initial weights."""
+
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer | None):
+        super().__init__()
+        self.recipe = recipe
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.latents = recipe.latents.build(recipe.data.channels).requires_grad_(False)
+            torch.manual_seed(recipe.seed)  # the rest begins alike behind every autoencoder
+            self.text = recipe.text.build(tokenizer)  # type: ignore[arg-type]
+            net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width)
+        check_threshold(recipe, recipe.sample.guidance)
+        if recipe.encoding.draw and not hasattr(self.latents, "posterior"):
+            raise UserError(f"encoding.draw needs latents that are a distribution (kl), and these are "
+                            f"{recipe.latents.kind}: leave it out.")
+        told = recipe.net.image_channels
+        if recipe.train.self_conditioning and told != self.latents.channels:
+            raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "
+                            f"of x, and net.image_channels is {told}.")
+        self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
+        # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
+        self.variance = LossVariance() if recipe.objective.learned_variance else None
+
+    @classmethod
+    def of(cls, recipe: Recipe, captions: Sequence[str] = (), tokenizer: str | None = None) -> Self:
+        text = recipe.text
+        return cls(recipe, text.learn_tokenizer(captions) if tokenizer is None else text.load_tokenizer(tokenizer))
+
+    @property
+    def tokenizer(self) -> str:  # type: ignore[override]
+        return self.text.learned
+
+    @property
+    def multiple(self) -> int:
+        return self.recipe.net.multiple * self.latents.factor
+
+    def words(self, captions: Sequence[str]) -> Sequence[str]:
+        return words_of(captions)
+
+    def remarks(self, captions: Sequence[str]) -> list[str]:
+        cut = self.text.count_cut(captions)
+        return [f"{cut} of {len(captions)} captions have more than the {self.text.window} tokens of text.max_length: "
+                "the rest is not read."] if cut else []
+
+    def prepare(self, captions: Sequence[str], out: Path, message: Callable[[str], None]) -> None:
+        if not isinstance(self.text, FrozenText):
+            return
+        if self.text.choice.cache == "disk" and getattr(self.recipe.data, "endless", False):
+            raise UserError(f"The captions of {self.recipe.data.kind} have no end, so they cannot all be encoded "
+                            "first: choose --text.cache memory.")
+        self.text.prepare(captions, out / "text", message)
+
+    def frozen(self) -> dict[str, Tensor]:
+        """What training leaves as it is: the entries of the autoencoder in the state."""
+        return {f"latents.{name}": tensor for name, tensor in self.latents.state_dict().items()}
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module; the autoencoder is never in training."""
+        super().train(mode)
+        self.latents.eval()
+        return self
+
+    @torch.no_grad()
+    def encode(self, media: Tensor) -> Encoded:
+        """What the autoencoder says of media ``[B, T, C, H, W]``, in float32 whatever training computes in."""
+        with torch.autocast(media.device.type, enabled=False):
+            if self.recipe.encoding.draw:
+                return Encoded(*self.latents.posterior(media))  # type: ignore[union-attr]
+            return Encoded(self.latents.encode(media))
+
+    @staticmethod
+    def at_once(height: int, width: int) -> int:
+        """How many pictures the autoencoder is given at once: about as many pixels, whatever their size."""
+        return max(1, AT_ONCE // (height * width))
+
+
+SYSTEMS: dict[str, type[Built]] = {"diffusion": System, "autoencoder": Coding}
+
+
+def build_system(recipe: AnyRecipe, captions: Sequence[str] = (), tokenizer: str | None = None) -> Built:
+    """The system of a recipe of any kind; see ``Built.of``."""
+    return SYSTEMS[recipe.kind].of(recipe, captions, tokenizer)
+
+
+def load_system(run: str | Path, device: str = "auto") -> tuple[Built, int, tuple[str, ...]]:
+    """(system, steps trained, words of its captions) of a run folder, whatever its kind.
+
+    UserError for a folder that is missing, has no weights, is damaged or comes from a newer version.
+    """
+    recipe = load_recipe(run_recipe(run))
+    tensors, tokenizer, step, words = load_weights(Path(run))
+    if isinstance(recipe, Recipe) and isinstance(recipe.net, Trunk):
+        tensors = from_older(tensors, NET, recipe.net)
+    system = build_system(recipe, tokenizer=tokenizer)
+    if wrong := mismatch({k: v.shape for k, v in system.state_dict().items()}, tensors):
+        raise UserError(f"The weights in {run} do not belong to its recipe: {wrong}.")
+    system.load_state_dict(tensors)
+    return system.to(resolve_device(device)), step, words
+
+
+def run_recipe(run: str | Path) -> Path:
+    """The recipe.json of a run folder; UserError where there is none."""
+    path = Path(run) / "recipe.json"
+    if not path.is_file():
+        raise UserError(f"{run} is not a run folder (it has no recipe.json): give the folder that "
+                        "`fromnoise train` wrote.")
+    return path
+
+
+def mismatch(expected: dict[str, torch.Size], tensors: dict[str, Tensor]) -> str:
+    """What is first wrong between the weights a recipe calls for and those of a file, or an empty string."""
+    for name, shape in expected.items():
+        if name not in tensors:
+            return f"{name} is missing"
+        if tensors[name].shape != shape:
+            return f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(shape)}"
+    return next((f"{name} has no place in it" for name in tensors if name not in expected), "")
+
+
+def check_threshold(recipe: Recipe, guidance: Guidance) -> None:
+    """UserError where x0 would be kept in the range of pictures, and x0 are latents, which have no such range."""
+    if guidance.threshold != "none" and recipe.latent:
+        raise UserError(f"The threshold {guidance.threshold} is for models of pixels, and this one has latents of kind "
+                        f"{recipe.latents.kind}: leave the threshold out.")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -30,16 +30,40 @@ class UserError(Exception):
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """What an autoencoder says of media: normalised latents ``[B, T, c, h, w]``.
+
+    mean: the latents, or where they are a distribution to draw from its mean;  logvar: then its log-variance.
+    """
+
+    mean: Tensor
+    logvar: Tensor | None = None
+
+    def draw(self, random: torch.Generator) -> Tensor:
+        """mean + std eps, with eps from a generator on the CPU; where there is no distribution the latents."""
+        if self.logvar is None:
+            return self.mean
+        noise = torch.randn(self.mean.shape, generator=random, dtype=self.mean.dtype).to(self.mean.device)
+        return self.mean + torch.exp(self.logvar / 2) * noise
+
+    def map(self, f) -> Encoded:
+        """With ``f`` applied to every tensor it holds."""
+        return Encoded(f(self.mean), None if self.logvar is None else f(self.logvar))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Examples as the data rooms hand them out.
 
     media: ``[B, T, C, H, W]`` in [-1, 1];  text: one caption for each, "" where there is none;
-    index: which example of the source each one is.
+    index: which example of the source each one is;  latents: those of the media where they were encoded before;
+    the media are then not made again but empty, ``[B, T, 0, 0, 0]``.
     """
 
     media: Tensor
     text: list[str]
     index: list[int]
+    latents: Encoded | None = None
 
     def __len__(self) -> int:
         return self.media.shape[0]
@@ -50,7 +74,16 @@ class Source(Protocol):
 
     ``batch`` is a pure function: example ``indices[i]`` with its augmentation and phrasing drawn
     from the integer ``keys[i]`` alone, so that the data of any training step can be made again.
+
+    versions: how many versions of its pixels an example has, 2 where it may be mirrored;  fingerprint: what the pixels
+    depend on beside the spec, such as files, in a few letters.
     """
+
+    versions: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        return ""
 
     @property
     def captions(self) -> Sequence[str]:
@@ -64,7 +97,17 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch: ...
+    def choose(self, indices: Sequence[int], keys: Sequence[int]) -> tuple[list[int], list[str]]:
+        """(which version of its pixels, which caption) each example is given by its key."""
+        ...
+
+    def pictures(self, indices: Sequence[int], versions: Sequence[int]) -> Tensor:
+        """Media ``[B, T, C, H, W]`` of examples in these versions."""
+        ...
+
+    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
+        versions, text = self.choose(indices, keys)
+        return Batch(self.pictures(indices, versions), text, list(indices))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import platform
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,19 +28,26 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from fromnoise import reconstructions
+from fromnoise.codec import Codec
 from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
-from fromnoise.generate import Model, load
+from fromnoise.generate import Model
 from fromnoise.media import enlargement, grid, ungrid
+from fromnoise.opening import load, open_autoencoder
 from fromnoise.process import describe_weighting, effective_weighting
 from fromnoise.process.effective import LAMBDAS, named_weightings
-from fromnoise.recipe import Recipe, has_own_grid, recipe_dict
+from fromnoise.recipe import AnyRecipe, Recipe, has_own_grid, recipe_dict
 from fromnoise.studio import FilmFrame, Showcase, Weightings, write_card, write_page
-from fromnoise.system import System, resolve_device
+from fromnoise.system import Built, System, resolve_device
 from fromnoise.train import Hooks, Interrupted, Result, train
+from fromnoise.train.autoencoder import fill_autoencoder
+from fromnoise.train.latent_cache import LatentCache, training_source
 from fromnoise.train.metrics import read_metrics
+from fromnoise.train.order import UNBOUNDED
 from fromnoise.train.threads import available_cores, fastest_threads
+from fromnoise.types import UserError
 
 TRAINING = "training.json"
 PREVIEWS = 8  # pictures of a preview, always of the same prompts and seeds
@@ -69,9 +76,35 @@ class _Measure:
         self.timings.parts[self.name] = time.perf_counter() - self.start
 
 
-def train_run(recipe: Recipe, out: Path, command: str = "", console: Console | None = None) -> Showcase:
+@dataclass(frozen=True)
+class Manner:
+    """How a kind of model is opened, measured and shown.
+
+    open: (system, run folder, steps) to the model;  judge: (model, console, samples, guidance, seed) to a report, by
+    the recipe where None is given;  settings: the model to what it is judged with by its recipe;  show: (model, run
+    folder) to what its page has that those of other kinds have not;  preview: (model, run folder, step) writes
+    ``PREVIEWS`` pictures.
+    """
+
+    open: Callable[..., Any]
+    judge: Callable[..., Report]
+    settings: Callable[..., dict[str, Any]]
+    show: Callable[..., Showcase]
+    preview: Callable[..., None]
+
+
+def manner_of(recipe: AnyRecipe) -> Manner:
+    """That of a recipe's kind."""
+    return {
+        "diffusion": Manner(Model, judge, evaluation_settings, show, save_preview),
+        "autoencoder": Manner(Codec, reconstructions.judge, reconstructions.evaluation_settings, reconstructions.show,
+                              reconstructions.save_preview),
+    }[recipe.kind]
+
+
+def train_run(recipe: AnyRecipe, out: Path, command: str = "", console: Console | None = None) -> Showcase:
     """Train into ``out`` with live progress, then evaluate and write page and card.  Returns what the page shows."""
-    console = console or Console(stderr=True)
+    console, manner = console or Console(stderr=True), manner_of(recipe)
     timings = Timings()
     summarise(recipe, console)
     command = command or repeat_command(recipe, out)
@@ -82,20 +115,25 @@ def train_run(recipe: Recipe, out: Path, command: str = "", console: Console | N
             save_training_facts(out, command, resolve_device(recipe.train.device))
             raise
     save_training_facts(out, command, result.system.device if result.steps_done else None)
-    model = Model(result.system, str(out), result.step)
+    model = manner.open(result.system, str(out), result.step)
     report = read_report(out)
-    if result.steps_done or report is None or report.settings != evaluation_settings(model):
+    if result.steps_done or report is None or report.settings != manner.settings(model):
         with timings.measure("evaluation"):
-            report = judge(model, console)
+            report = manner.judge(model, console)
             save_report(report, out)
+    return write_up(model, out, report, timings)
+
+
+def write_up(model: Model | Codec, out: Path, report: Report, timings: Timings) -> Showcase:
+    """Page and card of a run.  Returns what they show."""
     with timings.measure("samples and page"):
-        showcase = show(model, out, report, timings)
-        write_page(out / "index.html", f"fromnoise: {recipe.name}", [showcase])
+        showcase = completed(manner_of(model.recipe).show(model, out), model, out, report, timings)
+        write_page(out / "index.html", f"fromnoise: {model.recipe.name}", [showcase])
         write_card(out / "README.md", showcase, run=str(out))
     return showcase
 
 
-def summarise(recipe: Recipe, console: Console) -> None:
+def summarise(recipe: AnyRecipe, console: Console) -> None:
     """Tell what the data are before training starts, where there is something to tell."""
     summary = getattr(recipe.data, "summary", None)
     if summary is not None:
@@ -105,7 +143,7 @@ def summarise(recipe: Recipe, console: Console) -> None:
             console.print(line, highlight=False, markup=False)
 
 
-def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
+def _train_with_progress(recipe: AnyRecipe, out: Path, console: Console) -> Result:
     """``train`` with a live line (step, loss, speed, time left), or with a line now and then in a log file."""
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
                TextColumn("loss {task.fields[loss]:.4f}"), TextColumn("{task.fields[speed]:.1f} steps/s"),
@@ -115,10 +153,9 @@ def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
     first: list[tuple[int, float]] = []
     said = [time.perf_counter()]
 
-    def started(system: System, step: int) -> None:
-        parameters = sum(p.numel() for p in system.parameters())
+    def started(system: Built, step: int) -> None:
         threads = f", {torch.get_num_threads()} threads" if system.device.type == "cpu" else ""
-        console.print(f"{parameters:,} parameters on {system.device}{threads}", highlight=False)
+        console.print(f"{size_of(system)} on {system.device}{threads}", highlight=False)
         first.append((step, time.perf_counter()))
         bar.update(task, completed=step)
         bar.start()  # not before: what cannot be built is refused without a bar
@@ -134,13 +171,68 @@ def _train_with_progress(recipe: Recipe, out: Path, console: Console) -> Result:
             console.print(f"{recipe.name}: {line['step']}/{recipe.train.steps} steps, loss {line['loss']:.4f}, "
                           f"{speed:.1f} steps/s, {left} left", highlight=False)
 
-    def preview(system: System, step: int) -> None:
-        save_preview(Model(system), out, step)
+    manner = manner_of(recipe)
+
+    def preview(system: Built, step: int) -> None:
+        manner.preview(manner.open(system), out, step)
 
     try:
-        return train(recipe, out, Hooks(console.print, started, progress, preview))
+        hooks = Hooks(console.print, started, progress, preview, encoding_progress(console))
+        return train(recipe, out, hooks, lambda: open_autoencoder(recipe.encoding.source)[1])
     finally:
         bar.stop()
+
+
+def size_of(system: Built) -> str:
+    """The parameters that are learned, and those of the autoencoder in front of them, in words."""
+    frozen = sum(p.numel() for p in system.latents.parameters() if not p.requires_grad)
+    learned = sum(p.numel() for p in system.parameters()) - frozen
+    return f"{learned:,} parameters" + (f" behind an autoencoder of {frozen:,}" if frozen else "")
+
+
+def encode_data(recipe: Recipe, root: Path, run: Path, console: Console | None = None) -> Path:
+    """Keep the latents of a recipe's training data below ``root``, and return the folder they are in.
+
+    run: where the autoencoder's weights are looked for before its source.  UserError for pixels and for data without
+    end.
+    """
+    console = console or Console(stderr=True)
+    source = training_source(recipe)
+    if not recipe.latent:
+        raise UserError("Pixels are not encoded: name a trained autoencoder with --latents.")
+    if len(source) >= UNBOUNDED:
+        raise UserError("These data have no end: say with --encoding.examples how many to keep the latents of.")
+    system = System(recipe, recipe.text.learn_tokenizer(list(source.captions)))
+    fill_autoencoder(system, run, lambda: open_autoencoder(recipe.encoding.source)[1])
+    cache = LatentCache(root, system.to(resolve_device(recipe.train.device)), source)
+    cache.fill(encoding_progress(console), console.print)
+    return cache.folder
+
+
+def encoding_progress(console: Console) -> Callable[[int, int], None]:
+    """Tells how far the encoding of the data is: a live line, or a line now and then in a log file."""
+    columns = (TextColumn("[bold]encoding the data"), BarColumn(), TextColumn("{task.completed}/{task.total} pictures"),
+               TimeRemainingColumn(elapsed_when_finished=True))
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    task = bar.add_task("encoding")
+    begun: list[tuple[int, float]] = []
+    said = [time.perf_counter()]
+
+    def tell(done: int, total: int) -> None:
+        now = time.perf_counter()
+        if not begun:
+            begun.append((done, now))
+            bar.start()
+        bar.update(task, completed=done, total=total)
+        if done == total:
+            bar.stop()
+        if not console.is_terminal and (now - said[0] >= SAY_EVERY or done == total):
+            first, start = begun[0]
+            said[0], left = now, (total - done) * (now - start) / max(1, done - first)
+            console.print(f"encoding the data: {done}/{total} pictures, {timedelta(seconds=round(left))} left",
+                          highlight=False)
+
+    return tell
 
 
 def evaluate_run(run: Path, samples: int | None = None, guidance: float | None = None, seed: int = 0,
@@ -151,11 +243,9 @@ def evaluate_run(run: Path, samples: int | None = None, guidance: float | None =
     settle_threads(model)
     timings = Timings()
     with timings.measure("evaluation"):
-        report = judge(model, console, samples, guidance, seed)
+        report = manner_of(model.recipe).judge(model, console, samples, guidance, seed)
     save_report(report, run)
-    showcase = show(model, run, report, timings)
-    write_page(run / "index.html", f"fromnoise: {model.recipe.name}", [showcase])
-    write_card(run / "README.md", showcase, run=str(run))
+    write_up(model, run, report, timings)
     return report
 
 
@@ -187,10 +277,11 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
             "trained_steps": model.step}
 
 
-def settle_threads(model: Model) -> None:
+def settle_threads(model: Model | Codec) -> None:
     """Use as many CPU threads as make this model fastest: on small networks that is often one."""
     if model.system.device.type == "cpu":
-        torch.set_num_threads(fastest_threads(lambda: model.sample([""] * 32, steps=1, guidance=1.0)))
+        work = model.trial if isinstance(model, Codec) else lambda: model.sample([""] * 32, steps=1, guidance=1.0)
+        torch.set_num_threads(fastest_threads(work))
 
 
 def save_report(report: Report, run: Path) -> None:
@@ -209,8 +300,18 @@ def read_report(run: Path) -> Report | None:
 # ---- what a page shows ----------------------------------------------------------------------------------
 
 
-def show(model: Model, out: Path, report: Report | None, timings: Timings) -> Showcase:
-    """Sample what the page shows, and collect the rest from the run folder."""
+def completed(showcase: Showcase, model: Model | Codec, out: Path, report: Report | None,
+              timings: Timings) -> Showcase:
+    """The showcase with what a run of any kind has: its previews, loss, report, facts, recipe and command."""
+    recipe = model.recipe
+    return replace(
+        showcase, headline=headline(recipe), previews=read_previews(model, out),
+        metrics=read_metrics(out / "metrics.jsonl"), report=report, facts=facts(model, out, timings),
+        recipe=recipe_dict(recipe), command=read_training_facts(out).get("command") or repeat_command(recipe, out))
+
+
+def show(model: Model, out: Path) -> Showcase:
+    """Sample what the page shows."""
     recipe = model.recipe
     source = recipe.data.open("test")
     prompts = list(source.prompts())[:10]
@@ -221,13 +322,9 @@ def show(model: Model, out: Path, report: Report | None, timings: Timings) -> Sh
     real = source.batch(group, range(len(group)))
     name, film = film_of(model, prompts[0])
     return Showcase(
-        name=recipe.name, headline=headline(recipe), description=description(recipe),
-        prompts=prompts, grid=output.media.unflatten(0, (len(prompts), wide)),
-        real=real.media, real_captions=list(real.text), film=film, film_prompt=name,
-        previews=read_previews(model, out), preview_prompts=preview_prompts(model),
-        metrics=read_metrics(out / "metrics.jsonl"), weighting=weightings(model), report=report,
-        facts=facts(model, out, timings), recipe=recipe_dict(recipe),
-        command=read_training_facts(out).get("command") or repeat_command(recipe, out))
+        name=recipe.name, description=description(recipe), prompts=prompts,
+        grid=output.media.unflatten(0, (len(prompts), wide)), real=real.media, real_captions=list(real.text), film=film,
+        film_prompt=name, preview_prompts=preview_prompts(model), weighting=weightings(model))
 
 
 def weightings(model: Model) -> Weightings:
@@ -269,7 +366,7 @@ def save_preview(model: Model, out: Path, step: int) -> None:
     output.save(out / "samples" / f"step-{step:06d}.png", columns=PREVIEWS)
 
 
-def read_previews(model: Model, out: Path) -> list[tuple[int, Tensor]]:
+def read_previews(model: Model | Codec, out: Path) -> list[tuple[int, Tensor]]:
     """The previews of a run, from its folder; at most eight, spread over training.
 
     Other files are passed over, and so are previews that cannot be read or are not of this model's size.
@@ -282,7 +379,7 @@ def read_previews(model: Model, out: Path) -> list[tuple[int, Tensor]]:
     return [(step, media) for step, media in read if media is not None]
 
 
-def read_preview(model: Model, path: Path) -> Tensor | None:
+def read_preview(model: Model | Codec, path: Path) -> Tensor | None:
     """The pictures ``[PREVIEWS, 1, C, H, W]`` of a preview; None where the file is damaged or something else."""
     data = model.recipe.data
     blank = torch.zeros(PREVIEWS, 1, data.channels, data.height, data.width)
@@ -297,13 +394,13 @@ def read_preview(model: Model, path: Path) -> Tensor | None:
         return None
 
 
-def facts(model: Model, out: Path, timings: Timings) -> dict[str, str]:
+def facts(model: Model | Codec, out: Path, timings: Timings) -> dict[str, str]:
     """Size, time, memory and machine of the training, in words; the four that matter most first."""
     lines = read_metrics(out / "metrics.jsonl")
     last = {"seconds": 0.0, "core_seconds": 0.0, "step": model.step} | (lines[-1] if lines else {})
     known = read_training_facts(out)
     found = {
-        "Parameters": f"{model.parameters:,}",
+        "Parameters": size_of(model.system).replace(" parameters", ""),
         "Training time": f"{last['seconds']:.0f} s",
         "Core-seconds": f"{last['core_seconds']:.0f}",
         "Peak memory": f"{known['peak_mebibytes']} MiB" if "peak_mebibytes" in known else "",
@@ -354,7 +451,7 @@ def machine(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} of {available_cores()} cores"
 
 
-def headline(recipe: Recipe) -> str:
+def headline(recipe: AnyRecipe) -> str:
     """The first line of the named recipe's docstring, or the recipe's name."""
     from fromnoise.recipes import RECIPES
 
@@ -368,6 +465,6 @@ def description(recipe: Recipe) -> str:
             f"guidance {recipe.sample.guidance.words()}.")
 
 
-def repeat_command(recipe: Recipe, out: Path) -> str:
+def repeat_command(recipe: AnyRecipe, out: Path) -> str:
     """A command that trains the same recipe again, from its file."""
     return shlex.join(["fromnoise", "train", str(out / "recipe.json"), "--out", f"{out}-again"])

@@ -8,23 +8,22 @@ from fromnoise.blocks.attention import (
     attend_linear,
     attend_math,
     rms_norm,
-    rotary_table,
-    rotate,
 )
 from fromnoise.blocks.embed import Embedder, sincos_2d, sinusoid
 from fromnoise.blocks.joint import BlockSpec, JointBlock, StreamLayer
-from fromnoise.blocks.layers import Block, FeedForward, TimeEmbedding, mean_text, norm, token_shift, word_shift
+from fromnoise.blocks.layers import Block, mean_text, norm, token_shift, word_shift
 from fromnoise.blocks.masks import Cache, Mask
-from fromnoise.blocks.patches import patchify, place_waves, unpatchify
+from fromnoise.blocks.patches import feature_maps, patchify, place_waves, unpatchify
 from fromnoise.blocks.perturb import UNDISTURBED, Perturbation
 from fromnoise.blocks.rotary import coordinates, turn, turns
 from fromnoise.blocks.settings import AttentionSpec, FeedForwardSpec, ModulationSpec
 from fromnoise.blocks.streams import Around, Clock, Tokens
+from fromnoise.blocks.unit_joint import UnitStreamLayer
 
 __all__ = [
     "UNDISTURBED", "Around", "Attention", "AttentionSpec", "Block", "BlockSpec", "Cache", "Clock", "Embedder",
-    "FeedForward", "FeedForwardSpec", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias",
-    "StreamLayer", "TimeEmbedding", "Tokens", "attend", "attend_heads", "attend_linear", "attend_math", "coordinates",
-    "mean_text", "norm", "patchify", "place_waves", "rms_norm", "rotary_table", "rotate", "sincos_2d", "sinusoid",
-    "token_shift", "turn", "turns", "unpatchify", "word_shift",
+    "FeedForwardSpec", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias", "StreamLayer",
+    "Tokens", "UnitStreamLayer", "attend", "attend_heads", "attend_linear", "attend_math", "coordinates",
+    "feature_maps", "mean_text", "norm", "patchify", "place_waves", "rms_norm", "sincos_2d", "sinusoid", "token_shift",
+    "turn", "turns", "unpatchify", "word_shift",
 ]

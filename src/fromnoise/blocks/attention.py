@@ -30,12 +30,10 @@ class Attention(nn.Module):
         self.q_scale = nn.Parameter(torch.ones(width // heads))
         self.k_scale = nn.Parameter(torch.ones(width // heads))
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, rotary: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         B, N, D = x.shape
         q, k, v = F.linear(x, self.qkv.flatten(0, 1)).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         q, k = rms_norm(q) * self.q_scale, rms_norm(k) * self.k_scale
-        if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
         y = attend(q, k, v, bias)
         return self.out(y.transpose(1, 2).reshape(B, N, D))
 
@@ -105,27 +103,6 @@ def attend_linear(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """x / rms(x) over the last axis (Zhang and Sennrich 2019)."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-
-
-def rotary_table(positions: Tensor, dim: int, base: float = 100.0) -> Tensor:
-    """Angles ``[N, dim / 2]`` of axial rotary positions (Su et al. 2021) for ``positions`` ``[N, axes]``.
-
-    The ``dim / 2`` planes are dealt out evenly to the axes.
-    """
-    axes = positions.shape[1]
-    planes = [dim // 2 // axes + (i < dim // 2 % axes) for i in range(axes)]
-    angles = [
-        positions[:, i : i + 1] * base ** -(torch.arange(n, device=positions.device) / max(n, 1))
-        for i, n in enumerate(planes)
-    ]
-    return torch.cat(angles, dim=1)
-
-
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Pairs of features of ``[B, heads, N, d]`` turned by ``angles`` ``[N, d / 2]``."""
-    a, b = x.chunk(2, dim=-1)
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class RelativeBias(nn.Module):

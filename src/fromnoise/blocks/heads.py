@@ -11,6 +11,8 @@ from fromnoise.blocks.layers import RMSNorm
 from fromnoise.blocks.rotary import turn
 from fromnoise.blocks.settings import AttentionSpec
 
+SMALL = 2**20  # numbers whose memory is not worth a second product
+
 
 class Stack(nn.Module):
     """``count`` linear maps of the same input in one product; one matrix each to the optimiser."""
@@ -25,8 +27,10 @@ class Stack(nn.Module):
         return F.linear(x, self.weight.flatten(0, 1), self.bias)
 
     def apart(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Each map's ``[..., outside]``; the last is a product of its own, and its memory free before the others'."""
-        n, outside, _ = self.weight.shape
+        """Each map's ``[..., outside]``; of large ones the last is a product of its own, and its memory free sooner."""
+        n, outside, inside = self.weight.shape
+        if x.numel() // inside * n * outside <= SMALL:
+            return self(x).chunk(n, dim=-1)
         head, tail = (None, None) if self.bias is None else self.bias.split([(n - 1) * outside, outside])
         first = F.linear(x, self.weight[:-1].flatten(0, 1), head).unflatten(-1, (n - 1, outside)).unbind(-2)
         return *first, F.linear(x, self.weight[-1], tail)
@@ -56,7 +60,7 @@ class Heads(nn.Module):
         *parts, v = self.qkv.apart(h)
         q, k = parts if len(parts) == 2 else (None, *parts)
         q = q if self.q is None else self.q(h)
-        q = None if q is None else self.turned(q, self.q_norm, turns)
+        q = None if q is None else scaled(self.turned(q, self.q_norm, turns), self.spec.logit_scale(self.dim))
         return q, self.turned(k, self.k_norm, turns), v.unflatten(-1, (-1, self.dim))
 
     def turned(self, x: Tensor, norm: nn.Module | None, turns: Tensor | None) -> Tensor:
@@ -71,6 +75,11 @@ class Heads(nn.Module):
         """What the heads say, ``[B, N, D]``, to the stream that asked with ``h``."""
         assert self.out is not None
         return self.out(y if self.gate is None else y * self.gate(h).sigmoid())
+
+
+def scaled(x: Tensor, by: float) -> Tensor:
+    """x times a number, at no cost where that is 1."""
+    return x if by == 1 else x * by
 
 
 def head_norm(width: int, dim: int, spec: AttentionSpec) -> nn.Module | None:
@@ -92,12 +101,12 @@ class CrossAttention(nn.Module):
         self.kv = Stack(2, width, width, True)
         self.out = nn.Linear(width, width)
         self.q_norm, self.k_norm = (head_norm(width, self.dim, spec) for _ in range(2))
-        self.across = spec.qk_norm == "rms_across"
+        self.across, self.scale = spec.qk_norm == "rms_across", spec.logit_scale(self.dim)
 
     def forward(self, x: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
         """x ``[B, N, D]``, text ``[B, L, D]``, mask ``[B, L]`` True for real tokens."""
         k, v = self.kv(text).chunk(2, dim=-1)
-        q, k = self.normed(self.q(x), self.q_norm), self.normed(k, self.k_norm)
+        q, k = scaled(self.normed(self.q(x), self.q_norm), self.scale), self.normed(k, self.k_norm)
         y = attend_heads(q, k, v.unflatten(-1, (-1, self.dim)), None if mask is None else mask[:, None, None, :])
         return self.out(y)
 

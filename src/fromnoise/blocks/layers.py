@@ -1,33 +1,14 @@
-"""Small layers that networks share: time embedding, modulation, feed-forward, the transformer block."""
+"""Small layers that networks share: norms, squared ReLU, shifts, and the block of the text encoder."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.blocks.attention import Attention
-
-
-class TimeEmbedding(nn.Module):
-    """Noise level to features: sinusoids of t, then a two-layer network (Ho et al. 2020).
-
-    The waves turn by 1 to 30 radians between clean and noise.  The usual 1,000 make neighbouring times
-    strangers to each other, which a short training cannot mend, and t = 1 worst of all (docs/log.md).
-    """
-
-    def __init__(self, width: int, waves: int = 64):
-        super().__init__()
-        self.register_buffer("frequencies", torch.logspace(0, math.log10(30), waves), False)
-        self.inner, self.outer = nn.Linear(2 * waves, width), nn.Linear(width, width)
-
-    def forward(self, t: Tensor) -> Tensor:
-        """``[...]`` times in [0, 1] to ``[..., D]``."""
-        angles = t.float()[..., None] * self.frequencies  # type: ignore[operator]
-        waves = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.inner.weight.dtype)
-        return self.outer(F.silu(self.inner(waves)))
 
 
 class _SquaredReLU(torch.autograd.Function):
@@ -88,14 +69,12 @@ def norm(x: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block; with ``modulation`` it is DiT's adaLN-zero block (Peebles and Xie 2022).
+    """One pre-norm transformer block of the text encoder.
 
-        x = x + g1 * attention((1 + a1) norm(x) + b1)
-        x = x + g2 * feed_forward((1 + a2) norm(x) + b2)
+        x = x + attention(norm(x))
+        x = x + feed_forward(norm(x))
 
-    The six modulation vectors come from outside, ``[B, N, 6, D]`` or anything that broadcasts, so
-    that tokens of different frames may follow different clocks.  ``mix`` is applied to the inputs of
-    both sub-layers: networks use it for token shift.
+    ``bias`` is added to the logits; ``mix`` is applied to the inputs of both sub-layers (``word_shift``).
     """
 
     def __init__(self, width: int, heads: int, ratio: float = 4.0):
@@ -103,24 +82,9 @@ class Block(nn.Module):
         self.attention = Attention(width, heads)
         self.feed_forward = FeedForward(width, ratio)
 
-    def forward(self, x: Tensor, modulation: Tensor | None = None, bias: Tensor | None = None,
-                rotary: Tensor | None = None, mix=None) -> Tensor:
-        b1, a1, g1, b2, a2, g2 = (None,) * 6 if modulation is None else modulation.unbind(-2)
-        x = gated(x, self.attention(prepare(x, a1, b1, mix), bias, rotary), g1)
-        return gated(x, self.feed_forward(prepare(x, a2, b2, mix)), g2)
-
-
-def prepare(x: Tensor, scale: Tensor | None, shift: Tensor | None, mix=None) -> Tensor:
-    """The input of a sub-layer: normalised, modulated and mixed."""
-    y = norm(x)
-    if scale is not None and shift is not None:
-        y = torch.addcmul(shift, y, 1 + scale)
-    return y if mix is None else mix(y)
-
-
-def gated(x: Tensor, y: Tensor, gate: Tensor | None) -> Tensor:
-    """x + gate * y."""
-    return x + y if gate is None else torch.addcmul(x, y, gate)
+    def forward(self, x: Tensor, bias: Tensor | None, mix: Callable[[Tensor], Tensor]) -> Tensor:
+        x = x + self.attention(mix(norm(x)), bias)
+        return x + self.feed_forward(mix(norm(x)))
 
 
 def token_shift(y: Tensor, grid: tuple[int, int, int], start: int = 0) -> Tensor:

@@ -22,6 +22,11 @@ def unpatchify(tokens: Tensor, p: int, shape: tuple[int, int, int, int]) -> Tens
     return x.reshape(-1, T, C, H, W)
 
 
+def feature_maps(tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Tokens of patches ``[B, T h w, D]`` as pictures of features ``[B, T, D, h, w]``; ``grid`` is (T, h, w)."""
+    return tokens.unflatten(1, grid).movedim(-1, 2)
+
+
 def place_waves(h: int, w: int, waves: int, device: torch.device | None = None) -> Tensor:
     """Where in the frame each of ``h`` x ``w`` tokens lies, ``[h w, 2 waves]``, as cosines along both sides.
 

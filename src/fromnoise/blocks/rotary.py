@@ -24,17 +24,19 @@ Words = Literal["zero", "first", "last", "before", "after", "none"]
 
 
 def coordinates(grid: tuple[int, int, int], words: int, axes: int, rule: Words, *, centred: bool = False,
-                start: int = 0, lengths: Tensor | None = None, frame: int = 0,
+                start: int = 0, corner: int = 0, lengths: Tensor | None = None, frame: int = 0,
                 device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Coordinates of ``words`` words and of the places of a ``grid`` (frames, rows, columns).
 
     Returns ``[words, axes]`` and ``[T h w, axes]``; with ``lengths`` ``[B]`` (real words of each sample) and a rule by
-    which the picture follows the words, the second is ``[B, T h w, axes]``.  ``frame``: index of the first frame.
+    which the picture follows the words, the second is ``[B, T h w, axes]``.  ``start``: coordinate of the first word;
+    ``corner``: that of the first patch on all three axes;  ``frame``: index of the first frame.
     With two axes a picture has rows and columns alone; from the fourth axis on it stands at 0.
     """
     T, h, w = grid
     rows, columns = (torch.arange(n, device=device) - (n - n // 2 if centred else 0) for n in (h, w))
     picture = torch.stack(torch.meshgrid(frame + torch.arange(T, device=device), rows, columns, indexing="ij"), -1)
+    picture = picture + corner
     picture = picture.reshape(-1, 3)[:, 1:] if axes == 2 else picture.reshape(-1, 3)
     if axes > 3:
         picture = torch.cat([picture, picture.new_zeros(len(picture), axes - 3)], dim=1)

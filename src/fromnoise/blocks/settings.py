@@ -36,6 +36,13 @@ class AttentionSpec:
     """Softmax attention, or linear attention with ReLU features (Sana), whose cost grows with N and not N^2."""
     cross_heads: Annotated[int, Field(ge=0)] = 0
     """Heads of cross-attention to the text; 0: as many as heads."""
+    base_dim: Annotated[int, Field(ge=0)] = 0
+    """Size of a head d at which logits are divided by its root; others divide by d / sqrt(base_dim), as muP wants of
+    heads that grow with the width.  0: always by the root."""
+
+    def logit_scale(self, d: int) -> float:
+        """Factor on the logits of heads of ``d`` features, beside 1 / sqrt(d)."""
+        return (self.base_dim / d) ** 0.5 if self.base_dim else 1.0
 
 
 @spec

@@ -16,8 +16,8 @@ from fromnoise.blocks.masks import Cache
 class Clock:
     """What the noise level says to the tokens of a stream.
 
-    signal: ``[B, R, S]``, one row for every clock;  row: ``[N]``, which clock each token follows, None where there
-    is one for all.
+    signal: ``[B, R, S]``, one row for every clock;  row: ``[N]`` or ``[B, N]``, which clock each token follows, None
+    where there is one for all, or one for each.
     """
 
     signal: Tensor
@@ -29,11 +29,19 @@ class Clock:
 
     def spread(self, values: Tensor) -> Tensor:
         """Values ``[B, R, S]`` of the clocks to those of the tokens, ``[B, 1 or N, S]``."""
-        return values if self.row is None else values.index_select(1, self.row)
+        if self.row is None:
+            return values
+        return values.index_select(1, self.row) if self.row.ndim == 1 else taken(values, self.row)
 
     def each(self) -> Clock:
         """The same with a clock for every token, so that what many blocks need is spread once."""
         return Clock(self.spread(self.signal))
+
+    def take(self, index: Tensor) -> Clock:
+        """The clock of the tokens ``index`` ``[B, K]`` alone."""
+        if self.row is not None:
+            return Clock(self.signal, self.row[index])
+        return self if self.signal.shape[1] == 1 else Clock(taken(self.signal, index))
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,14 @@ class Tokens:
 
     def __len__(self) -> int:
         return self.x.shape[1]
+
+    def take(self, index: Tensor) -> Tokens:
+        """The tokens ``index`` ``[B, K]`` alone, with their clocks and places."""
+        clock = None if self.clock is None else self.clock.take(index)
+        turns = self.turns
+        if turns is not None:
+            turns = turns[index] if turns.ndim == 2 else taken(turns, index)
+        return Tokens(taken(self.x, index), clock, turns)
 
     @staticmethod
     def cat(first: Tokens, second: Tokens) -> Tokens:
@@ -78,6 +94,11 @@ class Around:
     text: Tensor | None = None
     text_mask: Tensor | None = None
     mix: Callable[[Tensor], Tensor] | None = None
+
+
+def taken(values: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index`` ``[B, K]`` of values ``[B, N, D]``."""
+    return values.expand(len(index), -1, -1).gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def join(parts: list) -> Tensor:

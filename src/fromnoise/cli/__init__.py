@@ -13,10 +13,13 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": "train and show the default models in a couple of minutes",
     "train": "train a recipe into a run folder; the same command again goes on",
+    "encode": "keep the latents of a recipe's data, for many runs to train on",
     "sample": "pictures from a trained run",
     "tune": "fit a fast solver to a trained run",
     "evaluate": "measure a trained run",
+    "ema": "another average of a run's weights, from its snapshots",
     "export": "write a model in the layout of diffusers",
+    "compare": "train variants of a recipe with several seeds, at equal size and work",
     "bench": "measure solvers side by side, on problems with an exact answer",
     "recipes": "list the named recipes",
     "presets": "published networks as settings of one trunk, and how they differ",

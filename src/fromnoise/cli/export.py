@@ -41,9 +41,9 @@ def main(argv: list[str]) -> int:
     if not args.run:
         raise UserError("Name a run folder: fromnoise export runs/shapes-sd3 --out exported.")
     from fromnoise.interop.export import export
-    from fromnoise.opening import load
+    from fromnoise.opening import load_model
 
-    loras, model = files_and_scales(args.lora), load(args.run, "cpu")
+    loras, model = files_and_scales(args.lora), load_model(args.run, "cpu")
     for path, scale in loras:
         model.add_lora(path, scale)
     for sentence in export(model, args.out):

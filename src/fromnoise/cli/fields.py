@@ -17,7 +17,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
 
-from fromnoise.config import Short, to_dict
+from fromnoise.config import Named, Short, to_dict
 
 Values = dict[str, Any]
 
@@ -40,11 +40,21 @@ def members(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(inner) if typing.get_origin(inner) in (typing.Union, types.UnionType) else (inner,)
 
 
+def names(annotation: Any) -> tuple[Any, ...]:
+    """The values of a literal, or of a union of literals."""
+    return tuple(value for member in members(annotation) for value in typing.get_args(member))
+
+
 def kinds(annotation: Any) -> dict[str, type]:
     """{kind: spec} where the annotation is a choice of several specs, else nothing."""
     specs = [m for m in members(annotation) if dataclasses.is_dataclass(m) and "kind" in hints(m)]  # type: ignore
     named: dict[str, Any] = {typing.get_args(hints(m)["kind"])[0]: m for m in specs}
     return named if len(named) > 1 else {}
+
+
+def named(annotation: Any) -> dict[str, Named]:
+    """The functions that make a part, by their names."""
+    return {m.name: m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Named)}
 
 
 def part(annotation: Any, value: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from fromnoise.cli.fields import Values, bare, defaults, hints, kinds, meanings, members, options, part, short
+from fromnoise.cli.fields import Values, bare, defaults, hints, kinds, meanings, members, named, options, part, short
 from fromnoise.cli.kinds import choose_kinds, shorthand
 from fromnoise.config import field_path
 from fromnoise.types import UserError
@@ -220,6 +220,7 @@ def _of_another_kind(path: list[str], cls: Any, values: Values) -> str:
         if annotation is None or (inner := part(annotation, values.get(name))) is None:
             return ""
         found = [kind for kind, spec in kinds(annotation).items() if path[depth + 1] in hints(spec)]
+        found += [function.name for function in named(annotation).values() if path[depth + 1] in function.arguments]
         if found and path[depth + 1] not in hints(inner):
             return f"--{'.'.join(path[:depth + 1])} {' or '.join(found)}, and this is {values[name]['kind']}"
         cls, values = inner, values[name]

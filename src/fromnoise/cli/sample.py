@@ -19,7 +19,7 @@ from fromnoise.cli.options import parse
 from fromnoise.config import spec, to_dict
 from fromnoise.denoise import Guidance, Guided
 from fromnoise.generate import read_picture
-from fromnoise.opening import is_pipeline, load, usual_guidance
+from fromnoise.opening import is_pipeline, load_model, usual_guidance
 from fromnoise.recipe import Recipe, changes, differences, read_recipe
 from fromnoise.settings import Settings
 from fromnoise.text import parts
@@ -66,6 +66,10 @@ class Arguments:
     """What to steer away from."""
     compose: bool = False
     """AND and NOT in a prompt join and exclude what stands on their sides: "a red circle AND a blue square"."""
+    weighted: bool = False
+    """Brackets weigh words: "a (red:1.3) circle", "[faint]"; \\( is a bracket."""
+    long: bool = False
+    """A prompt that is too long is read in windows, one after the other, and not cut."""
     lora: Loras = ()
     """A LoRA to add, FILE or FILE:SCALE; may be said several times.  With --like instead of those of the picture."""
     like: str | None = None
@@ -92,7 +96,7 @@ def main(argv: list[str]) -> int:
         say(sentence)
     loras = (those_of(picture["settings"].loras, str(args.like)) if picture and not args.lora
              else files_and_scales(args.lora))
-    model = load(run, args.device)
+    model = load_model(run, args.device)
     if picture and not draws_alike(picture["recipe"], model.recipe):
         say(f"{run} is of another recipe than the picture, which will not come out the same.")
     for path, scale in loras:
@@ -121,13 +125,13 @@ def read(argv: list[str]) -> tuple[Arguments, Guidance]:
 
 def parse_over(argv: list[str], run: str, like: str | None) -> tuple[Arguments, Guidance]:
     """(the arguments, the guidance) over what the picture says, or else the recipe of the run."""
-    usual, compose = Guidance(), False
+    usual, flags = Guidance(), {}
     if like is not None:
         settings = read_picture(like)["settings"]
-        usual, compose = settings.guidance, settings.compose
+        usual, flags = settings.guidance, {name: getattr(settings, name) for name in ("compose", "weighted", "long")}
     elif is_model(run) or is_pipeline(run):
         usual = usual_guidance(run)
-    values = defaults(Arguments) | {"guidance": to_dict(usual), "compose": compose}
+    values = defaults(Arguments) | {"guidance": to_dict(usual), **flags}
     return parse(Arguments, argv, "fromnoise sample", values, ABOUT), usual
 
 
@@ -144,6 +148,9 @@ def without_effect(usual: Guidance, args: Arguments, prompts: list[str]) -> list
     idle = {f"guidance.{field}": why for field, why in guidance.idle(others=joined).items()}
     if args.compose and not joined:
         idle["compose"] = "no prompt has AND or NOT in it"
+    if args.weighted and not any(set(prompt) & set("()[]") for prompt in prompts):
+        said.add("weighted")
+        idle["weighted"] = "no prompt has a bracket in it"
     if args.negative and (guidance.guide is not None or (guidance.inert and not joined)):
         said.add("negative")
         idle["negative"] = "guidance is 1 at all times" if guidance.inert else "the guide stands in its place"
@@ -156,6 +163,8 @@ def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
         other = read_recipe(said, "the picture", type(recipe))
     except UserError:
         return False
+    if not isinstance(other, Recipe):
+        return False
     grids = [(r.sample.grid, r.sample.shift) for r in (other, recipe)]
     return not differences(other, recipe) and grids[0] == grids[1]
 
@@ -163,7 +172,8 @@ def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
 def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str, Any]]:
     """(every prompt n times, the other settings): those of ``like``, if there is one, unless said otherwise."""
     said = {"steps": args.steps, "guidance": args.guidance, "solver": args.solver, "size": size_of(args.size),
-            "seed": args.seed, "negative": args.negative, "compose": args.compose}
+            "seed": args.seed, "negative": args.negative, "compose": args.compose, "weighted": args.weighted,
+            "long": args.long}
     prompts = [*args.prompts, *(read_prompts(args.prompts_file) if args.prompts_file is not None else [])]
     base: dict[str, Any] = {"seed": 0, "negative": ""}
     if like is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fromnoise.cli.fields import Values
+from fromnoise.cli.fields import Values, kinds
 from fromnoise.cli.options import parse, taken
 from fromnoise.config import from_dict, nearest, spec, to_dict
+from fromnoise.opening import with_autoencoder
 from fromnoise.process import describe_weighting
-from fromnoise.recipe import Recipe, changes, load_recipe, without_effect
+from fromnoise.recipe import AnyRecipe, Coder, Latents, Recipe, changes, load_recipe, without_effect
 from fromnoise.recipes import RECIPES
 from fromnoise.recipes.presets import with_preset
 from fromnoise.types import UserError
@@ -29,17 +31,31 @@ by default runs/<recipe>; the same command again goes on where it was stopped.
   fromnoise train digits --out runs/mine --train.steps 500 --net.width 64 --seed 1
   fromnoise train digits --net transformer --path cosine
   fromnoise train image --data ./photos
+  fromnoise train shapes --latents runs/ae   (in the latents of a trained autoencoder)
   fromnoise train shapes --preset sd3   (a published system, small: fromnoise presets)
 
 fromnoise train RECIPE --help lists every field of that recipe, with its value and its meaning."""
 
 
 @spec
-class Arguments(Recipe):
-    """A recipe and where its run goes."""
+class Place:
+    """Where a run goes."""
 
     out: Annotated[str, Field(min_length=1)]
     """The run folder."""
+
+
+@spec
+class Arguments(Place, Recipe):
+    """A recipe and where its run goes."""
+
+
+@spec
+class CoderArguments(Place, Coder):
+    """A recipe of an autoencoder and where its run goes."""
+
+
+ARGUMENTS = {"diffusion": Arguments, "autoencoder": CoderArguments}  # by the kind of the recipe
 
 
 def main(argv: list[str]) -> int:
@@ -60,22 +76,52 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def resolve(argv: list[str]) -> tuple[Recipe, Recipe, Path]:
-    """(the recipe to train, the recipe as named, the run folder) that the arguments ask for."""
+def resolve(argv: list[str], command: str = "train", arguments: dict[str, type[Place]] = ARGUMENTS,
+            about: str = "The same command again goes on where a run was stopped.",
+            out: str = "") -> tuple[AnyRecipe, AnyRecipe, Path]:
+    """(the recipe to train, the recipe as named, the folder to write) that the arguments of a command ask for.
+
+    arguments: by the kind of the recipe;  out: that folder where none is asked for, by default the run's.
+    """
     if not argv or argv[0].startswith("-"):
-        raise UserError("Name a recipe first: fromnoise train digits (`fromnoise recipes` lists them).")
+        raise UserError(f"Name a recipe first: fromnoise {command} digits (`fromnoise recipes` lists them).")
     argv, preset = taken(argv, "--preset")
+    argv, autoencoder = taken_autoencoder(argv)
     named = find_recipe(argv[0])
     if preset is not None:
+        if not isinstance(named, Recipe):
+            raise UserError(f"--preset is for diffusion models, and {argv[0]} is a recipe of kind {named.kind}.")
         named = with_preset(named, preset)
-    values = {**to_dict(named), "out": default_out(argv[0], named)}
-    about = f"{first_line(argv[0])}\n\nThe same command again goes on where a run was stopped."
-    chosen = to_dict(parse(Arguments, argv[1:], f"fromnoise train {argv[0]}", values, about))
-    out = Path(chosen.pop("out"))
-    return from_dict(Recipe, chosen), named, out
+    if autoencoder is not None:
+        if not isinstance(named, Recipe):
+            raise UserError(f"--latents FOLDER is for diffusion models, and {argv[0]} is of kind {named.kind}.")
+        named = behind(named, autoencoder, Path(taken(argv, "--out")[1] or default_out(argv[0], named)))
+    if named.kind not in arguments:
+        raise UserError(f"fromnoise {command} is for diffusion models, and {argv[0]} is a recipe of kind {named.kind}.")
+    values = {**to_dict(named), "out": out or default_out(argv[0], named)}
+    about = f"{first_line(argv[0])}\n\n{about}"
+    chosen = to_dict(parse(arguments[named.kind], argv[1:], f"fromnoise {command} {argv[0]}", values, about))
+    folder = Path(chosen.pop("out"))
+    return from_dict(type(named), chosen), named, folder
 
 
-def find_recipe(name: str) -> Recipe:
+def taken_autoencoder(argv: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without ``--latents FOLDER``, and the folder; ``--latents kl`` and such stay."""
+    rest, value = taken(argv, "--latents")
+    return (argv, None) if value is None or value in kinds(Latents) else (rest, value)
+
+
+def behind(recipe: Recipe, autoencoder: str, out: Path) -> Recipe:
+    """The recipe in the latents of the autoencoder in a folder, which a run that has begun need not read again."""
+    if (out / "recipe.json").is_file():
+        begun = load_recipe(out / "recipe.json")
+        if isinstance(begun, Recipe) and begun.encoding.source == autoencoder:
+            encoding = replace(recipe.encoding, source=autoencoder, sha256=begun.encoding.sha256)
+            return replace(recipe, latents=begun.latents, encoding=encoding)
+    return with_autoencoder(recipe, autoencoder)
+
+
+def find_recipe(name: str) -> AnyRecipe:
     """A recipe by name, or from a recipe.json or a run folder."""
     if name in RECIPES:
         return RECIPES[name]()
@@ -87,7 +133,7 @@ def find_recipe(name: str) -> Recipe:
     raise UserError(f'There is no recipe "{name}". {nearest(name, RECIPES)}')
 
 
-def default_out(name: str, recipe: Recipe) -> str:
+def default_out(name: str, recipe: AnyRecipe) -> str:
     """The run folder itself where a run is named as the recipe, otherwise one by the recipe's name."""
     return name if name not in RECIPES and Path(name).is_dir() else str(Path("runs") / recipe.name)
 
@@ -100,7 +146,7 @@ def first_line(name: str) -> str:
 # ---- the resolved recipe --------------------------------------------------------------------------------
 
 
-def describe(recipe: Recipe, named: Recipe, out: Path) -> Table:
+def describe(recipe: AnyRecipe, named: AnyRecipe, out: Path) -> Table:
     """The resolved recipe, a line for each part; values that differ from the named recipe stand out."""
     table = Table(title=f"{recipe.name} -> {out}", title_justify="left", title_style="bold", box=None,
                   show_header=False, pad_edge=False)
@@ -108,7 +154,7 @@ def describe(recipe: Recipe, named: Recipe, out: Path) -> Table:
     table.add_column()
     for name, words in rows(to_dict(recipe), to_dict(named)):
         table.add_row(name, words)
-        if name == "objective.weighting":
+        if name == "objective.weighting" and isinstance(recipe, Recipe):
             words = describe_weighting(recipe.objective, recipe.path)
             table.add_row("", f"effective weighting over log-SNR: {words}")
     return table
@@ -121,7 +167,8 @@ def rows(values: Values, base: Values, prefix: str = "") -> list[tuple[str, Text
     inner: list[tuple[str, Text]] = []
     for key, value in values.items():
         if isinstance(value, dict):
-            inner += rows(value, base.get(key) or {}, f"{prefix}{key}.")
+            old_value = base.get(key)  # of another kind it may be no part
+            inner += rows(value, old_value if isinstance(old_value, dict) else {}, f"{prefix}{key}.")
         elif key != "kind":
             same = value == base.get(key) or kind != old
             words.append(Text(f"{key} {shown(value)}") if same else changed(f"{key} {shown(value)}", base.get(key)))

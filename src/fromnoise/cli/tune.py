@@ -54,10 +54,10 @@ def main(argv: list[str]) -> int:
     args = parse(Arguments, argv, "fromnoise tune", about=ABOUT)
     if not args.run:
         raise UserError("Name a run folder: fromnoise tune runs/digits --nfe 6.")
-    from fromnoise.opening import load
+    from fromnoise.opening import load_model
     from fromnoise.workflow import settle_threads
 
-    model, name = load(args.run, args.device), f"tuned-{args.nfe}"
+    model, name = load_model(args.run, args.device), f"tuned-{args.nfe}"
     settle_threads(model)
     console = Console(stderr=True)
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),

@@ -11,9 +11,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fromnoise.config import spec
-from fromnoise.types import Batch
+from fromnoise.types import Source
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PHRASES = (
@@ -55,7 +56,7 @@ class Digits:
         return DigitSource({"judge": "test", "reference": "train"}.get(split, split))
 
 
-class DigitSource:
+class DigitSource(Source):
     """One split, in memory."""
 
     def __init__(self, split: str):
@@ -74,9 +75,12 @@ class DigitSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
+    def choose(self, indices: Sequence[int], keys: Sequence[int]) -> tuple[list[int], list[str]]:
         text = [caption(int(self.labels[i]), k % len(PHRASES)) for i, k in zip(indices, keys, strict=True)]
-        return Batch(self.media[list(indices)], text, list(indices))
+        return [0] * len(text), text
+
+    def pictures(self, indices: Sequence[int], versions: Sequence[int]) -> Tensor:
+        return self.media[list(indices)]
 
     def prompts(self) -> list[str]:
         """One canonical caption a class."""

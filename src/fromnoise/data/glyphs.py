@@ -13,11 +13,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
+from torch import Tensor
 
 from fromnoise.config import spec
 from fromnoise.media import from_uint8
 from fromnoise.random import fold, uniforms
-from fromnoise.types import Batch
+from fromnoise.types import Source
 
 CHARACTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ23456789")  # 0 and 1 are left out: they look like O and I
 FAMILIES = ("sans", "serif", "mono")
@@ -80,7 +81,7 @@ class Glyphs:
         return GlyphSource(self.size, split)
 
 
-class GlyphSource:
+class GlyphSource(Source):
     """Drawings of one split, made once and kept in memory.  Example i is drawing i % V of combination i // V."""
 
     def __init__(self, size: int, split: str):
@@ -99,11 +100,13 @@ class GlyphSource:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
-        media = from_uint8(self.pixels[list(indices)][..., None])[:, None]
+    def choose(self, indices: Sequence[int], keys: Sequence[int]) -> tuple[list[int], list[str]]:
         text = [caption(self.combinations[i // self.variants], k % len(PHRASES))
                 for i, k in zip(indices, keys, strict=True)]
-        return Batch(media, text, list(indices))
+        return [0] * len(text), text
+
+    def pictures(self, indices: Sequence[int], versions: Sequence[int]) -> Tensor:
+        return from_uint8(self.pixels[list(indices)][..., None])[:, None]
 
     def prompts(self) -> list[str]:
         """Canonical captions worth showing: a spread over this split."""

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from fromnoise.config import spec
 from fromnoise.data.buckets import Size, assign, bucket_sizes
@@ -23,7 +24,7 @@ from fromnoise.data.folder import discover, printable
 from fromnoise.data.images import Refused, cover, open_picture, picture_size
 from fromnoise.media import from_uint8
 from fromnoise.random import uniforms
-from fromnoise.types import Batch, UserError
+from fromnoise.types import Source, UserError
 
 IN_MEMORY = 512 * 2**20  # bytes of decoded pictures that are kept; the rest are decoded when they are needed
 FEWEST = 4  # pictures below which a bucket of its own is not worth while
@@ -218,7 +219,7 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(16, os.cpu_count() or 4), thread_name_prefix="pictures")
 
 
-class PictureSource:
+class PictureSource(Source):
     """One split of a scanned folder.
 
     ``groups`` are its buckets: pictures of one size, which alone may share a batch.  Every picture is in
@@ -232,6 +233,14 @@ class PictureSource:
         train, test = _split(self.scan.files, spec.held_out)
         self.held_out = bool(test)
         self.members = test if split == "test" and test else train
+        self.versions = 2 if spec.flip else 1
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files: their names, sizes and dates."""
+        stats = [(str(self.scan.files[m]), (self.scan.root / self.scan.files[m]).stat()) for m in self.members]
+        listed = "\0".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+        return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
     def captions(self) -> list[str]:
@@ -248,20 +257,22 @@ class PictureSource:
     def __len__(self) -> int:
         return len(self.members)
 
-    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
-        """Pictures ``[B, 1, 3, h, w]`` of one group, mirrored and phrased as the keys say.
+    def choose(self, indices: Sequence[int], keys: Sequence[int]) -> tuple[list[int], list[str]]:
+        """(1 where a picture is mirrored, its phrasing)."""
+        draws = uniforms(keys, 2)
+        phrasings = [self.scan.captions[self.members[i]] for i in indices]
+        text = [p[int(u * len(p))] if p else "" for p, u in zip(phrasings, draws[:, 1], strict=True)]
+        return ((draws[:, 0] < 0.5) & self.spec.flip).astype(int).tolist(), text
+
+    def pictures(self, indices: Sequence[int], versions: Sequence[int]) -> Tensor:
+        """Pictures ``[B, 1, 3, h, w]`` of one group.
 
         UserError where a picture that is decoded on demand has gone since training started.
         """
-        members = [self.members[i] for i in indices]
-        media = from_uint8(np.moveaxis(self.scan.pictures(members), 1, -1))[:, None]
-        draws = uniforms(keys, 2)
-        if self.spec.flip:
-            mirrored = torch.from_numpy(draws[:, 0] < 0.5).view(-1, 1, 1, 1, 1)
-            media = torch.where(mirrored, media.flip(-1), media)
-        phrasings = [self.scan.captions[m] for m in members]
-        text = [p[int(u * len(p))] if p else "" for p, u in zip(phrasings, draws[:, 1], strict=True)]
-        return Batch(media, text, list(indices))
+        media = from_uint8(np.moveaxis(self.scan.pictures([self.members[i] for i in indices]), 1, -1))[:, None]
+        if not any(versions):
+            return media
+        return torch.where(torch.tensor(versions).bool().view(-1, 1, 1, 1, 1), media.flip(-1), media)
 
     def prompts(self) -> list[str]:
         """Up to eight captions, those that occur most; the empty one where there are none."""

@@ -13,7 +13,7 @@ from fromnoise.denoise.guidance import (
 from fromnoise.denoise.inpaint import measured, replaced, start_from
 from fromnoise.denoise.likelihood import Estimate, bits_per_dim, dequantised, log_likelihood, variational_bound
 from fromnoise.denoise.passes import Counted, passes, under
-from fromnoise.denoise.perturbed import perturbed
+from fromnoise.denoise.perturbed import path_dropped, perturbed
 from fromnoise.denoise.rescheduled import rescheduled
 from fromnoise.denoise.rules import Rule, cfg_zero, in_space, linear, normed, optimised, projected, rescaled
 from fromnoise.denoise.schedule import Schedule, scale_of
@@ -25,6 +25,6 @@ __all__ = [
     "Schedule", "SelfConditioned", "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free",
     "classifier_guided", "dequantised",
     "dynamic_threshold", "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed", "normed",
-    "optimised", "passes", "perturbed", "projected", "replaced", "rescaled", "rescheduled", "scale_of", "start_from",
-    "static_threshold", "under", "variational_bound", "zero_init",
+    "optimised", "passes", "path_dropped", "perturbed", "projected", "replaced", "rescaled", "rescheduled", "scale_of",
+    "start_from", "static_threshold", "under", "variational_bound", "zero_init",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fromnoise.blocks import Perturbation
 from fromnoise.denoise.denoiser import Denoise, Denoiser
+from fromnoise.nets.trunk import Route, Sprint
 from fromnoise.types import Condition, UserError
 
 
@@ -30,5 +31,20 @@ def perturbed(denoiser: Denoiser, layers: Sequence[int], how: Literal["identity"
 
     def weak(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         return denoiser(x, t, condition, perturb=perturbation)
+
+    return weak
+
+
+def path_dropped(denoiser: Denoiser) -> Denoise:
+    """``denoiser`` without the middle blocks that few patches went through while it trained (Sprint).
+
+    As the weak side of ``autoguidance`` it is path-drop guidance (Park et al. 2025), which costs the few blocks that
+    are left.  UserError for a network that was not trained so.
+    """
+    if not isinstance(getattr(getattr(denoiser.net, "spec", None), "routing", None), Sprint):
+        raise UserError('Path-drop guidance is for a trunk that was trained with net.routing "sprint".')
+
+    def weak(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return denoiser(x, t, condition, route=Route.past(len(x), x.device))
 
     return weak

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fromnoise.evaluate.distances import coverage, frechet, memorisation, near_copies, nearest
-from fromnoise.evaluate.features import RandomFeatures, fit_classifier
 from fromnoise.evaluate.real import cover, everything, matched, subsets
 from fromnoise.evaluate.report import Row
+from fromnoise.perception.features import RandomFeatures, fit_classifier
 
 FEWEST = 20  # pictures on either side below which a distance between the two sets says nothing
 COMPARED = 10_000  # training pictures that are searched for copies
@@ -37,6 +37,14 @@ class Judge(Protocol):
 
     def rows(self, media: Tensor, prompts: list[str]) -> list[Row]:
         """Measurements of ``media [n, 1, C, H, W]`` made for ``prompts``."""
+        ...
+
+    def known(self, count: int) -> tuple[Tensor, list[str]]:
+        """At most ``count`` held-out pictures ``[n, C, H, W]`` and their captions."""
+        ...
+
+    def verdicts(self, media: Tensor, prompts: list[str]) -> list[Row]:
+        """Those of the rows that say what is right in each picture, where that can be told."""
         ...
 
     def remarks(self, count: int) -> list[str]:
@@ -74,6 +82,13 @@ class OracleJudge:
         return []
 
     def rows(self, media: Tensor, prompts: list[str]) -> list[Row]:
+        return self.verdicts(media, prompts)
+
+    def known(self, count: int) -> tuple[Tensor, list[str]]:
+        batch = self.source.batch(range(count), range(count))
+        return batch.media[:, 0], batch.text
+
+    def verdicts(self, media: Tensor, prompts: list[str]) -> list[Row]:
         from fromnoise.data.universe import score
 
         real = self.source.batch(range(len(prompts)), range(len(prompts)))
@@ -147,19 +162,27 @@ class ClassJudge:
         real, real_text = everything(self.test, len(prompts))
         reference, text = everything(self.reference, COMPARED)
         train, _ = everything(self.train, COMPARED)
-        features, classes = self.classifier.look(images)
-        reference_features, reference_classes = self.classifier.look(reference)
-        right, reference_right = self.right(classes, prompts), self.right(reference_classes, text)
-        rows = [Row("caption accuracy", share(right.all(1)), share(reference_right.all(1)), ".1%",
-                    note="classifier against caption")]
-        if right.shape[1] > 1:
-            rows += [Row(f"{name} accuracy", share(right[:, i]), share(reference_right[:, i]), ".1%")
-                     for i, name in enumerate(self.data.classes)]
+        features, reference_features = self.classifier.look(images)[0], self.classifier.look(reference)[0]
+        rows = self.verdicts(media, prompts)
         if len(prompts) >= FEWEST:
             real_features, _ = self.classifier.look(real)
             rows += self.distances((features, self.labels(prompts)), (real_features, self.labels(real_text)),
                                    (reference_features, self.labels(text)))
         return [*rows, *novelty(nearest(images, train), nearest(real, train), f"{len(train)} training pictures")]
+
+    def known(self, count: int) -> tuple[Tensor, list[str]]:
+        return everything(self.test, count, 7)
+
+    def verdicts(self, media: Tensor, prompts: list[str]) -> list[Row]:
+        reference, text = everything(self.reference, COMPARED)
+        right = self.right(self.classifier.look(media[:, 0])[1], prompts)
+        reference_right = self.right(self.classifier.look(reference)[1], text)
+        rows = [Row("caption accuracy", share(right.all(1)), share(reference_right.all(1)), ".1%",
+                    note="classifier against caption")]
+        if right.shape[1] > 1:
+            rows += [Row(f"{name} accuracy", share(right[:, i]), share(reference_right[:, i]), ".1%")
+                     for i, name in enumerate(self.data.classes)]
+        return rows
 
     def distances(self, made: Labelled, real: Labelled, reference: Labelled) -> list[Row]:
         """Frechet distance and coverage of generated pictures, and of as many real ones of the same classes."""
@@ -225,6 +248,12 @@ class PictureJudge:
             rows = [*self.distances(images, train, test), *self.copying(images, train, test)]
         note = "mean distance between two pictures, per pixel"
         return [*rows, Row("diversity", diversity(images), diversity(train), ".3f", "near", note)]
+
+    def known(self, count: int) -> tuple[Tensor, list[str]]:
+        return everything(self.test, count, size=(self.data.height, self.data.width))
+
+    def verdicts(self, media: Tensor, prompts: list[str]) -> list[Row]:
+        return []
 
     def held_out(self, count: int) -> Tensor:
         size = (self.data.height, self.data.width)

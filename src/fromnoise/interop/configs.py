@@ -33,14 +33,12 @@ def config_of(spec: Trunk, channels: int, text_width: int | None, pooled_width: 
 def counterpart(recipe: Recipe, system: System) -> tuple[str, dict[str, Any]]:
     """(class, config) of the network of diffusers that is the network of a run of ours.  UserError where none is."""
     net, channels = system.denoiser.net, system.latents.channels
-    text, side = recipe.text.width, recipe.data.height // system.latents.factor
+    text, side = system.text.width, recipe.data.height // system.latents.factor
     if isinstance(net.spec, Trunk):
-        return config_of(net.spec, channels, text, recipe.text.pooled_width, side)
-    if isinstance(net.spec, UNet):
-        config = {**unet.write_config(unet.Peer(net.spec, channels, text)), "sample_size": side}
-        return config.pop("_class_name"), config
-    raise UserError("The house transformer of this run has no counterpart in diffusers: train one of the presets "
-                    "(`fromnoise presets`) to export it.")
+        return config_of(net.spec, channels, text, system.text.pooled_width, side)
+    assert isinstance(net.spec, UNet)
+    config = {**unet.write_config(unet.Peer(net.spec, channels, text)), "sample_size": side}
+    return config.pop("_class_name"), config
 
 
 def shape(spec: Trunk) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def fixed(spec: Trunk) -> SinCos:
 
 
 def axes(spec: Trunk) -> list[int]:
-    return list(rotary(spec).axes)
+    return list(rotary(spec).dealt(spec.width // spec.attention.heads))
 
 
 def base(spec: Trunk) -> int:

@@ -15,19 +15,18 @@ from typing import Any
 from torch import Tensor
 
 from fromnoise.files import disk_errors, write_text
+from fromnoise.folders import CONFIGS, Component, read_object
 from fromnoise.generate import Model
 from fromnoise.interop import unet
-from fromnoise.interop.autoencoder import to_diffusers
+from fromnoise.interop.autoencoder import EXPORTED, to_diffusers
 from fromnoise.interop.configs import counterpart
-from fromnoise.interop.encoders import without_bars
-from fromnoise.interop.files import CONFIGS, Component, read_object
 from fromnoise.interop.published import PublishedModel
 from fromnoise.interop.rules import give
 from fromnoise.interop.save import scheduler_of, write_model, write_pipeline, write_schedule
 from fromnoise.interop.told import told_levels
 from fromnoise.interop.transformers import FAMILIES
-from fromnoise.latents import KLLatents
 from fromnoise.text import FrozenEncoder, LabelEncoder
+from fromnoise.text.opening import without_bars
 from fromnoise.types import UserError
 
 KEPT = (".json", ".txt", ".model", ".jinja", ".safetensors")  # of parts that are copied as they are
@@ -49,7 +48,7 @@ def export_published(model: PublishedModel, folder: Path) -> list[str]:
             continue  # it was not there to be opened
         if name in ("unet", "transformer"):
             write_model(folder / name, part.kind, part.config, network_weights(model, part))
-        elif name == "vae" and isinstance(model.system.latents, KLLatents):
+        elif name == "vae" and isinstance(model.system.latents, EXPORTED):
             kind, config, tensors = to_diffusers(model.system.latents)
             write_model(folder / name, kind, part.config | config, tensors)
         elif not save_encoder(model, name, folder / name):

@@ -15,11 +15,11 @@ from torch import nn
 
 from fromnoise.config import nearest
 from fromnoise.denoise import CFG, Guidance, Normed
+from fromnoise.folders import Component, Pipeline, open_pipeline
 from fromnoise.interop import unet
 from fromnoise.interop.assemble import assemble
 from fromnoise.interop.autoencoder import load_latents
 from fromnoise.interop.encoders import labels_of, load_text
-from fromnoise.interop.files import Component, Pipeline, open_pipeline
 from fromnoise.interop.published import (
     Elsewhere,
     NoText,

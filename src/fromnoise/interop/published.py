@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from fromnoise.config import spec
 from fromnoise.denoise import Denoise, Denoiser, Guidance
-from fromnoise.interop.files import Pipeline
+from fromnoise.folders import Pipeline
 from fromnoise.interop.lora import Place, places_of
 from fromnoise.interop.lora.model import Adaptable
 from fromnoise.interop.schedules import Schedule
-from fromnoise.latents import KL, Foreign, Pixels
+from fromnoise.latents import Latents, Pixels
 from fromnoise.nets import Trunk, UNet
 from fromnoise.recipe import Recipe
 from fromnoise.sample import SOLVERS
 from fromnoise.settings import Settings
 from fromnoise.system import System
-from fromnoise.text import Frozen, Labels
+from fromnoise.text import Labels, Towers
 from fromnoise.types import Condition, UserError
 
 
@@ -59,8 +59,8 @@ class Published(Recipe):
     source: str
     """The folder or hub id."""
     data: Elsewhere = Elsewhere()  # type: ignore[assignment]
-    text: Annotated[Frozen | Labels | Untold, Field(discriminator="kind")] = Untold()  # type: ignore[assignment]
-    latents: Annotated[Pixels | KL | Foreign, Field(discriminator="kind")] = Pixels()  # type: ignore[assignment]
+    text: Annotated[Towers | Labels | Untold, Field(discriminator="kind")] = Untold()  # type: ignore[assignment]
+    latents: Latents = Pixels()  # type: ignore[assignment]
     net: Annotated[Trunk | UNet, Field(discriminator="kind")]  # type: ignore[assignment]
 
 
@@ -123,7 +123,7 @@ class PublishedModel(Adaptable):
         return places_of(self.system.denoiser.net, part.kind, part.config, self.system.text)
 
     def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
-        condition = self.system.text.encode(prompts, negative)  # type: ignore[call-arg]
+        condition = self._read(prompts, settings, negative=negative)
         if not self.numbers or settings is None:
             return condition
         return replace(condition, numbers=self.told(settings).to(self.system.device).expand(len(prompts), -1))
@@ -156,7 +156,7 @@ class PublishedModel(Adaptable):
 
     def _decode(self, latents: Tensor) -> Tensor:
         weight = next(self.system.latents.parameters(), latents)
-        return self.system.latents.decode(latents.to(weight.dtype))
+        return super()._decode(latents.to(weight.dtype))
 
     def _clock(self, settings: Settings) -> dict[str, Any]:
         clock = super()._clock(settings)

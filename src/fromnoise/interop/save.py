@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fromnoise.files import disk_errors, replacing, write_text
-from fromnoise.interop.files import CONFIGS, INDEX, STEMS
+from fromnoise.folders import CONFIGS, INDEX, STEMS
 from fromnoise.interop.schedules import PREDICTIONS
 from fromnoise.process import DDPM, VP, Flow, GaussianPath, Prediction, ScaledLinear, Shifted, ZeroTerminal
 from fromnoise.types import UserError

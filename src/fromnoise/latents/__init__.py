@@ -1,8 +1,25 @@
 """Latent spaces."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from fromnoise.latents.coding import Autoencoder, Coded
+from fromnoise.latents.deep import DC, DCLatents
+from fromnoise.latents.equivariance import Transform, equivariance
 from fromnoise.latents.foreign import Foreign, ForeignLatents
+from fromnoise.latents.fsq import FSQ, FSQLatents
 from fromnoise.latents.kl import KL, KLLatents
 from fromnoise.latents.pixels import PixelLatents, Pixels
+from fromnoise.latents.reconstruction import Reconstruction
+from fromnoise.latents.representation import Representation, RepresentationLatents
+from fromnoise.latents.tiling import sliced, tiled
+from fromnoise.latents.vq import VQ, VQLatents
 
-__all__ = ["KL", "Autoencoder", "Coded", "Foreign", "ForeignLatents", "KLLatents", "PixelLatents", "Pixels"]
+Latents = Annotated[Pixels | KL | VQ | FSQ | DC | Representation | Foreign, Field(discriminator="kind")]
+
+__all__ = [
+    "DC", "FSQ", "KL", "VQ", "Autoencoder", "Coded", "DCLatents", "FSQLatents", "Foreign", "ForeignLatents",
+    "KLLatents", "Latents", "PixelLatents", "Pixels", "Reconstruction", "Representation", "RepresentationLatents",
+    "Transform", "VQLatents", "equivariance", "sliced", "tiled",
+]

@@ -44,3 +44,10 @@ class Autoencoder(Protocol):
     def code(self, media: Tensor, noise: Tensor) -> Coded:
         """One pass of training; ``noise`` is standard normal, in the shape of the raw latents."""
         ...
+
+
+def noise_shape(latents: Autoencoder, media: Tensor) -> tuple[int, ...]:
+    """The shape of the raw latents ``[B, T, c, h, w]`` of media, before neighbours are packed into channels."""
+    patch = getattr(getattr(latents, "spec", None), "patch", 1)
+    B, T, _, H, W = media.shape
+    return B, T, latents.channels // patch**2, H // latents.factor * patch, W // latents.factor * patch

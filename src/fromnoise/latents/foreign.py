@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from fromnoise.config import spec
+from fromnoise.latents.pictures import Mean, PictureAutoencoder, Std
 from fromnoise.types import UserError
 
 
@@ -52,9 +53,9 @@ class Foreign:
     """Its class."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Its config, as in config.json."""
-    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0,)
+    mean: Mean = (0.0,)
     """What is taken from the latents: one number, or one a channel."""
-    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
+    std: Std = (1.0,)
     """What they are then divided by."""
 
     def build(self, channels: int) -> ForeignLatents:
@@ -68,27 +69,17 @@ class Foreign:
         return ForeignLatents(self, getattr(diffusers, self.name).from_config(settings))
 
 
-class ForeignLatents(nn.Module):
-    """``encode`` media ``[B, T, C, H, W]`` to latents ``[B, T, c, h, w]``, and ``decode``; every frame on its own."""
+class ForeignLatents(PictureAutoencoder):
+    """Latents of a model of diffusers."""
 
     def __init__(self, spec: Foreign, model: Any):
-        super().__init__()
-        self.spec, self.model, self.manner = spec, model, MANNERS[spec.name]
-        self.channels = self.manner.channels(model.config)
-        self.factor = 2 ** self.manner.halvings(model.config)
+        manner = MANNERS[spec.name]
+        super().__init__(2 ** manner.halvings(model.config), manner.channels(model.config), spec.mean, spec.std)
+        self.spec, self.model, self.manner = spec, model, manner
 
-    def encode(self, media: Tensor) -> Tensor:
-        """Normalised latents."""
-        raw = self.manner.encode(self.model, media.flatten(0, 1)).unflatten(0, media.shape[:2])
-        mean, std = self.statistics(raw)
-        return (raw - mean) / std
+    def to_raw(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What the model says without randomness: a distribution's most likely latents."""
+        return self.manner.encode(self.model, pictures)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Media of normalised latents."""
-        mean, std = self.statistics(latents)
-        raw = (latents * std + mean).flatten(0, 1)
-        return self.manner.decode(self.model, raw).unflatten(0, latents.shape[:2])
-
-    def statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, std) ``[1 or c, 1, 1]`` in the dtype and on the device of ``like``."""
-        return like.new_tensor(self.spec.mean)[:, None, None], like.new_tensor(self.spec.std)[:, None, None]
+    def from_raw(self, raw: Tensor) -> Tensor:
+        return self.manner.decode(self.model, raw)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fromnoise.config import spec
+from fromnoise.latents.pictures import PictureAutoencoder
 
 
 @spec
@@ -19,16 +20,13 @@ class Pixels:
         return PixelLatents(channels)
 
 
-class PixelLatents(nn.Module):
-    """``encode`` media ``[B, T, C, H, W]`` to latents ``[B, T, c, h, w]``, and ``decode``: here the identity."""
-
-    factor = 1
+class PixelLatents(PictureAutoencoder):
+    """Latents that are the media themselves, bit for bit."""
 
     def __init__(self, channels: int):
-        super().__init__()
-        self.channels = channels
+        super().__init__(1, channels, (0.0,), (1.0,))
 
-    def encode(self, media: Tensor) -> Tensor:
+    def encode(self, media: Tensor, noise: Tensor | None = None) -> Tensor:
         return media
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ MEDIA: dict[str, Media] = {
     "qwen_image21": Media(64, (64, 64), 4096, 512),
     "lumina2": Media(16, (128, 128), 2304, 256),
     "z_image": Media(16, (128, 128), 2560, 512),
+    "house": Media(3, (32, 32), 96, 32),  # never published: the shapes of our own recipe
     "ddpm": Media(3, (32, 32)),  # CIFAR-10
     "adm": Media(3, (256, 256), pooled_width=1000),
     "sd1": Media(4, (64, 64), 768, 77),  # 512 pixels

@@ -86,6 +86,20 @@ class UNetNet(nn.Module):
         y = self.ascend(y, skips, features, words, perturb)
         return self.conv_out(self.norm_out(y)).view(B, T, -1, H, W)
 
+    @property
+    def taps(self) -> list[nn.Module]:
+        """The residual blocks, each with the attention behind it, and the middle, in order, for ``Tap``."""
+        def pairs(levels, attentions) -> list[nn.Module]:
+            return [attending[i] if len(attending) else block for blocks, attending
+                    in zip(levels, attentions, strict=True) for i, block in enumerate(blocks)]
+
+        middle = [part for part in (self.middle, self.attention, self.middle_out) if part is not None][-1:]
+        return pairs(self.down, self.down_attention) + middle + pairs(self.up, self.up_attention)
+
+    def picture(self, said: Tensor, x: Tensor) -> Tensor:
+        """The features ``[B, T, D, h, w]`` in what a block said, at its own scale."""
+        return said.unflatten(0, x.shape[:2])
+
     def descend(self, y: Tensor, features: Tensor, words: Words | None, perturb: Perturbation):
         """The coarsest picture, and the pictures that the way up will read, the last one first to be read."""
         skips = [] if self.spec.skips == "add" else [y]

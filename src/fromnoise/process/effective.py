@@ -27,7 +27,7 @@ def raw_weighting(objective: Objective, path: GaussianPath, lambdas: Tensor) -> 
     """w(lambda) with its factor: 0 where the path does not go; float64, the shape of ``lambdas``."""
     t = path.time(lambdas.double())
     there = lambdas >= path.logsnr(torch.ones_like(t))
-    w = 2 * objective.times.density(t, path) * objective.weight(t, path) * eps_error(objective.prediction, t, path)
+    w = 2 * objective.law.density(t, path) * objective.weight(t, path) * eps_error(objective.prediction, t, path)
     return torch.where(there, w, 0.0)
 
 

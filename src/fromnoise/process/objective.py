@@ -11,7 +11,7 @@ from torch import Tensor
 from fromnoise.config import spec
 from fromnoise.process.gaussian import TINY, GaussianPath, expand
 from fromnoise.process.predictions import Prediction, error_scale, target
-from fromnoise.process.times import LogNormal, Times, stratified
+from fromnoise.process.times import LogNormal, ShiftedTimes, TimeLaw, Times, stratified
 from fromnoise.process.weightings import Implied, Weighting, eps_error
 
 
@@ -30,6 +30,8 @@ class Objective:
     """The space in which the squared error counts (see process/predictions.py)."""
     times: Times = LogNormal()
     """How training times are distributed."""
+    shift: Annotated[float, Field(gt=0)] = 1.0
+    """Training times are moved towards noise by -2 log of this in log-SNR (SD3, as sample.shift moves a grid)."""
     weighting: Weighting = Implied()
     """How much each noise level counts: implied by loss and times, or named, and then the same for every law."""
     stratified: bool = True
@@ -45,12 +47,17 @@ class Objective:
         """``[count]`` training times."""
         u = (stratified(count, generator, self.shared_offset) if self.stratified
              else torch.rand(count, generator=generator))
-        return self.times.times(u, path)
+        return self.law.times(u, path)
+
+    @property
+    def law(self) -> TimeLaw:
+        """The law of the times, shifted."""
+        return self.times if self.shift == 1 else ShiftedTimes(self.times, self.shift)
 
     def weight(self, t: Tensor, path: GaussianPath) -> Tensor:
         """Factor on the squared error of ``prediction``."""
         if not isinstance(self.weighting, Implied):
-            over_density = self.weighting.weight(t, path) / self.times.density(t, path).clamp(min=TINY**2)
+            over_density = self.weighting.weight(t, path) / self.law.density(t, path).clamp(min=TINY**2)
             per_error = eps_error(self.prediction, t, path).clamp(min=TINY**4)
             return (over_density / (2 * per_error)).clamp(max=self.max_weight)
         if self.prediction == self.loss:

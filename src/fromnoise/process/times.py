@@ -8,6 +8,7 @@ those on the clock of the path, and those on log(sigma / alpha) = -lambda / 2, w
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -31,6 +32,10 @@ class TimeLaw:
 
     def density(self, t: Tensor, path: GaussianPath) -> Tensor:
         """p(lambda) at lambda(t): how often log-SNRs near that of t are visited.  It integrates to 1."""
+        raise NotImplementedError
+
+    def quantile_of(self, t: Tensor, path: GaussianPath) -> Tensor:
+        """u with ``times(u)`` = t: the inverse of ``times``."""
         raise NotImplementedError
 
 
@@ -57,6 +62,9 @@ class Uniform(_OnClock):
     def times(self, u: Tensor, path: GaussianPath) -> Tensor:
         return u
 
+    def quantile_of(self, t: Tensor, path: GaussianPath) -> Tensor:
+        return t
+
     def clock_density(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
@@ -71,6 +79,9 @@ class Mode(_OnClock):
 
     def times(self, u: Tensor, path: GaussianPath) -> Tensor:
         return self._warp(u)
+
+    def quantile_of(self, t: Tensor, path: GaussianPath) -> Tensor:
+        return self._quantile(t)
 
     def _warp(self, u: Tensor) -> Tensor:
         """The paper's function at 1 - u, so that t rises with u as in every law."""
@@ -110,6 +121,9 @@ class _OnNoise(TimeLaw):
 
     def density(self, t: Tensor, path: GaussianPath) -> Tensor:
         return self.noise_density(-path.logsnr(t) / 2) / (2 * self._mass(path))
+
+    def quantile_of(self, t: Tensor, path: GaussianPath) -> Tensor:
+        return self.cdf(-path.logsnr(t) / 2) / self._mass(path)
 
     def _mass(self, path: GaussianPath) -> float:
         """How much of the law the path covers: 1 where nothing of the signal is left at t = 1."""
@@ -179,6 +193,39 @@ class LogUniform(_OnNoise):
     def noise_density(self, z: Tensor) -> Tensor:
         inside = (-2 * z >= self.low) & (-2 * z <= self.high)
         return inside.to(z.dtype) * (2 / (self.high - self.low))
+
+
+@dataclass(frozen=True)
+class ShiftedTimes(TimeLaw):
+    """``law`` moved by -2 log ``shift`` in log-SNR, and cut where the path ends (SD3, Esser et al. 2024, 5.3.2).
+
+    On the flow path t becomes s t / (1 + (s - 1) t): above 1 noisier, as large pictures need, below 1 cleaner.
+    """
+
+    law: TimeLaw
+    shift: float
+
+    def times(self, u: Tensor, path: GaussianPath) -> Tensor:
+        low, high = self._ends(path)
+        inner = self.law.times(low + (high - low) * u.double(), path)
+        return path.shift(inner, self.shift).to(u.dtype)
+
+    def density(self, t: Tensor, path: GaussianPath) -> Tensor:
+        low, high = self._ends(path)
+        return self.law.density(path.shift(t, 1 / self.shift), path) / (high - low)
+
+    def quantile_of(self, t: Tensor, path: GaussianPath) -> Tensor:
+        low, high = self._ends(path)
+        return (self.law.quantile_of(path.shift(t, 1 / self.shift), path) - low) / (high - low)
+
+    def _ends(self, path: GaussianPath) -> tuple[float, float]:
+        """The quantiles of the law that are moved to the ends of the path."""
+        ends = path.shift(torch.tensor([0.0, 1.0], dtype=torch.float64), 1 / self.shift)
+        low, high = self.law.quantile_of(ends, path).tolist()
+        if high <= low:
+            raise UserError(f"The time law {self.law} shifted by {self.shift:g} has nothing in common with the "
+                            f"log-SNRs of the path {path}.")
+        return low, high
 
 
 Times = Annotated[Uniform | LogNormal | Mode | CosMap | LogUniform, Field(discriminator="kind")]

@@ -1,13 +1,15 @@
-"""Named recipes: each a function that returns a ``Recipe``; its first line says what it is for."""
+"""Named recipes: each a function that returns a recipe; its first line says what it is for."""
 
 from collections.abc import Callable
 
-from fromnoise.recipe import Recipe
+from fromnoise.recipe import AnyRecipe
+from fromnoise.recipes.autoencoders import autoencoder, shapes_kl
 from fromnoise.recipes.digits import digits
 from fromnoise.recipes.glyphs import glyphs
 from fromnoise.recipes.image import image
 from fromnoise.recipes.shapes import shapes
 
-RECIPES: dict[str, Callable[[], Recipe]] = {f.__name__: f for f in (digits, shapes, glyphs, image)}
+RECIPES: dict[str, Callable[[], AnyRecipe]] = {
+    f.__name__.replace("_", "-"): f for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl)}
 
-__all__ = ["RECIPES", "digits", "glyphs", "image", "shapes"]
+__all__ = ["RECIPES", "autoencoder", "digits", "glyphs", "image", "shapes", "shapes_kl"]

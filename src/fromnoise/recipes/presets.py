@@ -15,7 +15,10 @@ from fromnoise.nets.trunk import Learned, SinCos
 from fromnoise.process import EDM, VP, Cosine, Flow, LogNormal, Objective, ScaledLinear, Uniform
 from fromnoise.recipe import Recipe
 
+MOST_WORDS = 512  # that a frozen encoder hands on, where its recipe does not say
 TIME_SCALE = 30.0  # radians between clean and noise; 1,000 make neighbouring times strangers to a short training
+
+MULTIPLE = 16  # of the features of a feed-forward; 256, as in Lumina 2, would be most of a small one
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ PIXELS = Paradigm(Flow(), Objective(prediction="x0", times=LogNormal(mean=0.8, s
 COSINE_V = Paradigm(Cosine(), Objective(prediction="v", loss="eps", times=Uniform()))  # Hoogeboom et al. 2023
 # What EDM's network outputs, from x of unit variance, is v but for the data's variance (Karras et al. 2022; 2024).
 EDM2 = Paradigm(EDM(), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.0), learned_variance=True))
+
+HOUSE = Paradigm(Flow(), Objective(prediction="x0", loss="velocity", max_weight=6.0,
+                                   times=LogNormal(mean=0.5, std=1.4)))  # that of the recipe shapes
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ SMALL: dict[str, Small] = {
     "qwen_image21": Small(LOGIT_NORMAL, tokens(depth=7)),
     "lumina2": Small(LOGIT_NORMAL, tokens(count=4, kv_heads=2, depth=4, refine=1)),
     "z_image": Small(LOGIT_NORMAL, tokens(depth=5, refine=1)),
+    "house": Small(HOUSE, tokens("heads", 4, depth=4)),
     "cross": Small(LOGIT_NORMAL, tokens("heads", 4, depth=5)),
     "double": Small(LOGIT_NORMAL, tokens("heads", 4, depth=3)),
     "double_single": Small(LOGIT_NORMAL, tokens("heads", 4, depth=5)),
@@ -113,11 +120,12 @@ def small_trunk(net: Trunk, recipe: Recipe) -> Trunk:
     if isinstance(positions, SinCos):
         positions = replace(positions, base=rows, table=0, scale=1.0)
     elif isinstance(positions, Learned):
-        positions = replace(positions, places=rows * columns, words=recipe.text.max_length + 1)
+        positions = replace(positions, places=rows * columns, words=(recipe.text.max_length or MOST_WORDS) + 1)
     time = replace(net.time, numbers="none", hidden=0, scale=TIME_SCALE)
     if time.pooled == "add" and recipe.text.pooled_width != net.width:
         time = replace(time, pooled="linear")
-    return replace(net, patch=patch, positions=positions, learned_sigma=False, time=time)
+    feed_forward = replace(net.feed_forward, multiple_of=min(net.feed_forward.multiple_of, MULTIPLE))
+    return replace(net, patch=patch, positions=positions, learned_sigma=False, time=time, feed_forward=feed_forward)
 
 
 def small_unet(net: UNet, recipe: Recipe) -> UNet:

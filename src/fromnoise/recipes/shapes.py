@@ -2,7 +2,7 @@
 
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance
-from fromnoise.nets import Transformer
+from fromnoise.nets import house
 from fromnoise.process import LogNormal, Objective
 from fromnoise.recipe import Evaluation, Optimizer, Recipe, Sampling, Training
 from fromnoise.text import Trained
@@ -19,7 +19,7 @@ def shapes() -> Recipe:
         data=Shapes(objects=2),
         text=Trained(width=96, depth=1, max_length=32),
         objective=Objective(prediction="x0", loss="velocity", max_weight=6.0, times=LogNormal(mean=0.5, std=1.4)),
-        net=Transformer(patch=4, width=96, depth=4),
+        net=house(patch=4, width=96, depth=4),
         train=Training(steps=2400, batch=32, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
                        checkpoint_every=200, preview_every=400),
         sample=Sampling(guidance=Guidance(scale=1.5), steps=20, shift=2.0),

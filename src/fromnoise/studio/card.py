@@ -26,6 +26,7 @@ _SECTIONS = {
     "text": "Text encoder",
     "latents": "Latents",
     "net": "Network",
+    "loss": "Loss",
     "path": "Path from data to noise",
     "objective": "Objective",
     "train": "Training",
@@ -35,10 +36,12 @@ _SECTIONS = {
 _KINDS = {
     "flow": "straight-line flow, x_t = (1 - t) x0 + t eps",
     "cosine": "cosine path, variance preserving",
-    "transformer": "transformer over patches and words",
+    "trunk": "transformer over patches and words",
     "unet": "U-Net",
     "pixels": "the pixels themselves",
+    "kl": "KL autoencoder",
     "trained": "trained along with the model",
+    "frozen": "trained by others, and left as it is",
 }
 
 
@@ -60,6 +63,7 @@ def write_card(
 def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = "") -> str:
     """The card as text; see ``write_card``."""
     prompt = " ".join(next((p for p in showcase.prompts if p), "").split())  # a code block takes one line
+    through = showcase.reconstructions is not None
     kind = (showcase.recipe.get("data") or {}).get("kind", "")
     sampling = showcase.recipe.get("sample") or {}
     env = environment(autoescape=False)
@@ -67,6 +71,8 @@ def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = 
     text = env.get_template("card.md.j2").render(
         showcase=showcase,
         prompt=prompt,
+        through=through,
+        what="an autoencoder" if through else f"a {'text-to-image' if prompt else 'picture'} model",
         python_run=json.dumps(run, ensure_ascii=False),
         python_prompt=json.dumps(prompt, ensure_ascii=False),
         steps=int(sampling.get("steps", 20)),

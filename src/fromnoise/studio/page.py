@@ -15,7 +15,9 @@ from torch import Tensor
 
 from fromnoise.files import write_text
 from fromnoise.studio.pictures import data_uris, shown_width
-from fromnoise.studio.plots import Weightings, loss_points, loss_svg, weighting_svg
+from fromnoise.studio.plots import Weightings, loss_points, loss_svg, parts_svg, weighting_svg
+
+DIFFERENCE = 4  # how many times larger differences are shown than they are
 
 
 @dataclass
@@ -35,10 +37,12 @@ class Showcase:
     """What there is to show of one model.  Every part but the name may be missing, and is then left out.
 
     prompts, grid: P prompts and ``[P, S, 1, C, H, W]`` in [-1, 1], S samples of each.
+    originals, reconstructions: ``[R, 1, C, H, W]``, pictures before and after they went through an autoencoder.
     real, real_captions: ``[R, 1, C, H, W]``, true pictures of the data and what they show.
     film, film_prompt: one sample from noise (first) to picture (last).
     previews, preview_prompts: (step, ``[n, 1, C, H, W]``), the same n prompts and seeds as training went on.
-    metrics: lines of ``metrics.jsonl``; those with a finite ``loss`` make the curve.
+    metrics: lines of ``metrics.jsonl``; those with a finite ``loss`` make the curve, and what they say of its parts
+    one of its own.
     weighting: the effective weighting of the recipe over log-SNR, beside those of the literature.
     report: rows of the evaluation, or a report with ``rows`` (name, value, real, format, better, note) and
     ``how``, one line on what they were measured.
@@ -51,6 +55,8 @@ class Showcase:
     description: str = ""
     prompts: list[str] = field(default_factory=list)
     grid: Tensor | None = None
+    originals: Tensor | None = None
+    reconstructions: Tensor | None = None
     real: Tensor | None = None
     real_captions: list[str] = field(default_factory=list)
     film: list[FilmFrame] = field(default_factory=list)
@@ -81,7 +87,9 @@ def render_page(title: str, showcases: Sequence[Showcase]) -> str:
     """The page as HTML.  All text is escaped, and the page's own policy forbids any other script or load."""
     script = _template("page.js")
     models = [_view(showcase, f"m{i}") for i, showcase in enumerate(showcases, 1)]
-    icon = next((m["grid"]["rows"][0]["uris"][0] for m in models if m["grid"]), None)
+    icons = [m["grid"]["rows"][0]["uris"] if m["grid"] else m["through"]["rows"][1][1]
+             for m in models if m["grid"] or m["through"]]
+    icon = icons[0][0] if icons else None
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return (
         environment()
@@ -163,12 +171,14 @@ def _view(s: Showcase, ident: str) -> dict[str, Any]:
         "headline": s.headline or s.name,
         "description": s.description,
         "grid": grid,
+        "through": _through(s),
         "real": _real(s, grid),
         "film": _film(s),
         "stair": _stair(s),
         "previews": _previews(s),
         "loss": loss_svg(s.metrics, ident),
         "loss_words": _loss_words(s.metrics),
+        "parts": parts_svg(s.metrics, f"{ident}p"),
         "weighting": weighting_svg(s.weighting, f"{ident}w") if s.weighting else None,
         "weighting_words": s.weighting.words if s.weighting else "",
         "report": report_rows(s.report),
@@ -198,6 +208,16 @@ def _grid(s: Showcase) -> dict[str, Any] | None:
         "prompted": any(s.prompts),
         **_sizes(height, width, across),
     }
+
+
+def _through(s: Showcase) -> dict[str, Any] | None:
+    """Pictures before and after an autoencoder, and how they differ: grey is no difference."""
+    if s.originals is None or s.reconstructions is None:
+        return None
+    difference = ((s.reconstructions - s.originals) * DIFFERENCE).clamp(-1, 1)
+    rows = {"original": s.originals, "comes back as": s.reconstructions, f"difference, {DIFFERENCE}-fold": difference}
+    height, width = s.originals.shape[-2:]
+    return {"rows": [(name, data_uris(media)) for name, media in rows.items()], **_sizes(height, width, 72)}
 
 
 def _real(s: Showcase, grid: dict[str, Any] | None) -> dict[str, Any] | None:

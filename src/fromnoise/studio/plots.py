@@ -87,6 +87,40 @@ def loss_svg(metrics: Sequence[dict], name: str = "loss") -> str | None:
     return svg[0]
 
 
+STANDARD = {"step", "loss", "lr", "seconds", "core_seconds", "examples_per_s"}  # numbers of every line of metrics
+
+
+def parts_of(metrics: Sequence[dict]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Steps and values of whatever else the lines of ``metrics.jsonl`` say of the loss: its parts, by name."""
+    names = dict.fromkeys(name for m in metrics for name in m if name not in STANDARD)
+    points = {name: loss_points([{"step": m["step"], "loss": m[name]} for m in metrics if name in m])
+              for name in names}
+    return {name: (steps, values) for name, (steps, values) in points.items() if len(steps) > 1}
+
+
+def parts_svg(metrics: Sequence[dict], name: str = "parts") -> str | None:
+    """What the loss is made of, as its parts were logged, as an ``<svg>`` element; None where it is one thing.
+
+    ``name`` as for ``loss_svg``.
+    """
+    parts = parts_of(metrics)
+    if not parts:
+        return None
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ends = ", ".join(f"{part} {smooth(values)[-1]:.3g}" for part, (_, values) in parts.items())
+    with _drawn(name, f"Parts of the training loss, at the end: {ends}") as (axes, svg):
+        for colour, (part, (steps, values)) in zip(itertools.cycle(COLOURS), parts.items(), strict=False):
+            every = max(1, len(steps) // POINTS)
+            axes.plot(steps[::every], smooth(values)[::every], color=colour, linewidth=1.6, label=part)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.margins(x=0.01)
+        axes.set_xlabel("step", color=_INK, labelpad=8)
+        axes.legend(frameon=False, labelcolor=_INK, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return svg[0]
+
+
 # ---- the weighting ----------------------------------------------------------------------------------------
 
 

@@ -1,252 +1,248 @@
-"""Text encoders that others trained, frozen: CLIP, T5 and language models through transformers.
-
-A system reads a prompt with one or more *towers*.  How each does it are settings that do not depend on each other:
-what the prompt is wrapped in, how many tokens are read and what stands for the missing ones, which layers answer,
-whether padding is seen by the encoder and handed on to the network, and whether there is one vector for the whole text.
-"""
+"""Frozen encoders as the text of a recipe: which, read how, kept where."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fromnoise.config import spec
-from fromnoise.text.hidden import hidden_states, pooled_vector
-from fromnoise.text.tokenizers import cut_sentence
-from fromnoise.types import Condition
-
-
-@spec
-class Tower:
-    """One encoder with its tokenizer, and the rule by which a prompt is read."""
-
-    model: str = "text_encoder"
-    """Folder of the encoder, inside that of the pipeline."""
-    tokenizer: str = "tokenizer"
-    """Folder of its tokenizer."""
-    # what is read
-    lower: bool = False
-    """Prompts are made lower case, and spaces around them taken away."""
-    template: str = ""
-    """What prompts are put into, at {}."""
-    instruction: str = ""
-    """What stands before prompts to be followed; of its tokens only the first is handed on."""
-    lead: str = ""
-    """What stands before prompts to be followed, and is read and handed on with them."""
-    chat: bool = False
-    """Prompts are put into the tokenizer's own chat template, as the words of the user."""
-    system: str = ""
-    """The system message of the chat."""
-    answer: bool = True
-    """The chat ends where the model would begin to answer."""
-    thinking: bool | None = None
-    """Whether the chat template is told to let the model think; None tells it nothing."""
-    special_tokens: bool = True
-    """The tokenizer adds its own first and last tokens."""
-    max_length: Annotated[int, Field(ge=2)] | None = None
-    """Tokens read of a prompt, those of the template's beginning not counted; by default the tokenizer's own."""
-    fill: bool = True
-    """Every prompt is padded to ``max_length``, and not only to the longest among them."""
-    side: Literal["left", "right"] | None = None
-    """Where padding stands; by default as the tokenizer has it."""
-    # what is answered
-    attend_padding: bool = False
-    """The encoder treats padding as words."""
-    layers: tuple[int, ...] = (-1,)
-    """Hidden states that are laid side by side, 0 the embeddings and -1 the last; none where only pooled is used."""
-    final_norm: bool = True
-    """The last hidden state is taken after the model's final normalisation."""
-    drop: Annotated[int, Field(ge=0)] = 0
-    """Tokens at the beginning that are not handed on: those of a template."""
-    padding: Literal["kept", "masked", "removed"] = "kept"
-    """Padding is handed on as words are, with a mask, or not at all."""
-    pooled: bool = False
-    """One vector for the whole text is handed on too."""
-    beside: bool = False
-    """Features stand beside those of the tower before, token by token, and not after them."""
+from fromnoise.blocks import mean_text
+from fromnoise.config import Chooses, spec, to_dict
+from fromnoise.folders import Component
+from fromnoise.text.families import Family
+from fromnoise.text.opening import (
+    class_of,
+    config_of,
+    depth_of,
+    download_encoders,
+    family_of,
+    fingerprint,
+    load_encoder,
+    load_tokenizer,
+    part_of,
+    parts_of,
+    rule_of,
+)
+from fromnoise.text.rows import Rows, laid, rows_of
+from fromnoise.text.store import Memory, Shards
+from fromnoise.text.towers import FrozenEncoder, Tower, Towers, Weights, frozen
+from fromnoise.types import Condition, UserError
 
 
 @spec
 class Frozen:
-    """Frozen encoders and how their answers are joined.
+    """Encoders that others trained (CLIP, T5, language models), as they are: not trained, averaged or saved.
 
-    Features of towers that stand ``beside`` each other are joined token by token; what results is padded with zeros to
-    the widest and joined along the sequence.  Pooled vectors are joined in the order of the towers.
+    ``family`` says how a published system reads prompts; the fields under it change that for every encoder that hands
+    on tokens.
     """
 
     kind: Literal["frozen"] = "frozen"
-    towers: Annotated[tuple[Tower, ...], Field(min_length=1)] = (Tower(),)
-    """The encoders, in order."""
-    empty: Literal["encoded", "zeros"] = "encoded"
-    """What an empty text to be guided away from is: encoded as any other, or zeros."""
-    zeros: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
-    """(tokens, features) of zeros after all towers: what stands for one that a system can do without."""
+    folder: Annotated[str, Field(min_length=1)]
+    """The folder, or hub id, of a pipeline of diffusers or of an encoder, with the tokenizer."""
+    family: Annotated[Literal["auto"] | Family, Chooses()] = "auto"
+    """Whose rule prompts are read by; auto finds it in the folder."""
+    # how they read
+    layers: tuple[int, ...] = ()
+    """Hidden states that are handed on, 0 the embeddings and -1 the last; without any those of the family, or all."""
+    combine: Literal["beside", "mean", "mix"] = "beside"
+    """Several layers are laid side by side, or each is normalised and all are averaged: evenly, or as learned (mix)."""
+    final_norm: bool = True
+    """The last hidden state is taken after the encoder's final normalisation."""
+    max_length: Annotated[int, Field(ge=2)] | None = None
+    """Tokens read of a prompt; by default as the family has it. Never more than an encoder has places for."""
+    template: str = ""
+    """What prompts are put into, at {}; by default as the family has it."""
+    drop: Annotated[int, Field(ge=0)] | None = None
+    """Tokens of the template's beginning that are not handed on; by default as the family has it."""
+    chat: bool | None = None
+    """Prompts are put into the tokenizer's own chat template; by default as the family has it."""
+    attend_padding: bool | None = None
+    """The encoder treats padding as words; by default as the family has it."""
+    padding: Literal["family", "kept", "masked", "removed"] = "family"
+    """Padding is handed on as words are, with a mask, or not at all."""
+    pooled: Literal["family", "mean", "none"] = "family"
+    """One vector for the whole text: CLIP's where the family has it, the mean of the tokens, or none."""
+    empty: Literal["family", "encoded", "zeros"] = "family"
+    """What an empty text becomes: encoded as any other, or zeros."""
+    # how they are run
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that the encoders compute in."""
+    offload: Literal["none", "cpu", "dropped"] = "none"
+    """Encoders stay beside the network, stay on the CPU, or are loaded only while there is something to encode."""
+    cache: Literal["none", "memory", "disk"] = "none"
+    """Answers are computed for every batch, held in memory, or computed for all captions first and read from disk."""
+    cache_texts: Annotated[int, Field(gt=0)] = 10_000
+    """Texts whose answers are held in memory."""
+    cache_folder: str = ""
+    """Where answers lie on disk; by default in the run's own folder."""
+    cache_precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that answers are kept in."""
+    # what was found
+    classes: tuple[str, ...] = ()
+    """Classes of the encoders, found when training begins."""
+    sha256: str = ""
+    """Of their files, found when training begins; a folder with others is refused."""
 
-    def build(self, parts: Sequence[tuple[nn.Module, Any]]) -> FrozenEncoder:
-        """The encoder, from (model, tokenizer) of each tower."""
-        return FrozenEncoder(self, parts)
+    def place(self) -> Path:
+        """The folder on this machine; a hub id is downloaded.  UserError where it is not there."""
+        if Path(self.folder).is_dir():
+            return Path(self.folder)
+        try:
+            return download_encoders(self.folder)
+        except UserError as reason:
+            hint = ("The text encoder that this run was trained with is gone: put it back, or name its new folder in "
+                    "text.folder." if self.sha256 else "Name the folder of the text encoder in text.folder.")
+            raise UserError(f"{reason} {hint}") from None
 
+    def resolved(self) -> Frozen:
+        """This with what its folder says: family, classes and checksum.  UserError where something is missing."""
+        folder = self.place()
+        chosen = replace(self, family=family_of(folder) if self.family == "auto" else self.family)
+        parts = parts_of(folder, chosen.rule(folder).towers)
+        return replace(chosen, folder=str(folder.resolve()) if Path(self.folder).is_dir() else self.folder,
+                       classes=tuple(class_of(model).__name__ for model, _ in parts), sha256=fingerprint(parts))
 
-@dataclass(frozen=True)
-class Reading:
-    """What one tower answers: text ``[B, L, D]``, mask ``[B, L]`` or None where all is real, pooled ``[B, P]``."""
+    def rule(self, folder: Path) -> Towers:
+        """How prompts are read: the family's rule, changed as the fields say."""
+        rule = rule_of(folder, family_of(folder) if self.family == "auto" else self.family)
+        towers = tuple(self._changed(tower, folder) for tower in rule.towers)
+        return replace(rule, towers=towers, empty=rule.empty if self.empty == "family" else self.empty)
 
-    text: Tensor | None = None
-    mask: Tensor | None = None
-    pooled: Tensor | None = None
-
-
-class FrozenEncoder(nn.Module):
-    """Texts to their condition.
-
-    The encoders move with the module but are no part of it: they are not trained, not averaged and not saved.
-    """
-
-    def __init__(self, spec: Frozen, parts: Sequence[tuple[nn.Module, Any]]):
-        super().__init__()
-        if len(parts) != len(spec.towers):
-            raise ValueError(f"{len(spec.towers)} towers need as many models, and there are {len(parts)}")
-        self.spec = spec
-        self.parts = [(model.requires_grad_(False).eval(), tokenizer) for model, tokenizer in parts]
-
-    def _apply(self, fn, recurse=True):
-        for model, _ in self.parts:
-            model._apply(fn)
-        return super()._apply(fn, recurse)
-
-    @torch.no_grad()
-    def encode(self, texts: Sequence[str], negative: bool = False) -> Condition:
-        """The condition of ``texts``; ``negative`` ones are those to be guided away from."""
-        readings = [self.read(i, texts, negative) for i in range(len(self.parts))]
-        beside = [tower.beside for tower in self.spec.towers]
-        if self.spec.zeros[0]:
-            like = next(reading.text for reading in readings if reading.text is not None)
-            readings, beside = [*readings, Reading(like.new_zeros(len(texts), *self.spec.zeros))], [*beside, False]
-        text, mask = join(readings, beside)
-        pooled = [reading.pooled for reading in readings if reading.pooled is not None]
-        condition = Condition(text=text, mask=mask, pooled=torch.cat(pooled, -1) if pooled else None)
-        return self._silenced(condition, texts) if negative and self.spec.empty == "zeros" else condition
-
-    def read(self, index: int, texts: Sequence[str], negative: bool = False) -> Reading:
-        """What tower ``index`` answers."""
-        tower, (model, _) = self.spec.towers[index], self.parts[index]
-        ids, real = self.tokenize(index, texts, negative)
-        device = next(model.parameters()).device
-        ids, real = ids.to(device), real.to(device)
-        seen = None if tower.attend_padding else real
-        found = hidden_states(model, ids, seen, tower.layers, tower.final_norm)
-        pooled = pooled_vector(found.output) if tower.pooled else None
+    def _changed(self, tower: Tower, folder: Path) -> Tower:
+        """A tower of the family, read as the fields say."""
+        if self.pooled != "family":
+            tower = replace(tower, pooled=False)
         if not tower.layers:
-            return Reading(pooled=pooled)
-        text, mask = torch.cat(found.states, -1), real.bool()
-        if tower.instruction and not negative:  # the first token, and as many of the last as there is room for
-            keep = [0, *range(text.shape[1] - self.max_length(index) + 1, text.shape[1])]
-            text, mask = text[:, keep], mask[:, keep]
-        if tower.padding == "removed":
-            text, mask = without_padding(text, mask, tower.drop)
-        else:
-            text, mask = text[:, tower.drop :], mask[:, tower.drop :]
-        return Reading(text, None if tower.padding == "kept" or bool(mask.all()) else mask, pooled)
+            return tower
+        said: dict[str, Any] = {"max_length": self.max_length, "drop": self.drop, "chat": self.chat,
+                                "attend_padding": self.attend_padding, "template": self.template or None,
+                                "padding": None if self.padding == "family" else self.padding,
+                                "layers": self.layers or (self._every(folder, tower) if self.combine != "beside" else
+                                                          None)}
+        if places := config_of(part_of(folder, tower.model)).get("max_position_embeddings"):
+            said["max_length"] = min(self.max_length or tower.max_length or places, places)
+        changed = {name: value for name, value in said.items() if value is not None}
+        return replace(tower, combine=self.combine, final_norm=self.final_norm, **changed)
 
-    def _silenced(self, condition: Condition, texts: Sequence[str]) -> Condition:
-        """The condition with zeros for empty texts."""
-        said = torch.tensor([bool(text) for text in texts])
+    def _every(self, folder: Path, tower: Tower) -> tuple[int, ...]:
+        """All layers of an encoder but its embeddings."""
+        return tuple(range(1, depth_of(part_of(folder, tower.model)) + 1))
 
-        def silence(value: Tensor) -> Tensor:
-            if value.dtype == torch.bool:
-                return value  # which tokens are real stays as it is
-            return value * said.to(value).view(-1, *(1 for _ in value.shape[1:]))
-
-        return condition.map(silence)
-
-    # ---- tokens -----------------------------------------------------------------------------------
-
-    def tokenize(self, index: int, texts: Sequence[str], negative: bool = False) -> tuple[Tensor, Tensor]:
-        """(ids, 1 where real) ``[B, L]`` for tower ``index``."""
-        tower, tokenizer = self.spec.towers[index], self.parts[index][1]
-        limit = self.max_length(index) + tower.drop
-        if tower.instruction and not negative:
-            limit += len(tokenizer.encode(tower.instruction)) - 2
-        side: dict[str, Any] = {"padding_side": tower.side} if tower.side else {}
-        found = tokenizer([self.wrap(index, text, negative) for text in texts], truncation=True, max_length=limit,
-                          padding="max_length" if tower.fill else "longest", add_special_tokens=tower.special_tokens,
-                          return_tensors="pt", **side)
-        return found["input_ids"], found["attention_mask"]
-
-    def wrap(self, index: int, text: str, negative: bool = False) -> str:
-        """A prompt as tower ``index`` reads it."""
-        tower, tokenizer = self.spec.towers[index], self.parts[index][1]
-        if tower.lower:
-            text = text.lower().strip()
-        if tower.template:
-            text = tower.template.replace("{}", text)
-        if tower.instruction and not negative:
-            text = tower.instruction + text
-        if not negative:
-            text = tower.lead + text
-        if not tower.chat:
-            return text
-        messages = [{"role": "system", "content": tower.system}] if tower.system else []
-        told = {} if tower.thinking is None else {"enable_thinking": tower.thinking}
-        return tokenizer.apply_chat_template([*messages, {"role": "user", "content": text}], tokenize=False,
-                                             add_generation_prompt=tower.answer, **told)
-
-    def max_length(self, index: int) -> int:
-        """Tokens that tower ``index`` reads."""
-        return self.spec.towers[index].max_length or self.parts[index][1].model_max_length
-
-    def cut(self, text: str) -> str | None:
-        """How a prompt that is too long for the tower that reads most is cut, or None."""
-        index = self._longest
-        return cut_sentence(lambda part: self._count(index, part), text, self.max_length(index))
-
-    def count_cut(self, texts: Sequence[str]) -> int:
-        """How many of the texts are longer than what is read."""
-        index = self._longest
-        return sum(self._count(index, text) > self.max_length(index) for text in texts)
+    # ---- what every text of a recipe has ------------------------------------------------------------
 
     @property
-    def _longest(self) -> int:
-        """The tower that hands on the most tokens."""
-        return max((i for i, tower in enumerate(self.spec.towers) if tower.layers or len(self.parts) == 1),
-                   key=self.max_length)
+    def pooled_width(self) -> int:
+        """Features of the pooled text; 0 where there is none."""
+        return self.build(None).pooled_width or 0
 
-    def _count(self, index: int, text: str) -> int:
-        """Tokens of a prompt, as they count against what is read."""
-        tower, tokenizer = self.spec.towers[index], self.parts[index][1]
-        wrapped = self.wrap(index, text, negative=bool(tower.instruction))
-        ids = tokenizer(wrapped, add_special_tokens=tower.special_tokens)["input_ids"]
-        return len(ids) - tower.drop
+    def learn_tokenizer(self, captions: Iterable[str]) -> None:
+        """Nothing is learned of captions: encoders bring their tokenizers."""
 
+    def load_tokenizer(self, json: str) -> None:
+        """Nothing is kept with a run."""
 
-def join(readings: Sequence[Reading], beside: Sequence[bool]) -> tuple[Tensor | None, Tensor | None]:
-    """Features and mask of all towers; the mask is None where every token is real."""
-    groups: list[list[Reading]] = []
-    for reading, near in zip(readings, beside, strict=True):
-        if reading.text is not None:
-            groups[-1].append(reading) if near and groups else groups.append([reading])
-    if not groups:
-        return None, None
-    texts = [torch.cat([reading.text for reading in group if reading.text is not None], -1) for group in groups]
-    width = max(text.shape[-1] for text in texts)
-    text = torch.cat([F.pad(text, (0, width - text.shape[-1])) for text in texts], 1)
-    masks = [group[0].mask for group in groups]
-    if all(mask is None for mask in masks):
-        return text, None
-    whole = [t.new_ones(t.shape[:2], dtype=torch.bool) if m is None else m for t, m in zip(texts, masks, strict=True)]
-    return text, torch.cat(whole, 1)
+    def build(self, tokenizer: None = None) -> FrozenText:
+        """The encoders.  UserError where the folder is gone, or is no longer what it was when training began."""
+        folder = self.place()
+        rule = self.rule(folder)
+        parts = parts_of(folder, rule.towers)
+        if self.sha256 and (found := fingerprint(parts)) != self.sha256:
+            raise UserError(f"The text encoder in {self.folder} is not the one that this run was trained with: its "
+                            f"files have changed (SHA-256 {found[:12]}..., and the recipe has {self.sha256[:12]}...). "
+                            "Put the files back, or name the folder that has them in text.folder.")
+        return FrozenText(self, rule, parts)
 
 
-def without_padding(text: Tensor, mask: Tensor, drop: int) -> tuple[Tensor, Tensor]:
-    """The real tokens of each row but the first ``drop``, from the left, padded with zeros to the longest."""
-    rows = [row[real][drop:] for row, real in zip(text, mask, strict=True)]
-    lengths = torch.tensor([len(row) for row in rows], device=text.device)
-    length = max(1, int(lengths.max()))
-    padded = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in rows])
-    return padded, torch.arange(length, device=text.device) < lengths[:, None]
+class FrozenText(FrozenEncoder):
+    """Texts to their condition, each a function of the text alone but for rounding; the empty text is "negative"."""
+
+    here: Tensor
+    learned = ""  # of captions, to be kept with the weights
+
+    def __init__(self, choice: Frozen, rule: Towers, where: Sequence[tuple[Component, Component]]):
+        super().__init__(rule, [])
+        self.choice, self.where = choice, where
+        self.tokenizers: dict[int, Any] = {}
+        kept_as = getattr(torch, choice.cache_precision)
+        self.store = Memory(choice.cache_texts, kept_as) if choice.cache == "memory" else None
+        self.register_buffer("here", torch.empty(0), persistent=False)  # the device
+        for tower in rule.towers:
+            if tower.padding == "kept" and not tower.fill:
+                raise UserError("text.padding kept hands on as many tokens as the longest text of a batch has, so that "
+                                f"what a text becomes depends on its neighbours ({tower.model}): choose masked.")
+        seen = self.encode([""])
+        self.width = None if seen.text is None else seen.text.shape[-1]
+        self.pooled_width = None if seen.pooled is None else seen.pooled.shape[-1]
+
+    @property
+    def parts(self) -> list[tuple[nn.Module, Any]]:
+        """(model, tokenizer) of each tower, loaded where they are not held."""
+        if not self.held:
+            dtype = getattr(torch, self.choice.precision)
+            self.held = frozen([(load_encoder(model, dtype=dtype).to(self.computes_on), self.tokenizer(i))
+                                for i, (model, _) in enumerate(self.where)])
+        return self.held
+
+    @property
+    def computes_on(self) -> torch.device:
+        """Where the encoders run."""
+        return torch.device("cpu") if self.choice.offload == "cpu" else self.here.device
+
+    def prepare(self, captions: Sequence[str], folder: Path, report: Callable[[str], None] = lambda _: None) -> None:
+        """With a cache on disk, encode ``captions`` and the empty text into it, so that training only reads."""
+        if self.choice.cache != "disk":
+            return
+        rule = json.dumps([self.choice.sha256 or fingerprint(self.where), to_dict(self.spec), self.choice.precision,
+                           self.choice.cache_precision])
+        key = hashlib.sha256(rule.encode()).hexdigest()[:16]
+        shards = Shards(Path(self.choice.cache_folder or folder) / key, getattr(torch, self.choice.cache_precision))
+        shards.fill([*captions, ""], self.rows, report)
+        self.store = shards
+
+    def _apply(self, fn, recurse=True):
+        nn.Module._apply(self, fn, recurse)
+        for model, _ in self.held:
+            model.to(self.computes_on)  # and not to another precision, which is their own
+        return self
+
+    def tokenizer(self, index: int) -> Any:
+        if index not in self.tokenizers:
+            self.tokenizers[index] = load_tokenizer(self.where[index][1])
+        return self.tokenizers[index]
+
+    def encode(self, texts: Sequence[str], negative: bool = False, weights: Weights = None) -> Condition:
+        """The condition of ``texts`` on this module's device, in float32; no gradient reaches the encoders.
+
+        weights: of every character (``emphasis``).
+        """
+        if weights is None:
+            found = self.store.get(texts, self.rows) if self.store else self.rows(texts)
+            rows = [found[text] for text in texts]
+        else:
+            rows = [self.rows([text], [weight])[text] for text, weight in zip(texts, weights, strict=True)]
+        readings = [laid([row[i] for row in rows], self.here.device) for i in range(len(self.spec.towers))]
+        condition = self.condition(readings)
+        if self.choice.pooled == "mean" and condition.text is not None:
+            condition = replace(condition, pooled=mean_text(condition.text, condition.mask))
+        return self._silenced(condition, texts) if self.spec.empty == "zeros" else condition
+
+    def rows(self, texts: Sequence[str], weights: Weights = None) -> dict[str, Rows]:
+        """What every tower answers to each of the texts, now."""
+        found: dict[str, Rows] = {}
+        for empty in (True, False):  # an empty text is what is guided away from
+            some = [text for text in dict.fromkeys(texts) if (text == "") == empty]
+            if some:
+                with torch.autocast(self.computes_on.type, enabled=False):
+                    answers = [self.read(i, some, empty, weights) for i in range(len(self.spec.towers))]
+                found |= dict(zip(some, rows_of(answers, self.spec.towers), strict=True))
+        if self.choice.offload == "dropped":
+            self.held = []
+        return found

@@ -18,6 +18,10 @@ class Tokenizer(Protocol):
         """Tokens of one text, without START and without padding."""
         ...
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each of these tokens begins and ends, in characters."""
+        ...
+
     def to_json(self) -> str:
         """What rebuilds it, empty where nothing was learned."""
         ...
@@ -30,6 +34,9 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return [b + 2 for b in text.encode("utf-8")]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        return [(i, i + 1) for i, letter in enumerate(text) for _ in letter.encode("utf-8")]
 
     def to_json(self) -> str:
         return ""
@@ -61,6 +68,9 @@ class BPETokenizer:
 
     def encode(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids if text else []
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        return self._backend.encode(text, add_special_tokens=False).offsets if text else []
 
     def to_json(self) -> str:
         return self._backend.to_str()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from fromnoise.blocks import Block, RelativeBias, mean_text, norm, word_shift
 from fromnoise.config import spec
+from fromnoise.text.emphasis import of_tokens, weighted
 from fromnoise.text.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer, cut, tokenize
 from fromnoise.types import Condition, UserError
 
@@ -45,6 +47,10 @@ class Trained:
         """Features of the pooled text, the mean of its words."""
         return self.width
 
+    def resolved(self) -> Trained:
+        """Nothing has to be looked up."""
+        return self
+
     def learn_tokenizer(self, captions: Iterable[str]) -> Tokenizer:
         """The tokenizer these captions call for."""
         return ByteTokenizer() if self.tokenizer == "bytes" else BPETokenizer.learn(captions, self.vocabulary)
@@ -73,6 +79,26 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.5)
         nn.init.normal_(self.position, std=0.5)
 
+    @property
+    def width(self) -> int:
+        """Features of a token."""
+        return self.spec.width
+
+    @property
+    def pooled_width(self) -> int:
+        """Features of the pooled text."""
+        return self.spec.pooled_width
+
+    @property
+    def window(self) -> int:
+        """Tokens that are read of a prompt."""
+        return self.spec.max_length
+
+    @property
+    def learned(self) -> str:
+        """What was learned of captions and is kept with the weights: the tokenizer."""
+        return self.tokenizer.to_json()
+
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Tokens and mask ``[B, L]`` on the encoder's device; no mask where every token is real."""
         tokens, mask = tokenize(self.tokenizer, texts, self.spec.max_length)
@@ -97,6 +123,20 @@ class TextEncoder(nn.Module):
         text = norm(x)
         return Condition(text=text, mask=mask, pooled=mean_text(text, mask))
 
-    def encode(self, texts: Sequence[str]) -> Condition:
-        """Texts to their condition."""
-        return self(*self.tokenize(texts))
+    def encode(self, texts: Sequence[str], weights: Sequence[Sequence[float]] | None = None) -> Condition:
+        """Texts to their condition.  weights: of every character (``emphasis``); the pooled text is without them."""
+        condition = self(*self.tokenize(texts))
+        if weights is None or condition.text is None:
+            return condition
+        values = torch.ones(condition.text.shape[:2])
+        for row, text, weight in zip(values, texts, weights, strict=True):
+            tokens = of_tokens(weight, self.tokenizer.spans(text), text)[: len(row) - 1]
+            row[1 : 1 + len(tokens)] = torch.tensor(tokens)  # after START
+        return replace(condition, text=weighted(condition.text, values.to(condition.text)))
+
+    def fits(self, text: str) -> bool:
+        """Whether the whole text is read."""
+        return len(self.tokenizer.encode(text)) < self.spec.max_length
+
+    def check_windows(self) -> None:
+        """Any text can be read in windows."""

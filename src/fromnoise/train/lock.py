@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fromnoise.files import disk_errors
@@ -17,8 +17,11 @@ except ImportError:  # Windows has no flock; there the folder is not guarded
 
 
 @contextlib.contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Hold the run folder; UserError when another process has it.  The system frees the lock of a killed process."""
+def locked(run: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the run folder; UserError when another process has it.  The system frees the lock of a killed process.
+
+    waiting: called where another process has it, which is then waited for.
+    """
     with disk_errors(run):
         new = not run.exists()
         run.mkdir(parents=True, exist_ok=True)
@@ -28,8 +31,12 @@ def locked(run: Path) -> Iterator[None]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UserError(f"Another process is training into {run}: wait for it, stop it, or choose "
-                                "another folder with --out.") from None
+                if waiting is not None:
+                    waiting()
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+                else:
+                    raise UserError(f"Another process is training into {run}: wait for it, stop it, or choose "
+                                    "another folder with --out.") from None
         yield
         new = False
     finally:

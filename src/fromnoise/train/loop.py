@@ -22,11 +22,12 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from fromnoise.config import from_dict, to_dict
+from fromnoise.config import to_dict
+from fromnoise.nets.trunk.house import is_older
 from fromnoise.random import DATA, fold
-from fromnoise.recipe import Recipe, differences, load_recipe
-from fromnoise.system import System, autocast, resolve_device
-from fromnoise.text import words_of
+from fromnoise.recipe import AnyRecipe, differences, load_recipe, read_recipe
+from fromnoise.system import NET, Built, autocast, build_system, resolve_device
+from fromnoise.train.autoencoder import fill_autoencoder, keep
 from fromnoise.train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -35,14 +36,17 @@ from fromnoise.train.checkpoint import (
     save_checkpoint,
 )
 from fromnoise.train.ema import Ema
+from fromnoise.train.latent_cache import cached_latents, training_source
 from fromnoise.train.lock import locked
 from fromnoise.train.memory import keep_freed_memory
-from fromnoise.train.methods import Diffusion
+from fromnoise.train.methods import METHODS, Method
 from fromnoise.train.metrics import MetricsLog
+from fromnoise.train.mup import slower
 from fromnoise.train.optim import build_optimizers, rate
 from fromnoise.train.order import Order
+from fromnoise.train.snapshots import Snapshots
 from fromnoise.train.threads import fastest_threads
-from fromnoise.types import Batch, Source, UserError
+from fromnoise.types import Batch, UserError
 from fromnoise.weights import save_weights
 
 LOG_EVERY = 10  # steps between looks at the loss, each of which waits for the device
@@ -53,16 +57,17 @@ class Hooks:
     """What a caller is told while training goes on.  All are optional."""
 
     message: Callable[[str], None] = lambda text: None
-    started: Callable[[System, int], None] = lambda system, step: None
+    started: Callable[[Built, int], None] = lambda system, step: None
     progress: Callable[[dict], None] = lambda line: None
-    preview: Callable[[System, int], None] = lambda system, step: None
+    preview: Callable[[Built, int], None] = lambda system, step: None
+    encoding: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True)
 class Result:
     """How a run ended.  ``steps_done`` counts this call; seconds and core_seconds the whole run."""
 
-    system: System = field(repr=False)
+    system: Built = field(repr=False)
     step: int
     steps_done: int
     seconds: float
@@ -74,32 +79,38 @@ class Interrupted(KeyboardInterrupt):
     """Training was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
 
 
-def train(recipe: Recipe, out: Path, hooks: Hooks | None = None) -> Result:
+def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None,
+          autoencoder: Callable[[], dict[str, Tensor]] | None = None) -> Result:
     """Train ``recipe`` into the run folder ``out``, going on from its newest whole checkpoint.
+
+    autoencoder: reads the weights of the recipe's latents, when a run starts.
 
     Raises UserError for a folder that belongs to another recipe or is in use, for a network that does not
     take the data, for losses or weights that are not finite and for a disk that refuses; Interrupted after
     Ctrl-C, when the state has been saved.
     """
     hooks = hooks or Hooks()
+    recipe = METHODS[recipe.kind].settled(recipe.resolved())
     with locked(out):
         found = load_checkpoint(out / "checkpoints", hooks.message)
-        if found is not None and "tokenizer" not in found.state:
+        if found is not None and ("tokenizer" not in found.state or is_older(found.tensors["weights"], NET)):
             raise UserError(f"The checkpoints in {out} were written by an earlier fromnoise, which this one cannot go "
                             f"on from: choose another folder with --out, or delete {out} to start again.")
         changed = compare(recipe, out, found)
-        trainer = Trainer(recipe, out, hooks, found)  # refuses what cannot be built, and then nothing is left
+        trainer = Trainer(recipe, out, hooks, found, autoencoder)  # refuses what cannot be built: nothing is left
         recipe.save(out / "recipe.json")
+        keep(trainer.system, out)
         trainer.resume(changed)
+        trainer.encode_data()
         return trainer.run()
 
 
 # Fields that may be changed on the way: after losses that were not finite, or to train for longer.
 ADJUSTABLE = ("train.steps", "train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip",
-              "train.optimizer.warmup", "train.optimizer.cooldown")
+              "train.optimizer.warmup", "train.optimizer.cooldown", "train.optimizer.decay_after")
 
 
-def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
+def compare(recipe: AnyRecipe, out: Path, found: Checkpoint | None) -> str:
     """What is changed on the way against the recipe that the folder was trained with, in words.
 
     UserError where something else differs that the weights depend on.
@@ -108,10 +119,13 @@ def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
     if path.exists():
         before = load_recipe(path)
     elif found is not None:
-        before = from_dict(Recipe, found.state["recipe"], str(out / "checkpoints"))
+        before = read_recipe(found.state["recipe"], str(out / "checkpoints"))
     else:
         return ""
     changed = differences(before, recipe)
+    if changed.keys() == {"text.sha256"}:
+        raise UserError(f"The text encoder in {recipe.text.folder} is not the one that {out} was trained with: its "  # type: ignore[union-attr]
+                        "files have changed. Put them back, or choose another folder with --out.")
     words = ", ".join(f"{field} {old} -> {new}" for field, (old, new) in changed.items())
     if not changed.keys() <= set(ADJUSTABLE):
         raise UserError(f"{out} was trained with another recipe ({words}): choose another folder with --out, "
@@ -122,23 +136,26 @@ def compare(recipe: Recipe, out: Path, found: Checkpoint | None) -> str:
 class Trainer:
     """The state of one run while it trains."""
 
-    def __init__(self, recipe: Recipe, out: Path, hooks: Hooks, found: Checkpoint | None = None):
+    def __init__(self, recipe: AnyRecipe, out: Path, hooks: Hooks, found: Checkpoint | None = None,
+                 autoencoder: Callable[[], dict[str, Tensor]] | None = None):
         self.recipe, self.out, self.hooks, self.found = recipe, out, hooks, found
         self.device = resolve_device(recipe.train.device)
-        self.source: Source = recipe.data.open("train")
+        self.source = training_source(recipe)
         if len(self.source) == 0:
             raise UserError("The training split has no examples.")
         self.captions = list(self.source.captions)
-        self.words = words_of(self.captions)
         # A run keeps the tokenizer that it began with: its weights mean nothing with another.
-        tokenizer = (recipe.text.learn_tokenizer(self.captions) if found is None
-                     else recipe.text.load_tokenizer(found.state["tokenizer"]))
-        self.system = System(recipe, tokenizer).to(self.device)
+        self.system = build_system(recipe, self.captions, found and found.state["tokenizer"])
+        fill_autoencoder(self.system, out, autoencoder)
+        self.system.to(self.device)
+        self.words = self.system.words(self.captions)
         self.check_sizes()
-        self.method = Diffusion(self.system)
-        self.parameters = list(self.system.parameters())
+        self.method: Method = METHODS[recipe.kind](self.system)
+        self.parameters = list(self.system.learned().values())
         self.ema = Ema(self.parameters, recipe.train.ema)
-        self.optimizers = build_optimizers(self.system, recipe.train.optimizer)
+        self.snapshots = Snapshots(out, list(self.system.learned()), self.parameters, recipe.train.snapshots,
+                                   recipe.train.steps)
+        self.optimizers = build_optimizers(self.system, recipe.train.optimizer, slower(self.system))
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.order = Order(self.source.groups, recipe.train.batch, recipe.seed)
         self.metrics = MetricsLog(out, recipe.train.tracker)
@@ -156,17 +173,17 @@ class Trainer:
     def resume(self, changed: str = "") -> None:
         """Take up the newest whole checkpoint, if there is one; ``changed``: the fields changed on the way."""
         found, self.found = self.found, None
-        if cut := self.system.text.count_cut(self.captions):
-            self.hooks.message(f"{cut} of {len(self.captions)} captions have more than the "
-                               f"{self.recipe.text.max_length} tokens of text.max_length: the rest is not read.")
+        for remark in self.system.remarks(self.captions):
+            self.hooks.message(remark)
         if found is not None:
             if found.step > self.recipe.train.steps:
                 raise UserError(f"{self.out} has been trained for {found.step} steps already, which is more than "
                                 f"train.steps {self.recipe.train.steps}: ask for more, or choose another --out.")
-            self.system.load_state_dict(found.tensors["weights"])
-            names = [name for name, _ in self.system.named_parameters()]
-            self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in names]
+            self.system.load_state_dict(found.tensors["weights"] | self.system.frozen())
+            self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in self.system.learned()]
             restore_optimizers(self.optimizers, found.tensors["optimizer"])
+            self.method.restore(found.tensors.get("method", {}))
+            self.snapshots.restore(found.tensors, found.step, self.device)
             self.step, self.saved = found.step, found.step
             self.threads = self.recipe.train.threads or found.state["threads"]
             self.seconds, self.core_seconds = found.state["seconds"], found.state["core_seconds"]
@@ -180,27 +197,34 @@ class Trainer:
                 self.hooks.message(f"The data have changed since this run began: {before['examples']} examples then, "
                                    f"{now['examples']} now{other}. What follows is learned from those of now.")
         self.metrics.cut(self.step)
+        self.system.prepare(self.captions, self.out, self.hooks.message)
+        if count := len(self.snapshots.due):
+            self.hooks.message(f"{count} snapshots of two averages will take {self.snapshots.bytes / 1e6:,.0f} MB in "
+                               f"{self.snapshots.folder}.")
 
     def save(self) -> None:
         """A checkpoint to go on from, and the averaged weights to use."""
         if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
             self.stop_not_finite("The weights were", self.step)
-        tokenizer = self.system.text.tokenizer.to_json()
         state = {"threads": self.threads, "seconds": self.elapsed(), "core_seconds": self.cpu_elapsed(),
-                 "data": self.data_state(), "tokenizer": tokenizer, "recipe": to_dict(self.recipe)}
-        tensors = {"weights": dict(self.system.state_dict()), "ema": self.average(),
-                   "optimizer": optimizer_tensors(self.optimizers)}
+                 "data": self.data_state(), "tokenizer": self.system.tokenizer, "recipe": to_dict(self.recipe)}
+        frozen = self.system.frozen()  # once in the run, and not in every checkpoint
+        weights = {name: tensor for name, tensor in self.system.state_dict().items() if name not in frozen}
+        tensors = {"weights": weights, "ema": self.average(),
+                   "optimizer": optimizer_tensors(self.optimizers), **self.snapshots.tensors()}
+        if held := self.method.tensors():
+            tensors["method"] = held
         save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, tensors, state), self.recipe.train.keep)
         self.saved = self.step
         self.save_average()
 
     def save_average(self) -> None:
         """model.safetensors."""
-        save_weights(self.out, self.average(), self.system.text.tokenizer.to_json(), self.step, self.words)
+        tensors = {**self.system.state_dict(), **self.average()}
+        save_weights(self.out, tensors, self.system.tokenizer, self.step, self.words)
 
     def average(self) -> dict[str, Tensor]:
-        names = [name for name, _ in self.system.named_parameters()]
-        return dict(zip(names, self.ema.tensors, strict=True))
+        return dict(zip(self.system.learned(), self.ema.tensors, strict=True))
 
     def data_state(self) -> dict:
         """What tells whether the data are those the run began with."""
@@ -208,7 +232,7 @@ class Trainer:
         return {"examples": len(self.source), "captions": digest}
 
     @contextmanager
-    def averaged(self) -> Iterator[System]:
+    def averaged(self) -> Iterator[Built]:
         """The system with the averaged weights in place, for previews."""
         kept = [p.detach().clone() for p in self.parameters]
         _copy(self.ema.tensors, self.parameters)
@@ -223,6 +247,19 @@ class Trainer:
 
     def cpu_elapsed(self) -> float:
         return self.core_seconds + time.process_time() - self._cpu_start
+
+    def encode_data(self) -> None:
+        """Latents in the place of pictures, where they are kept: those that are missing are encoded first."""
+        recipe = self.recipe
+        if not recipe.latent or not recipe.encoding.cached or self.step == recipe.train.steps:
+            return
+        if self.order.unbounded:
+            self.hooks.message("These data have no end, so each step encodes its own: --encoding.examples 20000 would "
+                               "train on so many, whose latents are kept.")
+            return
+        if recipe.train.threads and self.device.type == "cpu":
+            torch.set_num_threads(recipe.train.threads)
+        self.source = cached_latents(self.system, self.source, self.out, self.hooks.encoding, self.hooks.message)
 
     # ---- the loop ----------------------------------------------------------------------------------
 
@@ -259,6 +296,7 @@ class Trainer:
                     self.preview()
         self.metrics.close()
         _copy(self.ema.tensors, self.parameters)
+        self.method.conclude(self.out, self.source, self.step)
         return Result(self.system.eval(), self.step, self.step - first, self.elapsed(), self.cpu_elapsed(), loss)
 
     def train_step(self, batch: Batch) -> Tensor:
@@ -275,7 +313,9 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        self.method.follow(factor)
         self.ema.update(self.parameters, self.step + 1)
+        self.snapshots.take(self.parameters, self.step + 1)
         return loss.detach()
 
     def fetch(self, step: int) -> Batch:
@@ -283,10 +323,14 @@ class Trainer:
         indices = self.order.indices(step)
         keys = fold(self.recipe.seed, DATA, step, range(len(indices)))
         batch = self.source.batch(indices, keys.tolist())
-        media = batch.media
+        latents = None if batch.latents is None else batch.latents.map(self.moved)
+        return dataclasses.replace(batch, media=self.moved(batch.media), latents=latents)
+
+    def moved(self, tensor: Tensor) -> Tensor:
+        """On the device, without waiting for it where that can be."""
         if self.device.type == "cuda":
-            media = media.pin_memory().to(self.device, non_blocking=True)
-        return dataclasses.replace(batch, media=media.to(self.device))
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def preview(self) -> None:
         """Show the averaged model; a preview that fails never ends training."""
@@ -306,7 +350,8 @@ class Trainer:
             self.stop_not_finite("The loss was", self.step - len(losses) + int((~finite).nonzero()[0]) + 1)
         loss = float(values.mean())
         line = {"step": self.step, "loss": loss, "lr": self.optimizers[0].param_groups[0]["lr"],
-                "seconds": round(self.elapsed(), 3), "core_seconds": round(self.cpu_elapsed(), 3)}
+                "seconds": round(self.elapsed(), 3), "core_seconds": round(self.cpu_elapsed(), 3),
+                **self.method.parts()}
         self.metrics.write(line)
         self.hooks.progress(line)
         return loss

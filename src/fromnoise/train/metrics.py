@@ -29,7 +29,7 @@ class MetricsLog:
         with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self.writer is not None:
-            for name in ("loss", "lr"):
+            for name in line.keys() - {"step", "seconds", "core_seconds"}:
                 self.writer.add_scalar(name, line[name], line["step"])
 
     def close(self) -> None:

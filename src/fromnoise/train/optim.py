@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +17,17 @@ OUTER = ("embedding", "position", "places", "_in.", "_out.", "head.", "pad.", "m
          "bias")
 
 
+NO_RULE: Mapping[str, float] = MappingProxyType({})
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised (Jordan et al. 2024).
 
-    Matrices of one shape are orthogonalised together in one batched Newton-Schulz iteration; torch's
-    own Muon takes them one at a time, which costs many small operations on small networks.  The update
-    is scaled by sqrt(max(1, rows / columns)).
+    Matrices of one shape are orthogonalised together in one batched Newton-Schulz iteration in float32, stacks of
+    matrices and convolutions among them.  torch's own Muon takes matrices alone, one at a time and in bfloat16, which
+    costs many small operations on small networks (and less than ours on wide ones, where the CPU has bfloat16:
+    docs/training-efficiency.md).  The update is scaled by sqrt(max(1, rows / columns)), which is torch's
+    ``adjust_lr_fn="original"``.
     """
 
     def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -77,22 +84,33 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-def build_optimizers(module: nn.Module, spec: Optimizer) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon where the recipe asks for it.  Every trainable parameter belongs to exactly one."""
-    matrices, rest = [], []
+def build_optimizers(module: nn.Module, spec: Optimizer,
+                     slower: Mapping[str, float] = NO_RULE) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon where the recipe asks for it.  Every trainable parameter belongs to exactly one.
+
+    slower: by how much AdamW's rate is divided for some of the parameters, by name (``mup.slower``); what a step takes
+    away by weight decay stays.  Muon's rate is the same at every width: see there.
+    """
+    matrices: list[Tensor] = []
+    rest: dict[float, list[Tensor]] = {1.0: []}
     for name, p in module.named_parameters():
         if p.requires_grad:
             muon = spec.matrices == "muon" and p.ndim in (2, 3, 4) and not any(part in name for part in OUTER)
-            (matrices if muon else rest).append(p)
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(
-        rest, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True)]
+            (matrices if muon else rest.setdefault(slower.get(name, 1.0), [])).append(p)
+    groups = [{"params": group, "lr": spec.lr / by, "weight_decay": spec.weight_decay * by}
+              for by, group in rest.items() if group]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=spec.betas, fused=True)]
     if matrices:
         optimizers.append(Muon(matrices, lr=spec.muon_lr, weight_decay=spec.weight_decay))
     return optimizers
 
 
 def rate(step: int, steps: int, spec: Optimizer) -> float:
-    """Factor on the learning rates at step 0, 1, ...: linear warm-up, constant, linear to zero at the end."""
+    """Factor on the learning rates at step 0, 1, ...: linear warm-up, constant, linear to zero at the end.
+
+    With ``decay_after`` it also falls as the inverse square root of the steps from there on (EDM2, eq. 67).
+    """
     warm = min(1.0, (step + 1) / (spec.warmup + 1))
     cool = (steps - step) / max(1.0, spec.cooldown * steps) if spec.cooldown else 1.0
-    return min(warm, cool, 1.0)
+    decay = max(1.0, step / spec.decay_after) ** -0.5 if spec.decay_after else 1.0
+    return min(warm, cool, 1.0) * decay

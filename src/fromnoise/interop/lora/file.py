@@ -21,7 +21,7 @@ import torch
 from pydantic import BaseModel, FiniteFloat, ValidationError
 from torch import Tensor
 
-from fromnoise.interop.files import PICKLES, read_object, read_tensors
+from fromnoise.folders import PICKLES, read_object, read_tensors
 from fromnoise.types import UserError
 
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # as diffusers and peft call their files

@@ -9,9 +9,8 @@ from fromnoise.generate import Model
 from fromnoise.interop.configs import counterpart
 from fromnoise.interop.lora.file import read_lora
 from fromnoise.interop.lora.merge import Merged, apply_lora
-from fromnoise.interop.lora.places import NETWORK, Place, encoder_places, own_place, place_of
+from fromnoise.interop.lora.places import NETWORK, Place, own_place, place_of
 from fromnoise.settings import Adapter, checked
-from fromnoise.text import FrozenEncoder
 from fromnoise.types import UserError
 
 
@@ -23,7 +22,7 @@ class Adaptable(Model):
         self._added: list[Merged] = []
 
     def add_lora(self, path: str | Path, scale: float = 1.0) -> Merged:
-        """Add a LoRA of peft's, diffusers' or kohya's layout, ``scale`` times, to network and frozen text encoders.
+        """Add a LoRA of peft's, diffusers' or kohya's layout, ``scale`` times, to what ``places`` names.
 
         Several may be there at once.  What is returned takes its own away again (``remove``) or changes its scale
         (``rescale``).  UserError, with the weights as they were, for a file that does not fit.
@@ -38,10 +37,12 @@ class Adaptable(Model):
         return [Adapter(one.where, one.scale, one.sha256) for one in self._added if one.scale]
 
     def places(self) -> dict[str, Place]:
-        """What a LoRA may adapt, under the names of diffusers, or under our own where diffusers has no such network."""
-        net, text = self.system.denoiser.net, self.system.text
+        """What a LoRA may adapt, under the names of diffusers, or under our own where diffusers has no such network.
+
+        Of a run it is the network alone: what its text encoder answers may be kept, and would not be of the LoRA.
+        """
+        net = self.system.denoiser.net
         try:
-            place = place_of(net, *counterpart(self.recipe, self.system))
+            return {NETWORK: place_of(net, *counterpart(self.recipe, self.system))}
         except UserError:
-            place = own_place(net)
-        return {NETWORK: place, **(encoder_places(text) if isinstance(text, FrozenEncoder) else {})}
+            return {NETWORK: own_place(net)}

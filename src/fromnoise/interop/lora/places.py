@@ -20,7 +20,7 @@ from fromnoise.interop.lora.file import Factors, Lora, side_of
 from fromnoise.interop.rules import Rule, same
 from fromnoise.interop.transformers import FAMILIES
 from fromnoise.interop.unet import rules as unet_rules
-from fromnoise.text.frozen import FrozenEncoder
+from fromnoise.text.towers import FrozenEncoder
 from fromnoise.types import UserError
 
 NETWORK, FIRST, LAST = "network", "text_encoder", "last text encoder"

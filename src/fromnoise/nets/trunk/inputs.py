@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fromnoise.blocks import Clock, Embedder, RelativeBias, coordinates, sincos_2d, sinusoid, turns
+from fromnoise.blocks import Clock, Embedder, RelativeBias, coordinates, mean_text, sincos_2d, sinusoid, turns
 from fromnoise.blocks.joint import modulated
 from fromnoise.nets.trunk.settings import Relative, Rotary, SinCos, TextSpec, TimeSpec, Trunk
 from fromnoise.types import Condition, UserError
@@ -20,25 +20,35 @@ PLACE_WAVES = 8  # half-periods of the finest wave that tells patches their plac
 class Conditioner(nn.Module):
     """Noise level, pooled text and numbers to one vector: ``[B, R]`` clocks to ``[B, R, F]``."""
 
-    def __init__(self, spec: TimeSpec, width: int, pooled_width: int | None):
+    def __init__(self, spec: TimeSpec, width: int, text_width: int | None, pooled_width: int | None):
         super().__init__()
         self.spec = spec
+        pooled_width = text_width if spec.pooled == "mean" else pooled_width
         width, hidden = spec.width or width, spec.hidden or spec.width or width
         self.time = Embedder(spec.waves, hidden, width, spec.bias) if spec.network else nn.Identity()
         self.pooled = None
         if spec.pooled != "none" and pooled_width is not None:
-            self.pooled = {"add": nn.Identity, "linear": lambda: nn.Linear(pooled_width, width),
-                           "mlp": lambda: Embedder(pooled_width, width, width)}[spec.pooled]()
+            self.pooled = {"add": nn.Identity, "mlp": lambda: Embedder(pooled_width, width, width)}.get(
+                spec.pooled, lambda: nn.Linear(pooled_width, width))()
         self.numbers = None if spec.numbers == "none" else NUMBERS[spec.numbers](spec, width)
 
     def forward(self, t: Tensor, condition: Condition, dtype: torch.dtype) -> Tensor:
         t = 1 - t if self.spec.reverse else t
-        features = self.time(sinusoid(t * self.spec.scale, self.spec.waves, shift=self.spec.shift).to(dtype))
-        if self.pooled is not None and condition.pooled is not None:
-            features = features + self.pooled(condition.pooled.to(dtype))[:, None]
+        waves = sinusoid(t * self.spec.scale, self.spec.waves, self.spec.period, self.spec.shift)
+        features = self.time(waves.to(dtype))
+        pooled = pooled_text(self.spec, condition)
+        if self.pooled is not None and pooled is not None:
+            features = features + self.pooled(pooled.to(dtype))[:, None]
         if self.numbers is not None and condition.numbers is not None:
             features = features + self.numbers(condition.numbers, dtype)[:, None]
         return features
+
+
+def pooled_text(spec: TimeSpec, condition: Condition) -> Tensor | None:
+    """One vector for the whole text ``[B, P]``: that of the condition, or the mean of its words."""
+    if spec.pooled != "mean":
+        return condition.pooled
+    return None if condition.text is None else mean_text(condition.text, condition.mask)
 
 
 class GuidanceScale(nn.Module):
@@ -138,12 +148,13 @@ class Places(nn.Module):
         if not isinstance(p, Rotary):
             return None, None
         follow = lengths if p.words == "first" else None
+        axes = p.dealt(self.spec.width // self.spec.attention.heads)
         key = ("turns", *grid, words, frame, device)
         if follow is None and key in self.tables:
             return self.tables[key]
-        text, picture = coordinates(grid, words, len(p.axes), p.words, centred=p.centred, start=p.start,
-                                    lengths=follow, frame=frame, device=device)
-        made = (None if p.words == "none" else turns(text, p.axes, p.theta), turns(picture, p.axes, p.theta))
+        text, picture = coordinates(grid, words, len(axes), p.words, centred=p.centred, start=p.start,
+                                    corner=p.corner, lengths=follow, frame=frame, device=device)
+        made = (None if p.words == "none" else turns(text, axes, p.theta), turns(picture, axes, p.theta))
         if follow is None:
             if len(self.tables) >= TABLES:
                 self.tables.clear()

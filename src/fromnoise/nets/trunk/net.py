@@ -23,15 +23,21 @@ from fromnoise.blocks import (
     Perturbation,
     StreamLayer,
     Tokens,
+    UnitStreamLayer,
+    feature_maps,
     patchify,
     place_waves,
     token_shift,
     unpatchify,
 )
+from fromnoise.blocks.magnitude import unit, unit_silu, unit_sum
 from fromnoise.blocks.perturb import alone
+from fromnoise.nets.trunk.detour import Detour, Trip, check_route
 from fromnoise.nets.trunk.inputs import PLACE_WAVES, ClassTokens, Conditioner, Head, Places, TextIn
+from fromnoise.nets.trunk.routing import MaskDiT, NoRouting, Route
 from fromnoise.nets.trunk.settings import Trunk
 from fromnoise.nets.trunk.start import reset_parameters
+from fromnoise.nets.trunk.unit_inputs import UnitConditioner, UnitHead, UnitPatchIn, UnitTextIn
 from fromnoise.types import Condition, UserError
 
 Grid = tuple[int, int, int]  # frames, rows and columns of patches
@@ -52,19 +58,28 @@ class Stage(nn.Module):
         self.blocks, self.streams, self.maps = nn.ModuleList(blocks), streams, nn.ModuleDict(maps)
         self.skips = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(skips))
 
-    def forward(self, tokens: dict[str, Tokens], around: Callable[[int], Around | None]) -> dict[str, Tokens]:
-        """Streams to the same after all blocks; ``around(i)`` is what block i is given, None to leave it out."""
+    def forward(self, tokens: dict[str, Tokens], around: Callable[[int], Around | None],
+                trip: Trip | None = None) -> dict[str, Tokens]:
+        """Streams to the same after all blocks; ``around(i)`` is what block i is given, None to leave it out.
+
+        trip: the way of tokens that go past some of the blocks.
+        """
         now = {name: replace(part, clock=self.clock(name, part.clock))
                for name, part in tokens.items() if name in self.streams}
         passed: list[Tensor] = []
+        before = now
         joined = len(self.blocks) - len(self.skips)
         for i, block in enumerate(cast(Iterable[JointBlock], self.blocks)):
             if i >= joined:
                 both = torch.cat([now["all"].x, passed.pop()], dim=-1)
                 now["all"] = replace(now["all"], x=self.skips[i - joined](both))
+            if trip is not None and trip.leaves(block.index):
+                before, now = now, trip.off(now)
             seen = around(block.index)
             if seen is not None:
                 now = {name: replace(now[name], x=x) for name, x in block(now, seen).items()}
+            if trip is not None and trip.returns(block.index):
+                now = trip.back(before, now)
             if i < len(self.skips):
                 passed.append(now["all"].x)
         return {name: replace(part, x=now[name].x) if name in now else part for name, part in tokens.items()}
@@ -80,8 +95,9 @@ class Stage(nn.Module):
 class TrunkNet(nn.Module):
     """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C, H, W]``.
 
-    perturb disturbs some of the blocks.  With a ``cache`` (causal masks only) x are the frames after those held, and
-    the text is looked at once.
+    perturb disturbs some of the blocks.  route says which patches go through the routed ones (``spec.routing``), all of
+    them where there is none.  With a ``cache`` (causal masks only) x are the frames after those held, and the text is
+    looked at once.
     """
 
     def __init__(self, spec: Trunk, channels: int, text_width: int | None, pooled_width: int | None = None):
@@ -89,18 +105,23 @@ class TrunkNet(nn.Module):
         self.spec, self.channels = spec, channels
         D, features = spec.width, spec.time.width or spec.width
         inside = (channels + spec.image_channels) * spec.patch**2
-        self.patch_in = nn.Linear(inside, D, bias=spec.patch_bias) if not spec.bottleneck else nn.Sequential(
+        self.patch_in = UnitPatchIn(inside, D) if spec.magnitude else nn.Linear(
+            inside, D, bias=spec.patch_bias) if not spec.bottleneck else nn.Sequential(
             nn.Linear(inside, spec.bottleneck, bias=spec.patch_bias), nn.Linear(spec.bottleneck, D))
         self.place_in = nn.Linear(2 * PLACE_WAVES, D, bias=False) if spec.places else None
         self.class_in = ClassTokens(spec, pooled_width) if spec.class_tokens and pooled_width else None
-        self.text_in = None if text_width is None or self.class_in else TextIn(spec.text, text_width, D)
-        self.time_in = Conditioner(spec.time, D, pooled_width)
+        self.text_in = None if text_width is None or self.class_in else (
+            UnitTextIn if spec.magnitude else TextIn)(spec.text, text_width, D)
+        self.time_in = (UnitConditioner if spec.magnitude else Conditioner)(spec.time, D, text_width, pooled_width)
         self.places = Places(spec)
         self.pad = nn.ParameterDict({name: torch.zeros(D) for name in ("text", "picture")} if spec.text.pad_to else {})
         self.stages = nn.ModuleDict(self.stack(features, self.text_in is not None))
         self.attention_layers = spec.meets
-        self.head = Head(spec, features, channels * (2 if spec.learned_sigma else 1))
-        reset_parameters(self)
+        self.detour = None if isinstance(spec.routing, NoRouting) else Detour(spec.routing, D, spec.meets)
+        outside = channels * (2 if spec.learned_sigma else 1)
+        self.head = UnitHead(spec, outside) if spec.magnitude else Head(spec, features, outside)
+        if not spec.magnitude:
+            reset_parameters(self)
 
     def stack(self, features: int, told: bool) -> dict[str, Stage]:
         """The blocks, in the order in which tokens meet them; ``told``: whether there is a text."""
@@ -118,7 +139,7 @@ class TrunkNet(nn.Module):
             if count:
                 stages[name] = Stage(blocks, streams, maps, spec.width, m.source == "table", skips)
 
-        layer = partial(StreamLayer, block)
+        layer = partial(unit_layer if spec.magnitude else StreamLayer, block)
         text = ("text",) if told else ()
         last = spec.double - 1 if spec.text_ends else None
         before = spec.class_from if spec.class_tokens else 0
@@ -136,16 +157,17 @@ class TrunkNet(nn.Module):
         return stages
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED,
-                cache: Cache | None = None) -> Tensor:
-        return self.whole(x, t, condition, perturb, cache)[:, :, : self.channels]
+                cache: Cache | None = None, route: Route | None = None) -> Tensor:
+        return self.whole(x, t, condition, perturb, cache, route)[:, :, : self.channels]
 
     def whole(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED,
-              cache: Cache | None = None) -> Tensor:
+              cache: Cache | None = None, route: Route | None = None) -> Tensor:
         """All channels that come out, a learned variance among them."""
         if cache is not None and self.spec.mask != "causal":
             raise UserError('Only a causal network can go on from what it has seen: net.mask is "full".')
         if cache is not None and perturb.layers:
             raise UserError("A disturbed network would remember wrongly: give it no cache.")
+        check_route(self.detour, route, bool(perturb.layers))
         B, T, _, H, W = x.shape
         grid = (T, H // self.spec.patch, W // self.spec.patch)
         text, mask = self.words(condition, cache)
@@ -153,14 +175,29 @@ class TrunkNet(nn.Module):
             condition = replace(condition, numbers=x.new_tensor([[H, W]]).expand(B, 2))
         told, m = text is not None, self.spec.modulation
         features = self.time_in(self.times(t.expand(B, -1), told), condition, self.head.out.weight.dtype)
-        clocks = self.clocks(F.silu(features) if m.silu else features, told, grid)
+        silu = unit_silu if self.spec.magnitude else F.silu
+        clocks = self.clocks(silu(features) if m.silu else features, told, grid)
         if m.source == "none":  # the noise level is a word
-            text, mask = add_word(features, text, mask)
+            text, mask = add_words(features[:, told and self.spec.text.clean :], text, mask)
             clocks = (None, None)
         streams = self.streams(self.patches(x, condition, grid), text, mask, clocks, grid, cache)
-        picture = self.run(*streams, grid, condition, perturb, cache)
+        picture = self.run(*streams, grid, condition, perturb, cache, route)
         tokens = self.head(picture[:, : math.prod(grid)], self.clocks(features, told, grid)[1])
         return self.head.picture(unpatchify(tokens, self.spec.patch, (T, self.head.channels, H, W)))
+
+    @property
+    def taps(self) -> list[JointBlock]:
+        """The blocks but those that refine, in the order of their numbers, for ``Tap``."""
+        blocks = [cast(JointBlock, block) for stage in self.stages.values() for block in cast(Stage, stage).blocks]
+        return sorted((block for block in blocks if block.index < self.spec.meets), key=lambda block: block.index)
+
+    def picture(self, said: dict[str, Tensor], x: Tensor) -> Tensor:
+        """The features ``[B, T, D, h, w]`` in what a block said: words come first, what fills the picture up last."""
+        grid = (x.shape[1], x.shape[3] // self.spec.patch, x.shape[4] // self.spec.patch)
+        tokens, places = said.get("all", said.get("picture")), math.prod(grid)
+        assert tokens is not None
+        filled = places + (-places % self.spec.text.pad_to if self.spec.text.pad_to else 0)
+        return feature_maps(tokens[:, -filled:][:, :places], grid)
 
     def patches(self, x: Tensor, condition: Condition, grid: Grid) -> Tensor:
         """Patches as tokens ``[B, T h w, D]`` that know their place."""
@@ -168,11 +205,16 @@ class TrunkNet(nn.Module):
             if condition.image is None:
                 raise ValueError("this network reads image of the condition, which has none")
             x = torch.cat([x, condition.image.expand(*x.shape[:2], -1, -1, -1)], dim=2)
-        tokens = self.patch_in(patchify(x, self.spec.patch))
+        return self.located(self.patch_in(patchify(x, self.spec.patch)), grid)
+
+    def located(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Patches ``[B, T h w, D]`` with what tells them their place, where that is added to them."""
         if self.place_in is not None:
-            waves = place_waves(*grid[1:], PLACE_WAVES, x.device).to(x.dtype)
+            waves = place_waves(*grid[1:], PLACE_WAVES, tokens.device).to(self.place_in.weight.dtype)
             tokens = tokens + self.place_in(waves).repeat(grid[0], 1)
         added = self.places.added(grid, tokens)
+        if added is not None and self.spec.magnitude:
+            return unit_sum(tokens, unit(added).expand_as(tokens), 0.5)
         return tokens if added is None else tokens + added
 
     def words(self, condition: Condition, cache: Cache | None) -> tuple[Tensor | None, Tensor | None]:
@@ -182,16 +224,18 @@ class TrunkNet(nn.Module):
         return self.text_in(condition.text), condition.mask
 
     def times(self, t: Tensor, told: bool) -> Tensor:
-        """``[B, R]`` times: that of the text where it has its own, then those of the frames, ``t`` ``[B, 1 or T]``."""
-        if not told or (t.shape[1] == 1 and not self.spec.text.clean):
-            return t
-        return torch.cat([torch.zeros_like(t[:, :1]) if self.spec.text.clean else t.mean(1, keepdim=True), t], dim=1)
+        """``[B, R]`` times: 0 for a text that is told so, then those of the frames, ``t`` ``[B, 1 or T]``."""
+        return torch.cat([torch.zeros_like(t[:, :1]), t], dim=1) if told and self.spec.text.clean else t
 
     def clocks(self, features: Tensor, told: bool, grid: Grid) -> tuple[Clock, Clock]:
-        """The clocks of text and picture, from ``features`` ``[B, R, F]`` of ``times``."""
+        """The clocks of text and picture, from ``features`` ``[B, R, F]`` of ``times``.
+
+        A text that is not clean is told the mean of what the frames are told.
+        """
         if features.shape[1] == 1:
             return (clock := Clock(features)), clock
-        text, picture = features[:, :1], features[:, 1:] if told else features
+        clean = told and self.spec.text.clean
+        text, picture = (features[:, :1], features[:, 1:]) if clean else (features.mean(1, keepdim=True), features)
         return Clock(text), Clock(picture, None if picture.shape[1] == 1 else self.frames(grid, features.device))
 
     @staticmethod
@@ -217,16 +261,17 @@ class TrunkNet(nn.Module):
         return streams, mask
 
     def run(self, streams: dict[str, Tokens], mask: Tensor | None, grid: Grid, condition: Condition,
-            perturb: Perturbation, cache: Cache | None) -> Tensor:
+            perturb: Perturbation, cache: Cache | None, route: Route | None) -> Tensor:
         """Text and picture through all blocks; the picture's tokens as they come out."""
         spec = self.spec
         mix = (lambda y: token_shift(y, grid, y.shape[1] - math.prod(grid))) if spec.token_shift else None
         around = Around(grid=grid, mix=mix)
+        trip = self.trip(route, grid, len(streams["picture"]))
 
         def through(stage: str, streams: dict[str, Tokens], around: Around) -> dict[str, Tokens]:
             if stage not in self.stages:
                 return streams
-            return self.stages[stage](streams, partial(disturbed, around, perturb, streams))
+            return self.stages[stage](streams, partial(disturbed, around, perturb, streams, trip), trip)
 
         if "text" in streams:
             streams = through("refine_text", streams, replace(around, mask=self.words_mask(streams, mask)))
@@ -239,12 +284,22 @@ class TrunkNet(nn.Module):
         if "cross_stream" in self.stages:
             text = streams["text"].x if words else None
             return through("cross_stream", streams, replace(around, text=text, text_mask=mask))["picture"].x
-        around = replace(around, mask=self.mask(streams, mask, grid, cache), cache=cache)
+        around = replace(around, mask=self.mask(streams, mask, grid, cache, routed=route is not None), cache=cache)
         streams = through("double_stream", through("read_stream", streams, around), around)
         if "single_stream" not in self.stages:
             return streams["picture"].x
         joined = Tokens.cat(streams["text"], streams["picture"]) if words else streams["picture"]
         return through("single_stream", {"all": joined}, around)["all"].x[:, words:]
+
+    def trip(self, route: Route | None, grid: Grid, places: int) -> Trip | None:
+        """The way of the patches; ``places``: how many tokens a picture is, with padding."""
+        if self.detour is None:
+            return None
+        mask, patches = self.detour.mask, math.prod(grid)
+        if mask is not None:
+            mask = mask.expand(1, patches, -1)
+            mask = self.located(mask, grid) if isinstance(self.spec.routing, MaskDiT) else mask
+        return Trip(self.detour, route, patches, places, mask)
 
     def words_mask(self, streams: dict[str, Tokens], real: Tensor | None) -> Tensor | None:
         """Which words see which while the text is by itself."""
@@ -260,8 +315,9 @@ class TrunkNet(nn.Module):
         frames = self.frames(grid, streams["picture"].x.device)
         return (frames[:, None] == frames[None])[None, None]
 
-    def mask(self, streams: dict[str, Tokens], real: Tensor | None, grid: Grid, cache: Cache | None):
-        """Who sees whom in the joint attention: a bool tensor, a bias, a BlockMask, or None."""
+    def mask(self, streams: dict[str, Tokens], real: Tensor | None, grid: Grid, cache: Cache | None,
+             routed: bool = False):
+        """Who sees whom in the joint attention: a bool tensor, a bias, a BlockMask unless ``routed``, or None."""
         words, places = len(streams["text"]) if "text" in streams else 0, len(streams["picture"])
         device = streams["picture"].x.device
         mask = Mask(None if real is None or not words else F.pad(real, (0, places), value=True))
@@ -278,18 +334,24 @@ class TrunkNet(nn.Module):
         if not words and grid[0] == 1:  # a single frame sees all that came before
             mask = replace(mask, queries=None)
         if bias is None:
-            return mask.blocks() if device.type == "cuda" and mask.queries is not None else mask.dense()
+            blocks = device.type == "cuda" and mask.queries is not None and not routed
+            return mask.blocks() if blocks else mask.dense()
         return bias if (dense := mask.dense()) is None else bias + additive(dense, bias)
+
+
+def unit_layer(spec: BlockSpec, asks: bool = True, modulated: bool = True, **others) -> UnitStreamLayer:
+    """The magnitude-preserving layer; ``others`` are choices among norms, which it has none of, and such as are refused
+    (``refusals.magnitudes``)."""
+    return UnitStreamLayer(spec, asks, modulated)
 
 
 FRAMES = 1 << 20  # groups of a causal mask: words count from 0, frames from here
 
 
-def add_word(features: Tensor, text: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def add_words(features: Tensor, text: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The noise levels ``[B, T, D]`` as words before the text."""
     if text is None:
         return features, None
-    features = features[:, features.shape[1] > 1 :]  # the first row, if there are more, is the clock of the text
     mask = None if mask is None else F.pad(mask, (features.shape[1], 0), value=True)
     return torch.cat([features, text], dim=1), mask
 
@@ -316,10 +378,13 @@ def pad_picture(tokens: Tokens, token: Tensor, multiple: int) -> Tokens:
     return Tokens(x, clock, turns)
 
 
-def disturbed(around: Around, perturb: Perturbation, streams: dict[str, Tokens], block: int) -> Around | None:
+def disturbed(around: Around, perturb: Perturbation, streams: dict[str, Tokens], trip: Trip | None,
+              block: int) -> Around | None:
     """What block number ``block`` is given; None where it is left out."""
-    if perturb.skips(block):
+    if perturb.skips(block) or (trip is not None and trip.skips(block)):
         return None
+    if trip is not None and trip.routes(block):
+        return trip.among(around)
     if block not in perturb.layers:
         return around
     like = streams["all"].x if "all" in streams else streams["picture"].x

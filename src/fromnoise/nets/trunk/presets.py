@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from fromnoise.blocks import AttentionSpec, FeedForwardSpec, ModulationSpec
 from fromnoise.nets.trunk.attempts import ATTEMPTS
+from fromnoise.nets.trunk.house import house
 from fromnoise.nets.trunk.settings import Learned, NoPositions, Rotary, SinCos, TextSpec, TimeSpec, Trunk
 
 PLAIN = AttentionSpec(heads=1, qk_norm="none", bias=True, out_bias=True)
@@ -172,4 +173,4 @@ def z_image(width: int = 3840, heads_: int = 30, depth: int = 30, refine: int = 
 
 PRESETS: dict[str, Callable[..., Trunk]] = {f.__name__: f for f in (
     dit, sit, pixart, pixart_sigma, sana, prx, uvit, jit, sd3, flux1, flux2, flux2_klein, qwen_image, qwen_image21,
-    lumina2, z_image)} | ATTEMPTS
+    lumina2, z_image, house)} | ATTEMPTS

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fromnoise.nets.trunk.settings import Relative, Rotary, SinCos, Trunk
+from fromnoise.nets.trunk.routing import NoRouting, Tread
+from fromnoise.nets.trunk.settings import Learned, Relative, Rotary, SinCos, Trunk
 
 Reason = tuple[Any, str]  # whether it is so, and what then is said
 
@@ -30,14 +31,18 @@ def contradictions(spec: Trunk) -> Iterator[Reason]:
         f"net.attention.heads {heads} is not a multiple of net.attention.kv_heads {a.kv_heads}.")
     yield a.cross_heads and spec.width % a.cross_heads, (
         f"net.width {spec.width} is not a multiple of net.attention.cross_heads {a.cross_heads}.")
-    yield isinstance(p, Rotary) and sum(p.axes) != size, (
+    yield isinstance(p, Rotary) and not p.axes and (size % 2 or size < 6), (
+        f"rotary positions turn pairs of features, one at least for frame, row and column, and a head has {size}: "
+        "choose another net.width or net.attention.heads.")
+    yield isinstance(p, Rotary) and p.axes and sum(p.axes) != size, (
         f"net.positions.axes {list(getattr(p, 'axes', []))} must add up to the size of a head, {size}.")
-    yield isinstance(p, Rotary) and not 2 <= len(p.axes) <= 4, "net.positions.axes needs two to four axes."
+    yield isinstance(p, Rotary) and p.axes and not 2 <= len(p.axes) <= 4, "net.positions.axes needs two to four axes."
     yield isinstance(p, Rotary) and p.words == "last" and len(p.axes) < 4, (
         'words can only stand along the last axis (net.positions.words "last") where there is a fourth.')
     yield (isinstance(p, SinCos) or (isinstance(p, Rotary) and p.sincos)) and spec.width % 4, (
         "sincos positions need a net.width that is a multiple of 4.")
-    yield spec.token_shift and spec.width % 16, "token shift needs a net.width that is a multiple of 16."
+    yield spec.feed_forward.hidden(spec.width) < 1, (
+        f"net.feed_forward.ratio {spec.feed_forward.ratio} leaves no hidden features at net.width {spec.width}.")
     yield spec.read and spec.double, "net.read keeps the text as it is and net.double changes it: choose one."
     yield spec.cross and (spec.read or spec.double or spec.single), (
         "net.cross has the text outside the sequence of tokens; it goes with no other kind of block.")
@@ -58,6 +63,7 @@ def contradictions(spec: Trunk) -> Iterator[Reason]:
     yield a.kind == "linear" and spec.mask == "causal", "linear attention cannot have a causal mask here."
     yield a.kind == "linear" and (spec.double or spec.single), (
         "linear attention here is the picture's own: use net.cross.")
+    yield a.kind == "linear" and a.base_dim, "linear attention has no logits for net.attention.base_dim to scale."
     yield a.kind == "linear" and isinstance(p, Relative), "linear attention has no logits to add a bias to."
     yield spec.feed_forward.conv and not (spec.cross or spec.read), (
         "net.feed_forward.conv works on pictures without words among their tokens: use net.cross or net.read.")
@@ -91,4 +97,48 @@ def contradictions(spec: Trunk) -> Iterator[Reason]:
     yield spec.mask == "causal" and spec.text.pad_to, "net.text.pad_to adds tokens to a picture that no frame owns."
     yield spec.mask == "causal" and spec.class_tokens, (
         "net.class_tokens stand where a causal mask expects words: choose one.")
+    yield from routed(spec)
+    yield from magnitudes(spec)
     yield spec.learned_sigma and spec.head_conv, "net.learned_sigma and net.head_conv do not go together."
+
+
+def routed(spec: Trunk) -> Iterator[Reason]:
+    """(whether it is so, why tokens cannot be routed so)."""
+    if isinstance(spec.routing, NoRouting):
+        return
+    start, stop = spec.routing.span(spec.meets)
+    yield not 0 <= start < stop <= spec.meets, (
+        f"net.routing goes past the blocks {start} to {stop - 1}, and there are 0 to {spec.meets - 1}: give it a "
+        "stretch of these.")
+    before = spec.class_from if spec.class_tokens else 0
+    ends = (spec.cross + spec.read + spec.double, spec.cross + spec.read + spec.double + before)
+    yield any(start < end < stop for end in ends), (
+        "net.routing must begin and end among blocks of one kind, where tokens are in the same sequences.")
+    yield spec.token_shift, "net.routing leaves patches without the neighbours that net.token_shift lets them see."
+    yield spec.feed_forward.conv, "net.routing leaves patches without the neighbours of net.feed_forward.conv."
+    yield spec.long_skips, "net.routing and net.long_skips both lead past blocks: choose one."
+
+
+def magnitudes(spec: Trunk) -> Iterator[Reason]:
+    """(whether it is so, why EDM2's layers cannot be had with it)."""
+    if not spec.magnitude:
+        return
+    a, f = spec.attention, spec.feed_forward
+    unbuilt = {
+        "net.cross": spec.cross, "net.parallel": spec.parallel, "net.alone": spec.alone, "net.sandwich": spec.sandwich,
+        "net.long_skips": spec.long_skips, "net.class_tokens": spec.class_tokens, "net.head_conv": spec.head_conv,
+        "net.bottleneck": spec.bottleneck, "net.text.pad_to": spec.text.pad_to, "net.feed_forward.gated": f.gated,
+        "net.attention.kv_heads": a.kv_heads, "net.attention.gate": a.gate, "net.attention.base_dim": a.base_dim,
+    }
+    for field, there in unbuilt.items():
+        yield bool(there), f"net.magnitude has no magnitude-preserving form of {field} here: leave that out."
+    yield spec.modulation.source != "block", 'net.magnitude is built for net.modulation.source "block" alone.'
+    yield spec.time.numbers != "none" or not spec.time.network, (
+        'net.magnitude is built for net.time.network and net.time.numbers "none" alone.')
+    yield isinstance(spec.positions, Learned), (
+        "net.magnitude has no learned positions, which may have any magnitude: choose another kind.")
+    yield spec.places or spec.token_shift, (
+        "net.places and net.token_shift change the magnitude of some tokens and not of others: leave them out, or "
+        "net.magnitude.")
+    yield not isinstance(spec.routing, NoRouting | Tread), (
+        'net.magnitude goes with net.routing "tread", whose tokens come back at the magnitude they had.')

@@ -15,6 +15,7 @@ from pydantic import Field
 from fromnoise.blocks import AttentionSpec, FeedForwardSpec, ModulationSpec
 from fromnoise.blocks.settings import Count
 from fromnoise.config import spec
+from fromnoise.nets.trunk.routing import NoRouting, Routing
 from fromnoise.types import UserError
 
 if TYPE_CHECKING:
@@ -35,16 +36,19 @@ class TimeSpec:
     """Sinusoids of the noise level."""
     scale: Annotated[float, Field(gt=0)] = 1000.0
     """The noise level is multiplied by this before the sinusoids."""
+    period: Annotated[float, Field(gt=1)] = 10_000.0
+    """Ratio of the fastest to the slowest sinusoid, about (exactly with a shift of 1)."""
     shift: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """1: the slowest sinusoid has exactly the period 10,000 (the first DDPM code); 0: a little less."""
+    """1: the slowest sinusoid has exactly that period (the first DDPM code); 0: a little less."""
     network: bool = True
     """A small network makes the vector from the sinusoids; without it they are the vector (U-ViT)."""
     reverse: bool = False
     """The network is told 1 - t (models trained with t = 1 for data)."""
     bias: bool = True
     """Biases of the small network."""
-    pooled: Literal["none", "add", "linear", "mlp"] = "none"
-    """What becomes of the pooled text or class: nothing, added as it is, by a linear map, or by a small network."""
+    pooled: Literal["none", "add", "linear", "mlp", "mean"] = "none"
+    """What becomes of the pooled text or class: nothing, added as it is, by a linear map, or by a small network; mean:
+    the mean of the words takes its place, by a linear map."""
     numbers: Literal["none", "guidance", "size", "size_aspect"] = "none"
     """Numbers the network is told: a guidance scale (distilled models), height and width (PRX; those of x where none
     are given), or height, width and aspect ratio (PixArt)."""
@@ -66,6 +70,8 @@ class TextSpec:
     """RMS norm after it."""
     bias: bool = True
     """Biases of the map."""
+    loud: Annotated[float, Field(gt=0)] = 1.0
+    """The map starts with weights so many times larger (6: words are heard over the noise from the first step)."""
     clean: bool = False
     """Text is told t = 0, whatever the noise of the picture is, so that its keys and values can be cached."""
     pad_to: Number = 0
@@ -108,8 +114,9 @@ class Rotary:
     """Queries and keys turned by the place of their token, over several axes."""
 
     kind: Literal["rotary"] = "rotary"
-    axes: tuple[Annotated[int, Field(ge=2, multiple_of=2)], ...] = (8, 8, 8)
-    """Features of a head for each axis (frame, row, column, more); their sum is the size of a head."""
+    axes: tuple[Annotated[int, Field(ge=2, multiple_of=2)], ...] = ()
+    """Features of a head for each axis (frame, row, column, more), as many in all as it has; none: even shares of
+    frame, row and column."""
     theta: Annotated[float, Field(gt=1)] = 10_000.0
     """The slowest turn is about 1 / theta."""
     words: Literal["zero", "first", "last", "before", "after", "none"] = "zero"
@@ -117,10 +124,16 @@ class Rotary:
     before or after the picture; nowhere."""
     start: Number = 0
     """Coordinate of the first word."""
+    corner: Number = 0
+    """Coordinate of the first patch on the axes of frame, row and column (1: not where words at the origin are)."""
     centred: bool = False
     """Rows and columns count from the middle of the picture."""
     sincos: bool = False
     """Fixed sines and cosines of row and column are added to the patches as well (JiT)."""
+
+    def dealt(self, size: int) -> tuple[int, ...]:
+        """The axes in a head of ``size`` features."""
+        return self.axes or tuple(2 * (size // 2 // 3 + (i < size // 2 % 3)) for i in range(3))
 
 
 @spec
@@ -204,6 +217,10 @@ class Trunk:
     """Bias of the first map of the patches."""
     learned_sigma: bool = False
     """Twice the channels come out; the second half was trained to be a variance and is not used here (DiT)."""
+    magnitude: bool = False
+    """EDM2's magnitude-preserving layers in place of norms, biases, shifts and gates."""
+    routing: Routing = NoRouting()
+    """Patches that go past some of the blocks while training, which saves their work (TREAD, SPRINT, MaskDiT)."""
     image_channels: Number = 0
     """Channels of a picture the network is told, beside those of x."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from fromnoise.blocks import StreamLayer
+from fromnoise.nets.trunk.inputs import Head
 
 if TYPE_CHECKING:
     from fromnoise.nets.trunk.net import TrunkNet
@@ -20,11 +21,12 @@ def reset_parameters(net: TrunkNet) -> None:
     one: with gates at zero (adaLN-zero, Peebles and Xie 2022) nothing inside a block learns until they have opened.
     Where it has none, the gates are what starts at zero.
     """
+    head = cast(Head, net.head)  # a magnitude-preserving one starts as it is made
     layers = [layer for layer in net.modules() if isinstance(layer, StreamLayer)]
     modulations = [layer.modulation for layer in layers if layer.modulation is not None]
     maps: list[nn.Linear] = [modulation.map for modulation in modulations if modulation.map is not None]
     maps += [linear for stage in net.stages.values() for linear in stage.maps.values()]  # type: ignore[union-attr]
-    for linear in (*maps, net.head.modulation, net.head.out):
+    for linear in (*maps, head.modulation, head.out):
         if linear is not None:
             zero(linear)
     m = net.spec.modulation
@@ -36,11 +38,14 @@ def reset_parameters(net: TrunkNet) -> None:
     if m.bias:
         for linear in maps:
             open_gates(linear.bias, net.spec.width, 3 if m.shift else 2)  # type: ignore[arg-type]
-    if net.head.conv is not None and net.head.conv.bias is not None:
-        nn.init.zeros_(net.head.conv.bias)
-    if net.place_in is not None:  # what a patch is told starts louder than the noise it sees
-        with torch.no_grad():
+    if head.conv is not None and head.conv.bias is not None:
+        nn.init.zeros_(head.conv.bias)
+    with torch.no_grad():
+        if net.place_in is not None:  # what a patch is told starts louder than the noise it sees
             net.place_in.weight.mul_(6)
+        if net.text_in is not None and net.spec.text.loud != 1:
+            last = net.text_in.map if isinstance(net.text_in.map, nn.Linear) else net.text_in.map[-1]
+            last.weight.mul_(net.spec.text.loud)  # type: ignore[operator,union-attr]
 
 
 def zero(*linears: nn.Linear | None) -> None:

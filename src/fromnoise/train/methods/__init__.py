@@ -1,5 +1,9 @@
 """Training methods, one file each."""
 
 from fromnoise.train.methods.diffusion import Diffusion
+from fromnoise.train.methods.method import Method
+from fromnoise.train.methods.reconstruction import Reconstruct
 
-__all__ = ["Diffusion"]
+METHODS: dict[str, type[Method]] = {"diffusion": Diffusion, "autoencoder": Reconstruct}  # by the kind of the recipe
+
+__all__ = ["METHODS", "Diffusion", "Method", "Reconstruct"]

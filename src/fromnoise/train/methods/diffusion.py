@@ -7,37 +7,83 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fromnoise.random import DROP, NOISE, SELF, fold, generator, uniforms
+from fromnoise.nets import Trunk
+from fromnoise.nets.trunk import MaskDiT, NoRouting, Route
+from fromnoise.random import DROP, NOISE, POSTERIOR, ROUTE, SELF, fold, generator, uniforms
 from fromnoise.system import System
+from fromnoise.terms import Step
+from fromnoise.train.methods.method import Method
+from fromnoise.train.terms import Terms
 from fromnoise.types import Batch, Condition
 
 
-class Diffusion:
+class Diffusion(Method):
     """E |prediction(x_t, t, text) - target|^2 with x_t = alpha x0 + sigma eps.
 
     All randomness of a step is drawn for the whole batch from (seed, step), so that it is the same
-    before and after a resume.
+    before and after a resume.  The terms of the recipe are added (``train/terms.py``).
     """
 
+    system: System
+
     def __init__(self, system: System):
-        self.system = system
+        super().__init__(system)
+        self.terms = Terms(system)
+        self.said: dict[int, dict[str, Tensor]] = {}  # by step, since they were last asked for
 
     def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
         """The scalar loss of a batch whose media lie on the system's device."""
         recipe, denoiser = self.system.recipe, self.system.denoiser
         device = batch.media.device
         condition = self.system.text.encode(self.drop(batch.text, seed, step))
-        with torch.no_grad():
-            x0 = self.system.latents.encode(batch.media)
+        encoded = self.system.encode(batch.media) if batch.latents is None else batch.latents
+        x0 = encoded.draw(generator(seed, POSTERIOR, step))
         random = generator(seed, NOISE, step)
         t = recipe.objective.draw_times(len(batch), recipe.path, random)[:, None].to(device, non_blocking=True)
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
         x = recipe.path.add_noise(x0, eps, t)
-        output = denoiser.output(x, t, self.with_estimate(x, t, condition, seed, step))
+        condition = self.with_estimate(x, t, condition, seed, step)
+        route = self.route(x, seed, step)
+        told = {} if route is None else {"route": route}
+        with self.terms.listen() as tap:
+            output = denoiser.output(x, t, condition, **told)
         losses = recipe.objective.losses(output, x0, eps, t, recipe.path)
         if self.system.variance is not None:
             losses = self.system.variance.balance(losses, recipe.path.logsnr(t))
-        return losses.mean()
+        if route is not None and isinstance(recipe.net.routing, MaskDiT):  # type: ignore[union-attr]
+            losses = recipe.net.routing.losses(losses, output, x, route, recipe.net.patch)  # type: ignore[union-attr]
+        loss = losses.mean()
+        if not self.terms.specs:
+            return loss
+        parts = self.terms.parts(Step(output, x, x0, eps, t, recipe.path, recipe.objective), batch.media, tap)
+        self.said[step] = {name: part.detach() for name, part in {"denoising": loss, **parts}.items()}
+        return self.terms.weighed(loss, parts)
+
+    def follow(self, rate: float) -> None:
+        """A step of what is learned for the terms."""
+        if self.terms.aligned is not None:
+            self.terms.aligned.follow(rate)
+
+    def parts(self) -> dict[str, float]:
+        """The means, since they were last asked for, of what the loss is made of; nothing without terms."""
+        said, self.said = list(self.said.values()), {}
+        return {name: float(torch.stack([one[name] for one in said]).float().mean()) for name in (said or [{}])[0]}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is learned for the terms, with its optimisers."""
+        return {} if self.terms.aligned is None else self.terms.aligned.tensors()
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        if self.terms.aligned is not None:
+            self.terms.aligned.restore(tensors)
+
+    def route(self, x: Tensor, seed: int, step: int) -> Route | None:
+        """Which patches go through the routed blocks in this step; None where all go through all."""
+        net, steps = self.system.recipe.net, self.system.recipe.train.steps
+        if not isinstance(net, Trunk) or isinstance(net.routing, NoRouting) or step >= net.routing.until * steps:
+            return None
+        patches = x.shape[1] * (x.shape[3] // net.patch) * (x.shape[4] // net.patch)
+        return net.routing.draw(len(x), patches, generator(seed, ROUTE, step)).to(x.device)
 
     def with_estimate(self, x: Tensor, t: Tensor, condition: Condition, seed: int, step: int) -> Condition:
         """With self-conditioning, zeros beside x, and in a share of the steps the network's own estimate of x0."""

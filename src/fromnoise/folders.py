@@ -8,7 +8,7 @@ Names that stand in files are plain names: none of them leads out of the folder 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -232,8 +232,12 @@ def read_tensors(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tens
 WANTED = ("*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja", "*/*.safetensors")  # nothing that is unpickled
 
 
-def download(name: str, variant: str | None = None, revision: str | None = None) -> Path:
-    """The local folder of a hub id, downloaded where it is not cached yet.  UserError where it cannot be had."""
+def download(name: str, variant: str | None = None, revision: str | None = None,
+             wanted: Sequence[str] = WANTED) -> Path:
+    """The local folder of a hub id, its ``wanted`` files downloaded where they are not cached yet.
+
+    UserError where it cannot be had.
+    """
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UserError(f"There is no folder {name}, and it is not a hub id such as owner/name.")
     try:
@@ -243,7 +247,7 @@ def download(name: str, variant: str | None = None, revision: str | None = None)
         raise UserError(f"There is no folder {name}; to take it from the hub, pip install huggingface_hub.") from None
     other = [] if variant else ["*.fp16*.safetensors*", "*.bf16*.safetensors*", "*.non_ema*.safetensors*"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED), ignore_patterns=other))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=other))
     except HFValidationError:
         raise UserError(f"There is no folder {name}, and it cannot be a hub id.") from None
     except LocalEntryNotFoundError:

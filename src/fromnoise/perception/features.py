@@ -82,9 +82,12 @@ class RandomFeatures(nn.Module):
     @torch.no_grad()
     def look(self, images: Tensor, batch: int = 256) -> Tensor:
         """Features ``[n, FEATURES]`` of images ``[n, C, H, W]``."""
+        return torch.cat([self.maps(part)[-1].mean((2, 3)) for part in images.split(batch)])
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The features ``[n, D, h, w]`` of each layer."""
         found = []
-        for part in images.split(batch):
-            for conv in self.convs:
-                part = F.leaky_relu(conv(part), 0.2)
-            found.append(part.mean((2, 3)))
-        return torch.cat(found)
+        for conv in self.convs:
+            images = F.leaky_relu(conv(images), 0.2)
+            found.append(images)
+        return found

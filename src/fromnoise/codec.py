@@ -1,0 +1,79 @@
+"""The front door to a trained autoencoder: pictures to latents, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fromnoise.latents.coding import noise_shape
+from fromnoise.recipe import Coder
+from fromnoise.system import Coding, autocast, load_system
+from fromnoise.types import UserError
+
+
+class Codec:
+    """An autoencoder ready to use.  Pictures are ``[B, T, C, H, W]`` in [-1, 1], and so is what comes back."""
+
+    def __init__(self, system: Coding, run: str = "", step: int = 0):
+        self.system, self.run, self.step = system.eval(), run, step
+        self.recipe: Coder = system.recipe
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.system.parameters())
+
+    @torch.no_grad()
+    def encode(self, media: Tensor, batch: int = 64) -> Tensor:
+        """Normalised latents ``[B, T, c, h, w]``.
+
+        batch: pictures at a time.  UserError for pictures whose sides or channels the autoencoder does not take.
+        """
+        self._check(media)
+        return self._map(self.system.latents.encode, media, batch)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, batch: int = 64) -> Tensor:
+        """The pictures of normalised latents."""
+        return self._map(self.system.latents.decode, latents, batch).clamp(-1, 1)
+
+    def reconstruct(self, media: Tensor, batch: int = 64) -> Tensor:
+        """The pictures after they went through the latents."""
+        return self.decode(self.encode(media, batch), batch)
+
+    @torch.no_grad()
+    def codes(self, media: Tensor, batch: int = 64) -> Tensor | None:
+        """Which entry of the codebook stands at each place, ``[B, T, h, w]``; None where latents are continuous."""
+        latents = self.system.latents
+        if not latents.codebook:
+            return None
+        self._check(media)
+        still = torch.zeros(batch, *noise_shape(latents, media)[1:])
+        found = [latents.code(part.to(self.system.device), still[: len(part)].to(self.system.device)).codes
+                 for part in media.split(batch)]
+        return torch.cat([part.cpu() for part in found])
+
+    def trial(self) -> None:
+        """A little of its work, by which threads are measured."""
+        data = self.recipe.data
+        self.reconstruct(torch.zeros(16, 1, data.channels, data.height, data.width))
+
+    def _check(self, media: Tensor) -> None:
+        channels = self.recipe.data.channels
+        if media.ndim != 5 or media.shape[2] != channels:
+            raise UserError(f"The autoencoder takes pictures [B, T, {channels}, H, W]; these are {list(media.shape)}.")
+        self.system.latent_size(*media.shape[-2:])
+
+    def _map(self, f, x: Tensor, batch: int) -> Tensor:
+        with autocast(self.system.device, self.recipe.train.precision):
+            return torch.cat([f(part.to(self.system.device)).float().cpu() for part in x.split(batch)])
+
+
+def load(run: str | Path, device: str = "auto") -> Codec:
+    """The autoencoder of a run folder.  UserError where there is none, or it is damaged."""
+    system, step, _ = load_system(run, device)
+    if not isinstance(system, Coding):
+        raise UserError(f"{run} is a run of kind {system.recipe.kind}, and this asks for an autoencoder: name another "
+                        "run.")
+    return Codec(system, str(run), step)

@@ -1,0 +1,132 @@
+"""How well pictures come back from an autoencoder, and what its latents are like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fromnoise.evaluate.distances import frechet
+from fromnoise.evaluate.judges import FEWEST, Judge, judge_of
+from fromnoise.evaluate.report import Report, Row
+from fromnoise.perception.distance import Distance, distance, distances, pictures_of
+
+WINDOW, SIGMA = 11, 1.5  # of SSIM, in pixels
+K1, K2, RANGE = 0.01, 0.03, 2.0
+EXACT = 100.0  # dB at which a picture that comes back bit for bit is counted
+
+
+def psnr(made: Tensor, real: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each picture ``[n]``, of media ``[n, ...]`` in [-1, 1]; at most ``EXACT``.
+
+    10 log10(peak^2 / mean squared error), with a peak of 2.
+    """
+    error = (made.double() - real.double()).square().flatten(1).mean(1)
+    return (10 * torch.log10(RANGE**2 / error)).clamp(max=EXACT)
+
+
+def ssim(made: Tensor, real: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004, eq. 13) of each of the pictures ``[n, C, H, W]`` in [-1, 1].
+
+        (2 mu_x mu_y + c1) (2 cov + c2) / ((mu_x^2 + mu_y^2 + c1) (var_x + var_y + c2)),    c = (K RANGE)^2
+
+    Means and covariances are under a Gaussian window of 11 pixels and sigma 1.5, population ones, at every place where
+    the window lies inside the picture; the mean is over places and channels.  On pictures below 11 pixels the window
+    is cut to the largest odd one that fits.
+    """
+    size = min(WINDOW, *(side - 1 + side % 2 for side in made.shape[-2:]))
+    at = torch.arange(size, dtype=torch.float64) - size // 2
+    line = torch.exp(-at.square() / (2 * SIGMA**2))
+    line = line / line.sum()
+
+    def mean(x: Tensor) -> Tensor:
+        flat = x.flatten(0, 1)[:, None]
+        rows = F.conv2d(flat, line.view(1, 1, -1, 1))
+        return F.conv2d(rows, line.view(1, 1, 1, -1))[:, 0].unflatten(0, x.shape[:2])
+
+    x, y = made.double(), real.double()
+    mx, my = mean(x), mean(y)
+    vx, vy, cov = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+    c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
+    similar = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return similar.mean((1, 2, 3))
+
+
+def codebook_use(codes: Tensor, entries: int) -> tuple[float, float]:
+    """(perplexity e^H of the codes, share of the ``entries`` that are used at all), of integers of any shape."""
+    counts = torch.bincount(codes.flatten(), minlength=entries).double()
+    p = counts[counts > 0] / counts.sum()
+    return float(torch.exp(-(p * p.log()).sum())), float((counts > 0).double().mean())
+
+
+def evaluate_reconstruction(through: Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]], data: Any, *, count: int,
+                            codebook: int = 0, progress: Callable[[str], None] | None = None) -> Report:
+    """The report of ``count`` held-out pictures that went through an autoencoder.
+
+    through: media ``[n, 1, C, H, W]`` to (what comes back of them, their latents ``[n, 1, c, h, w]``, their codes where
+    there are any);  data: the data spec, which decides the judge;  codebook: the entries codes tell apart.
+    """
+    tell, judge = progress or (lambda _: None), judge_of(data)
+    real, captions = judge.known(count)
+    tell(f"taking {len(real)} pictures through the latents")
+    made, latents, codes = through(real[:, None])
+    made = made[:, 0]
+    tell("measuring")
+    eye = looks(data)
+    rows = [
+        Row("PSNR, dB", float(psnr(made, real).mean()), None, ".2f"),
+        Row("SSIM", float(ssim(made, real).mean()), 1.0, ".4f"),
+        Row("perceptual distance", float(distances(eye, made, real).mean()), 0.0, ".4f", "lower", f"to {eye.words}"),
+        *frechet_rows(made, real, judge),
+        *(bound(row) for row in judge.verdicts(made[:, None], captions)),
+        *latent_rows(latents),
+    ]
+    if codes is not None:
+        perplexity, used = codebook_use(codes, codebook)
+        rows += [Row("codes, perplexity", perplexity, float(codebook), ".1f", "higher", "real: all used alike"),
+                 Row("codes, share in use", used, 1.0, ".1%", "higher", f"{codebook} entries, {codes.numel()} places")]
+    note = ("Held-out pictures and what comes back of them. What is right in the latter is an upper bound on the "
+            "pictures of any model that draws in these latents.")
+    return Report(rows, len(real), note)
+
+
+def looks(data: Any) -> Distance:
+    """The distance that this data's pictures are compared by: the same for every autoencoder, and trained with none."""
+    return distance("auto", data.channels, lambda: pictures_of(data.open("train")), seed=1)
+
+
+def frechet_rows(made: Tensor, real: Tensor, judge: Judge) -> list[Row]:
+    """The Frechet distance of what comes back, beside that of as many other real pictures; none of too few."""
+    other = judge.held_out(2 * len(real))[-len(real) :]
+    if min(len(real), len(other)) < FEWEST:
+        return []
+    look = judge.features()
+    seen = look(real)
+    return [Row("Frechet distance", frechet(look(made), seen), frechet(look(other), seen), ".4f", "lower",
+                "to the same pictures before; real: other held-out pictures")]
+
+
+def bound(row: Row) -> Row:
+    """A judge's row on what comes back."""
+    return Row(f"{row.name}, after the latents", row.value, row.real, row.format, row.better, row.note)
+
+
+def latent_rows(latents: Tensor) -> list[Row]:
+    """Mean and standard deviation of each channel of latents ``[n, T, c, h, w]``, and what their shape is like."""
+    values = latents.double().movedim(2, 0).flatten(1)
+    mean, std = values.mean(1), values.std(1)
+    kurtosis = ((values - mean[:, None]) / std[:, None].clamp(min=1e-12)).pow(4).mean(1)
+    return [
+        Row("latents, std of a channel", float(std.mean()), None, ".3f", "near",
+            f"mean {words(mean)}; std {words(std)}"),
+        Row("latents, kurtosis", float(kurtosis.mean()), 3.0, ".2f", "near", f"real: of a Gaussian; {words(kurtosis)}"),
+    ]
+
+
+def words(values: Sequence[float] | Tensor, most: int = 16) -> str:
+    """Numbers on one line, at most so many of them."""
+    shown = " ".join(f"{float(v):.2f}" for v in values[:most])
+    return shown if len(values) <= most else f"{shown} and {len(values) - most} more"

@@ -1,0 +1,93 @@
+"""What autoencoders of single pictures have in common: frames, sizes, and the statistics of their latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_core import PydanticCustomError
+from torch import Tensor, nn
+
+from fromnoise.latents.coding import Coded
+
+Count = Annotated[int, Field(gt=0)]
+Mean = Annotated[tuple[float, ...], Field(min_length=1)]
+Std = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+class PictureAutoencoder(nn.Module):
+    """``encode`` media ``[B, T, C, H, W]`` to latents ``[B, T, c, h, w]``, and ``decode``; every frame on its own.
+
+        z = (raw - mean) / std
+
+    A subclass says what is raw: ``to_raw`` makes it of pictures, ``from_raw`` makes pictures of it.
+    """
+
+    codebook = 0
+
+    def __init__(self, factor: int, channels: int, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.factor, self.channels, self.mean, self.std = factor, channels, tuple(mean), tuple(std)
+
+    def to_raw(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Raw latents ``[N, c, h, w]`` of pictures ``[N, C, H, W]``; ``noise`` as for ``encode``."""
+        raise NotImplementedError
+
+    def from_raw(self, raw: Tensor) -> Tensor:
+        """Pictures ``[N, C, H, W]`` of raw latents ``[N, c, h, w]``."""
+        raise NotImplementedError
+
+    def encode(self, media: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Normalised latents; where they are a distribution its mean, or with standard normal ``noise`` a draw.
+
+        ValueError where a side of the picture is not a multiple of ``factor``.
+        """
+        raw = self.to_raw(self.frames(media), None if noise is None else noise.flatten(0, 1))
+        return self.normalised(raw.unflatten(0, media.shape[:2]))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Media of normalised latents; what lies outside [-1, 1] is not cut."""
+        return self.from_raw(self.raw(latents).flatten(0, 1)).unflatten(0, latents.shape[:2])
+
+    def code(self, media: Tensor, noise: Tensor) -> Coded:
+        """One pass of training; ``noise`` is standard normal, in the shape of the raw latents."""
+        latents = self.encode(media, noise)
+        return Coded(self.decode(latents), latents)
+
+    def frames(self, media: Tensor) -> Tensor:
+        """The pictures ``[B T, C, H, W]``.  ValueError as for ``encode``."""
+        if media.shape[-2] % self.factor or media.shape[-1] % self.factor:
+            raise ValueError(f"a picture of {media.shape[-1]}x{media.shape[-2]} has a side that is not a multiple of "
+                             f"{self.factor}")
+        return media.flatten(0, 1)
+
+    def normalised(self, raw: Tensor) -> Tensor:
+        """(raw - mean) / std."""
+        mean, std = self.statistics(raw)
+        return (raw - mean) / std
+
+    def raw(self, latents: Tensor) -> Tensor:
+        """The inverse of ``normalised``."""
+        mean, std = self.statistics(latents)
+        return latents * std + mean
+
+    def statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, std) ``[1 or c, 1, 1]`` in the dtype and on the device of ``like``."""
+        return like.new_tensor(self.mean)[:, None, None], like.new_tensor(self.std)[:, None, None]
+
+
+def check_statistics(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """A spec's fault where it has neither one number nor one a channel."""
+    if not {len(mean), len(std)} <= {1, channels}:
+        raise PydanticCustomError("statistics", "should have mean and std of one number, or one a channel")
+
+
+def check_widths(groups: int, widths: Sequence[int], decoder_widths: Sequence[int] | None) -> None:
+    """A spec's fault where widths do not fit the groups of the norms, or the decoder's not the encoder's."""
+    inner = widths if decoder_widths is None else decoder_widths
+    if any(width % groups for width in (*widths, *inner)):
+        raise PydanticCustomError("groups", "should have widths that are multiples of its groups")
+    if len(inner) != len(widths):
+        raise PydanticCustomError("decoder_widths", "should have as many levels as the encoder's widths")
