@@ -522,7 +522,7 @@ def test_evaluating_again_updates_the_page(run, capsys):
 
 @pytest.mark.parametrize(("argv", "words"), [
     ("", "Name a run folder"),
-    ("{tmp}/nowhere", "is not a run folder"),
+    ("{tmp}/nowhere", "There is no folder"),
     ("{run} --samples 0", "--samples should be greater than or equal to 2"),
 ])
 def test_mistakes_in_evaluating_are_one_sentence(argv, words, run, capsys, tmp_path):

@@ -126,6 +126,7 @@ def test_pictures_of_a_run_are_those_of_its_export(preset, path, tmp_path):
     assert float((mine[:, 0] - x).abs().max()) < 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", ["sd3", "flux1"])
 def test_a_run_of_a_preset_is_opened_by_diffusers(preset, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out"

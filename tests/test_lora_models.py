@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_encoders import clip
 from tiny_pipelines import stable_diffusion_3
 
 import fromnoise as fn
@@ -21,6 +22,7 @@ from fromnoise.nets import house
 from fromnoise.recipe import Training
 from fromnoise.recipes import digits, shapes
 from fromnoise.recipes.presets import with_preset
+from fromnoise.text import Frozen
 from fromnoise.train import train
 from fromnoise.types import UserError
 
@@ -117,6 +119,20 @@ def test_a_network_that_diffusers_does_not_have_goes_by_its_own_names(tmp_path):
     write_lora(tmp_path, own_place(net), difference(own_place(net), before, after, 1).layers)
     model.add_lora(tmp_path, 0.5)
     torch.testing.assert_close(net.state_dict()[name], (before[name] + after[name]) / 2, rtol=0, atol=1e-5)
+
+
+def test_what_read_prompts_in_training_takes_no_lora(tmp_path):
+    """Its answers may be kept, and would be those without the LoRA."""
+    model, tokenizer = clip(32, 1)
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "clip")
+    net = house(width=16, heads=2, depth=1, patch=4)
+    recipe = replace(shapes(), net=net, text=Frozen(folder=str(tmp_path / "clip"), cache="memory"))
+    model = fn.load(trained(recipe, tmp_path / "run"), "cpu")
+    write(tmp_path / "a.safetensors", "text_encoder.text_model.encoder.layers.0.self_attn.q_proj")
+    with pytest.raises(UserError, match="this model has no text_encoder that it could be added to"):
+        model.add_lora(tmp_path / "a.safetensors")
+    assert model.loras == []
 
 
 # ---- on the command line ---------------------------------------------------------------------------------------------

@@ -86,15 +86,13 @@ def resolve(argv: list[str], command: str = "train", arguments: dict[str, type[P
     if not argv or argv[0].startswith("-"):
         raise UserError(f"Name a recipe first: fromnoise {command} digits (`fromnoise recipes` lists them).")
     argv, preset = taken(argv, "--preset")
-    argv, autoencoder = taken_autoencoder(argv)
     named = find_recipe(argv[0])
+    argv, autoencoder = taken_autoencoder(argv) if isinstance(named, Recipe) else (argv, None)
     if preset is not None:
         if not isinstance(named, Recipe):
             raise UserError(f"--preset is for diffusion models, and {argv[0]} is a recipe of kind {named.kind}.")
         named = with_preset(named, preset)
-    if autoencoder is not None:
-        if not isinstance(named, Recipe):
-            raise UserError(f"--latents FOLDER is for diffusion models, and {argv[0]} is of kind {named.kind}.")
+    if autoencoder is not None and isinstance(named, Recipe):
         named = behind(named, autoencoder, Path(taken(argv, "--out")[1] or default_out(argv[0], named)))
     if named.kind not in arguments:
         raise UserError(f"fromnoise {command} is for diffusion models, and {argv[0]} is a recipe of kind {named.kind}.")

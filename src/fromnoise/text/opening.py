@@ -17,7 +17,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from fromnoise.folders import CONFIGS, INDEX, PICKLES, Component, Pipeline, download, open_component, open_pipeline
+from fromnoise.folders import (
+    CONFIGS,
+    INDEX,
+    PICKLES,
+    Component,
+    Pipeline,
+    download,
+    open_component,
+    open_pipeline,
+    read_object,
+)
 from fromnoise.text.families import FAMILIES, PIPELINES, Family
 from fromnoise.text.towers import Tower, Towers
 from fromnoise.types import UserError
@@ -119,6 +129,12 @@ ENCODERS = {"T5ForConditionalGeneration": "T5EncoderModel", "UMT5ForConditionalG
 def config_of(part: Component) -> dict[str, Any]:
     """What an encoder's config says of what reads text."""
     return part.config.get(HALVES.get(part.kind, ("", "text_config"))[1]) or part.config
+
+
+def tokens_of(tokenizer: Component) -> int | None:
+    """Tokens that a tokenizer reads of a text, where its files say."""
+    path = tokenizer.folder / "tokenizer_config.json"
+    return read_object(path).get("model_max_length") if path.is_file() else None
 
 
 def depth_of(part: Component) -> int:

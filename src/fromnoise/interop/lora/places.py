@@ -115,7 +115,8 @@ def located(places: Mapping[str, Place], lora: Lora) -> dict[str, dict[str, Fact
         if component == LAST:
             component = max((c for c in places if c != NETWORK), default=FIRST)
         if component not in places:
-            raise UserError(f"{lora.where} adapts {layer}, but this model has no {component}.")
+            raise UserError(f"{lora.where} adapts {layer}, but this model has no {component} that it could be "
+                            "added to.")
         weight = weight_of(tables[component], name)
         parts = {weight: factors} if weight else translated(places[component], tables[component], name, factors)
         if not parts:
