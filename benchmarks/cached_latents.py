@@ -22,7 +22,7 @@ from rich.table import Table
 
 from fromnoise.data.shapes import Shapes
 from fromnoise.latents import KL
-from fromnoise.nets import Transformer
+from fromnoise.nets import house
 from fromnoise.recipe import Encoding, Recipe
 from fromnoise.recipes import shapes
 from fromnoise.train.loop import Hooks, Trainer
@@ -43,7 +43,7 @@ def main() -> None:
         for draw in (False, True):
             name = f"{side} px, {'draws' if draw else 'means'}"
             table.add_row(name, *compare(replace(shapes(), data=Shapes(objects=2, height=side, width=side),
-                                                 latents=coder, net=Transformer(patch=1, width=96, depth=4)), draw))
+                                                 latents=coder, net=house(patch=1, width=96, depth=4)), draw))
     Console().print(table)
 
 

@@ -10,7 +10,7 @@ from torch.optim import _muon
 
 from fromnoise.blocks import AttentionSpec, attend_heads
 from fromnoise.blocks.heads import CrossAttention, Heads
-from fromnoise.nets import Transformer, Trunk, UNet
+from fromnoise.nets import Trunk, UNet, house
 from fromnoise.nets.published import published
 from fromnoise.process import VE, VP, Flow, LogNormal, LogUniform, Objective, Uniform
 from fromnoise.recipe import Optimizer, Recipe
@@ -168,7 +168,7 @@ def test_what_follows_the_width_is_what_has_more_inputs():
     assert sorted(ids) == sorted(id(p) for p in system.parameters())
 
 
-@pytest.mark.parametrize("net", [Transformer(), UNet(), published("sd3")(width=96, heads_=4, depth=2)],
+@pytest.mark.parametrize("net", [house(), UNet(), published("sd3")(width=96, heads_=4, depth=2)],
                          ids=["transformer", "unet", "sd3"])
 def test_every_net_can_follow_its_width(net):
     recipe = replace(shapes(), net=net)

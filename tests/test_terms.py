@@ -10,7 +10,7 @@ import torch
 from fromnoise.blocks import AttentionSpec
 from fromnoise.cli.train import resolve
 from fromnoise.data.shapes import Shapes
-from fromnoise.nets import Tap, Transformer, Trunk, UNet
+from fromnoise.nets import Tap, Trunk, UNet, house
 from fromnoise.nets.trunk.presets import z_image
 from fromnoise.process import Cosine, Flow, Objective, convert, target
 from fromnoise.recipe import Recipe, Training, without_effect
@@ -35,7 +35,7 @@ PREDICTIONS = ("x0", "eps", "v", "velocity")
 def tiny(**training) -> Recipe:
     settings = {"steps": 8, "batch": 6, "threads": 1, "checkpoint_every": 4, "preview_every": 0, **training}
     return Recipe(name="tiny", data=Shapes(objects=1, height=16, width=16), text=Trained(width=16, max_length=16),
-                  net=Transformer(width=16, depth=3, heads=2), train=Training(**settings))
+                  net=house(width=16, depth=3, heads=2), train=Training(**settings))
 
 
 def randomised(module):
@@ -166,7 +166,7 @@ def test_features_are_normalised_over_places_and_resampled():
 # ---- what is listened to -------------------------------------------------------------------------------------
 
 NETS = {
-    "transformer": Transformer(width=32, depth=3, heads=2),
+    "transformer": house(width=32, depth=3, heads=2),
     "double and single": Trunk(width=32, attention=AttentionSpec(heads=2), patch=4, double=2, single=2, refine=1,
                                text_ends=False),
     "filled up": replace(z_image(width=32, heads_=2, depth=3, refine=1), patch=4),
@@ -295,8 +295,8 @@ def test_alignment_reaches_the_blocks_before_and_the_projector_alone(teacher):
         net(x0, torch.full((6, 1), 0.5), method.system.text.encode(batch.text))
     method.terms.aligned.loss(tap.features(0, x0), x0).backward()
     assert all(p.grad is not None for p in method.terms.aligned.projector.parameters())
-    assert any(p.grad is not None for p in net.blocks[0].parameters())
-    assert not any(p.grad is not None for block in net.blocks[1:] for p in block.parameters())
+    assert any(p.grad is not None for p in net.taps[0].parameters())
+    assert not any(p.grad is not None for block in net.taps[1:] for p in block.parameters())
     assert not any(p.requires_grad for p in method.terms.aligned.teacher.system.parameters())
 
 
@@ -363,7 +363,7 @@ def test_a_run_teaches_what_its_block_says(teacher):
     spec = Run(run=str(teacher), block=1, time=0.0)
     look = RunTeacher(spec, student)
     tokens = []
-    hook = look.system.denoiser.net.blocks[1].register_forward_hook(lambda m, i, out: tokens.append(out))
+    hook = look.system.denoiser.net.taps[1].register_forward_hook(lambda m, i, out: tokens.append(out["all"]))
     with torch.no_grad():
         look.system.denoiser(media, torch.tensor(0.0), look.system.text.encode([""] * 3))
     hook.remove()

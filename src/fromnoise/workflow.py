@@ -178,7 +178,8 @@ def _train_with_progress(recipe: AnyRecipe, out: Path, console: Console) -> Resu
 
     try:
         hooks = Hooks(console.print, started, progress, preview, encoding_progress(console))
-        return train(recipe, out, hooks, lambda: open_autoencoder(recipe.encoding.source)[1])
+        source = recipe.encoding.source if isinstance(recipe, Recipe) else ""
+        return train(recipe, out, hooks, lambda: open_autoencoder(source)[1])
     finally:
         bar.stop()
 

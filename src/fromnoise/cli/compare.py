@@ -22,7 +22,7 @@ from fromnoise.compare import (
     write_comparison,
 )
 from fromnoise.compare.match import size_of
-from fromnoise.recipe import Recipe
+from fromnoise.recipe import AnyRecipe
 from fromnoise.types import UserError
 
 USAGE = """usage: fromnoise compare RECIPE VARIANT VARIANT ... [--seeds N] [--parameters N] [--operations N]
@@ -120,14 +120,14 @@ def split(argv: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     return found, argv[words:]
 
 
-def recipe_of(base: str, own: list[str], common: list[str]) -> Recipe:
+def recipe_of(base: str, own: list[str], common: list[str]) -> AnyRecipe:
     """The recipe of a variant, whose own options win, on one thread so that several runs share the cores."""
     recipe, _, _ = resolve([base, *common, *own])
     threads = recipe.train.threads or 1
     return replace(recipe, train=replace(recipe.train, threads=threads))
 
 
-def matched(recipes: dict[str, Recipe], said: dict[str, str | None]) -> dict[str, Recipe]:
+def matched(recipes: dict[str, AnyRecipe], said: dict[str, str | None]) -> dict[str, AnyRecipe]:
     """The recipes at the same size and with the same work, where that is asked for."""
     if (parameters := said["--parameters"]) is not None:
         recipes = {name: same_parameters(recipe, int(number("--parameters", parameters)))

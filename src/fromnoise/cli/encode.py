@@ -9,6 +9,8 @@ from pydantic import Field
 
 from fromnoise.cli import train
 from fromnoise.config import spec
+from fromnoise.recipe import Recipe
+from fromnoise.types import UserError
 
 USAGE = """usage: fromnoise encode RECIPE --latents AUTOENCODER [--out SHARDS] [--field value ...]
 
@@ -37,5 +39,7 @@ def main(argv: list[str]) -> int:
 
     about = "What is there already is not encoded again."
     recipe, _, out = train.resolve(argv, "encode", {"diffusion": Arguments}, about, str(Path("runs") / FOLDER))
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{argv[0]} is a recipe of kind {recipe.kind}: name one of a diffusion model.")
     print(encode_data(recipe, out, run=Path(argv[0])))
     return 0

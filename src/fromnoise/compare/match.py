@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.nets import Trunk, UNet
 from fromnoise.nets.count import Count, count
 from fromnoise.nets.trunk import Rotary
 from fromnoise.nets.trunk.presets import axes
-from fromnoise.recipe import Recipe
+from fromnoise.recipe import AnyRecipe, Coder, Recipe
 from fromnoise.types import UserError
 
 BACKWARD = 2  # a backward pass multiplies twice for every product of the forward pass
@@ -44,36 +46,53 @@ def given(recipe: Recipe) -> Given:
         latents = recipe.latents.build(data.channels)
     first = range(min(recipe.train.batch, len(source)))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        encoder = recipe.text.build(recipe.text.learn_tokenizer(list(source.captions)))
+        encoder = recipe.text.build(recipe.text.learn_tokenizer(list(source.captions)))  # type: ignore[arg-type]
         told = encoder.encode(source.batch(first, first).text)
     text, words = (None, 0) if told.text is None else (told.text.shape[-1], told.text.shape[1])
     pooled = None if told.pooled is None else told.pooled.shape[-1]
     return Given(latents.channels, (data.height // latents.factor, data.width // latents.factor), text, words, pooled)
 
 
-def size_of(recipe: Recipe) -> Count:
+def size_of(recipe: AnyRecipe) -> Count:
     """What the recipe's network costs for one of its pictures, with the words that a batch of them is padded to."""
+    if isinstance(recipe, Coder):
+        return size_of_coder(recipe)
     to = given(recipe)
     return count(recipe.net, to.channels, to.size, to.text, to.words, to.pooled, recipe.data.frames)
 
 
-def operations(recipe: Recipe) -> float:
+def size_of_coder(recipe: Coder) -> Count:
+    """What an autoencoder costs for one picture, there and back; its tokens are its latents."""
+    data = recipe.data
+    with torch.device("meta"), torch.no_grad():
+        autoencoder = recipe.latents.build(data.channels)
+        media = torch.empty(1, data.frames, data.channels, data.height, data.width)
+        with FlopCounterMode(display=False) as counter:
+            latents = autoencoder.encode(media)
+            autoencoder.decode(latents)
+    learned = sum(p.numel() for p in autoencoder.parameters() if p.requires_grad)
+    return Count(learned, latents.shape[1] * latents.shape[3] * latents.shape[4], counter.get_total_flops() // 2)
+
+
+def operations(recipe: AnyRecipe) -> float:
     """Multiplications and additions of the network in the whole training."""
     return float(size_of(recipe).flops * (1 + BACKWARD) * recipe.train.batch * recipe.train.steps)
 
 
-def same_operations(recipe: Recipe, total: float) -> Recipe:
+def same_operations(recipe: AnyRecipe, total: float) -> AnyRecipe:
     """The recipe with the steps that come nearest to ``total`` operations; warm-up, shorter than half of them."""
     steps = max(1, round(total * recipe.train.steps / operations(recipe)))
     optimizer = replace(recipe.train.optimizer, warmup=min(recipe.train.optimizer.warmup, steps // 2))
     return replace(recipe, train=replace(recipe.train, steps=steps, optimizer=optimizer))
 
 
-def same_parameters(recipe: Recipe, parameters: int) -> Recipe:
+def same_parameters(recipe: AnyRecipe, parameters: int) -> Recipe:
     """The recipe whose network's width brings it nearest to ``parameters``, all else as it is.
 
-    UserError where no width can be built.
+    UserError where no width can be built, and for an autoencoder.
     """
+    if not isinstance(recipe, Recipe):
+        raise UserError("Sizes are matched for diffusion models alone: leave --parameters out.")
     found: list[tuple[int, int, Trunk | UNet]] = []
     to = given(recipe)
     for ladder in ladders(recipe.net):
@@ -135,8 +154,8 @@ def resized(net: Trunk | UNet, width: int, heads: int = 0) -> Trunk | UNet:
     heads = heads or attention.heads
     told = {name: max(1, round(heads * value / attention.heads)) for name in ("kv_heads", "cross_heads")
             if (value := getattr(attention, name))}
-    changes = {"attention": replace(attention, heads=heads, **told)}
-    if isinstance(net.positions, Rotary):
+    changes: dict[str, Any] = {"attention": replace(attention, heads=heads, **told)}
+    if isinstance(net.positions, Rotary) and net.positions.axes:
         changes["positions"] = replace(net.positions, axes=axes(width, heads, net.positions.axes))
     if not net.time.network:  # the sinusoids themselves are the vector
         changes["time"] = replace(net.time, waves=width)

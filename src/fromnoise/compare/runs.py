@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fromnoise.config import to_dict
 from fromnoise.evaluate import Report
-from fromnoise.recipe import Recipe, load_recipe
+from fromnoise.recipe import AnyRecipe, load_recipe
 from fromnoise.types import UserError
 from fromnoise.workflow import read_report
 
@@ -25,7 +25,7 @@ class Job:
     """One run of a comparison: the recipe of a variant with one seed, and its folder."""
 
     variant: str
-    recipe: Recipe
+    recipe: AnyRecipe
     out: Path
 
     def report(self) -> Report | None:

@@ -48,9 +48,9 @@ HOUSE = Paradigm(Flow(), Objective(prediction="x0", loss="velocity", max_weight=
 
 @dataclass(frozen=True)
 class Small:
-    """A preset at the size of a laptop: arguments of its function, and how it is trained."""
+    """A preset at the size of a laptop: arguments of its function, and how it is trained, None for as the recipe is."""
 
-    paradigm: Paradigm
+    paradigm: Paradigm | None
     arguments: dict[str, Any]
 
 
@@ -82,11 +82,11 @@ SMALL: dict[str, Small] = {
     "lumina2": Small(LOGIT_NORMAL, tokens(count=4, kv_heads=2, depth=4, refine=1)),
     "z_image": Small(LOGIT_NORMAL, tokens(depth=5, refine=1)),
     "house": Small(HOUSE, tokens("heads", 4, depth=4)),
-    "cross": Small(LOGIT_NORMAL, tokens("heads", 4, depth=5)),
-    "double": Small(LOGIT_NORMAL, tokens("heads", 4, depth=3)),
-    "double_single": Small(LOGIT_NORMAL, tokens("heads", 4, depth=5)),
-    "single": Small(LOGIT_NORMAL, tokens("heads", 4, depth=6)),
-    "native": Small(LOGIT_NORMAL, tokens("heads", 4, depth=6)),
+    "cross": Small(None, tokens("heads", 4, depth=5)),
+    "double": Small(None, tokens("heads", 4, depth=3)),
+    "double_single": Small(None, tokens("heads", 4, depth=5)),
+    "single": Small(None, tokens("heads", 4, depth=6)),
+    "native": Small(None, tokens("heads", 4, depth=6)),
     "ddpm": Small(EPS, scales(depths=(0, 1, 0), blocks=1)),
     "adm": Small(EPS, scales(depths=(0, 1, 1), blocks=1)),
     "sd1": Small(LATENT, scales(16, 1, 2, 4, depths=(0, 1, 0))),
@@ -101,8 +101,8 @@ def with_preset(recipe: Recipe, name: str) -> Recipe:
     """The recipe with the network and the training of a system.  UserError for a name that is not there."""
     name = resolve(name)
     paradigm = SMALL[name].paradigm
-    return replace(recipe, name=f"{recipe.name}-{name}", net=small(name, recipe), path=paradigm.path,
-                   objective=paradigm.objective)
+    trained = {} if paradigm is None else {"path": paradigm.path, "objective": paradigm.objective}
+    return replace(recipe, name=f"{recipe.name}-{name}", net=small(name, recipe), **trained)
 
 
 def small(name: str, recipe: Recipe) -> Trunk | UNet:

@@ -24,7 +24,7 @@ from torch import Tensor
 from fromnoise.config import to_dict
 from fromnoise.data.wrapped import First, Wrapped
 from fromnoise.files import disk_errors, replacing, write_text
-from fromnoise.recipe import AnyRecipe
+from fromnoise.recipe import AnyRecipe, Recipe
 from fromnoise.system import System
 from fromnoise.train.lock import locked
 from fromnoise.types import Batch, Encoded, Source
@@ -140,7 +140,7 @@ class LatentCache:
 def training_source(recipe: AnyRecipe) -> Source:
     """The examples to train on: of a latent model, as many as encoding.examples asks for."""
     source: Source = recipe.data.open("train")
-    count = recipe.encoding.examples if recipe.latent else 0
+    count = recipe.encoding.examples if isinstance(recipe, Recipe) and recipe.latent else 0
     return First(source, count) if count else source
 
 

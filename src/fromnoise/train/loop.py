@@ -26,7 +26,7 @@ from fromnoise.config import to_dict
 from fromnoise.nets.trunk.house import is_older
 from fromnoise.random import DATA, fold
 from fromnoise.recipe import AnyRecipe, differences, load_recipe, read_recipe
-from fromnoise.system import NET, Built, autocast, build_system, resolve_device
+from fromnoise.system import NET, Built, System, autocast, build_system, resolve_device
 from fromnoise.train.autoencoder import fill_autoencoder, keep
 from fromnoise.train.checkpoint import (
     Checkpoint,
@@ -250,8 +250,10 @@ class Trainer:
 
     def encode_data(self) -> None:
         """Latents in the place of pictures, where they are kept: those that are missing are encoded first."""
-        recipe = self.recipe
-        if not recipe.latent or not recipe.encoding.cached or self.step == recipe.train.steps:
+        system, recipe = self.system, self.recipe
+        if not isinstance(system, System) or not recipe.latent or self.step == recipe.train.steps:
+            return
+        if not system.recipe.encoding.cached:
             return
         if self.order.unbounded:
             self.hooks.message("These data have no end, so each step encodes its own: --encoding.examples 20000 would "
@@ -259,7 +261,7 @@ class Trainer:
             return
         if recipe.train.threads and self.device.type == "cpu":
             torch.set_num_threads(recipe.train.threads)
-        self.source = cached_latents(self.system, self.source, self.out, self.hooks.encoding, self.hooks.message)
+        self.source = cached_latents(system, self.source, self.out, self.hooks.encoding, self.hooks.message)
 
     # ---- the loop ----------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ class RunTeacher:
 
     def __init__(self, spec: Run, student: System):
         system, _, _ = load_system(spec.run, str(student.device))
+        if not isinstance(system, System):
+            raise UserError(f"{spec.run} holds an autoencoder, which cannot teach: name a run of a diffusion model.")
         self.system = system.requires_grad_(False).eval()
         data, net = student.recipe.data, self.system.denoiser.net
         if (channels := self.system.recipe.data.channels) != data.channels:
@@ -50,7 +52,7 @@ class RunTeacher:
     @torch.no_grad()
     def __call__(self, media: Tensor) -> Tensor:
         denoiser, recipe = self.system.denoiser, self.system.recipe
-        x0 = self.system.latents.encode(media)
+        x0 = self.system.encode(media).mean
         t = self.time.expand(x0.shape[:2])
         x = recipe.path.add_noise(x0, sample_noise(x0.shape, 0).to(x0), t)
         condition = self.system.text.encode([""] * len(x))

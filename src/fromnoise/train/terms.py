@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fromnoise.nets import Tap, tap_count
+from fromnoise.nets import Tap, TrunkNet, tap_count
 from fromnoise.random import TERMS as STREAM
 from fromnoise.random import fold
 from fromnoise.recipe import TERMS
@@ -32,6 +32,13 @@ class Terms:
         self.specs = {name: spec for name in TERMS if (spec := getattr(train, name)).weight}
         self.blocks = {name: spec.place(tap_count(self.net)) for name, spec in self.specs.items()
                        if hasattr(spec, "place")}
+        for name, block in self.blocks.items():
+            if isinstance(self.net, TrunkNet) and self.net.detour is not None and self.net.detour.holds(block):
+                raise UserError(f"train.{name}.block {block} is one that net.routing leaves out patches of: name one "
+                                "before or after those.")
+        if "repa" in self.specs and system.recipe.latent and system.recipe.encoding.cached:
+            raise UserError("REPA's teacher looks at pictures, and those of a latent run are encoded once: set "
+                            "train.repa.weight to 0, or encode in every step (--encoding.no-cached).")
         if "direction" in self.specs and system.latents.channels == 1:
             raise UserError("train.direction.weight needs more than one channel: of one, a direction is only a sign.")
         self.aligned = Aligned(system, train.repa, self.blocks["repa"]) if "repa" in self.specs else None
@@ -80,7 +87,7 @@ class Aligned:
         """Features of the block and of the teacher, as a blank picture has them."""
         data = system.recipe.data
         media = torch.zeros(1, data.frames, data.channels, data.height, data.width, device=system.device)
-        x, condition = system.latents.encode(media), system.text.encode([""])
+        x, condition = system.encode(media).mean, system.text.encode([""])
         if system.recipe.train.self_conditioning:
             condition = replace(condition, image=torch.zeros_like(x))
         with Tap(system.denoiser.net, {block}) as tap:

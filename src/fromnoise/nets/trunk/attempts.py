@@ -7,40 +7,46 @@ quality is a difference of the conditioning.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 
-from fromnoise.blocks import AttentionSpec
-from fromnoise.nets.trunk.settings import TextSpec, Trunk
+from fromnoise.nets.trunk.house import house
+from fromnoise.nets.trunk.settings import Trunk
 from fromnoise.types import UserError
 
 
 def cross(width: int = 768, heads: int = 12, depth: int = 12) -> Trunk:
     """Attempt 1: the picture looks at a text that stays as it is, by cross-attention (PixArt)."""
-    return Trunk(width=width, attention=AttentionSpec(heads=heads), cross=depth)
+    return common(width, heads, cross=depth)
 
 
 def double(width: int = 768, heads: int = 12, depth: int = 12) -> Trunk:
     """Attempt 2: text and picture each have their own weights and share the attention (SD3)."""
-    return Trunk(width=width, attention=AttentionSpec(heads=heads), double=depth, text_ends=True)
+    return common(width, heads, double=depth, text_ends=True)
 
 
 def double_single(width: int = 768, heads: int = 12, depth: int = 12) -> Trunk:
     """Attempt 3: a third of the blocks with weights of their own, then one set of weights for both (Flux)."""
     own = max(1, depth // 3)
-    return Trunk(width=width, attention=AttentionSpec(heads=heads), double=own, single=depth - own)
+    return common(width, heads, double=own, single=depth - own)
 
 
 def single(width: int = 768, heads: int = 12, depth: int = 12) -> Trunk:
     """Attempt 4: one set of weights for text and picture from the start (Z-Image)."""
-    return Trunk(width=width, attention=AttentionSpec(heads=heads), single=depth)
+    return common(width, heads, single=depth)
 
 
 def native(width: int = 768, heads: int = 12, depth: int = 12) -> Trunk:
     """Attempt 5: one sequence as in a language model: causal text, told that it is clean, and then the picture, which
     sees all of it and itself (Transfusion, Qwen-Image-2.1)."""
-    return Trunk(width=width, attention=AttentionSpec(heads=heads), single=depth, mask="causal",
-                 text=TextSpec(clean=True))
+    return common(width, heads, single=depth, mask="causal", text=replace(house().text, clean=True))
+
+
+def common(width: int, heads: int, **blocks: Any) -> Trunk:
+    """The house transformer's trunk with other blocks; the text speaks through them alone."""
+    return replace(house(width, heads, patch=2, pooled_text=False), **{"single": 0, **blocks})
 
 
 ATTEMPTS: dict[str, Callable[..., Trunk]] = {f.__name__: f for f in (cross, double, double_single, single, native)}

@@ -28,6 +28,10 @@ class Detour(nn.Module):
             self.fuse = nn.Linear(2 * width, width, bias=False)
             self.fuse.weight.data.copy_(torch.eye(width).repeat(1, 2) / 2)
 
+    def holds(self, block: int) -> bool:
+        """Whether some tokens may go past this block."""
+        return self.start <= block < self.stop
+
 
 @dataclass(frozen=True)
 class Trip:
@@ -57,7 +61,7 @@ class Trip:
 
     def routes(self, block: int) -> bool:
         """Whether some tokens go past this block."""
-        return self.route is not None and self.detour.start <= block < self.detour.stop
+        return self.route is not None and self.detour.holds(block)
 
     def skips(self, block: int) -> bool:
         """Whether the block is left out, since no patch goes through it."""

@@ -115,7 +115,8 @@ class Places(nn.Module):
             self.table = nn.Parameter(torch.randn(p.words + p.places, spec.width) * 0.02)
         if isinstance(p, Relative):
             self.media_bias = RelativeBias(head, (p.reach,) * 3)
-            self.cross_bias = nn.Parameter(torch.zeros(2, head))
+            if not spec.cross:  # words are in the sequence
+                self.cross_bias = nn.Parameter(torch.zeros(2, head))
 
     def added(self, grid: tuple[int, int, int], like: Tensor) -> Tensor | None:
         """``[T h w, D]`` to be added to the patches, or None."""
@@ -181,8 +182,10 @@ class Places(nn.Module):
             return None
         T, h, w = grid
         now, words = words + T * h * w, words + past_words
-        axes = [torch.arange(n, device=self.cross_bias.device) for n in (past_frames + T, h, w)]
+        axes = [torch.arange(n, device=self.media_bias.table.device) for n in (past_frames + T, h, w)]
         where = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+        if not words:
+            return self.media_bias(where)[None, :, -now:]
         N = words + len(where)
         to_word, to_patch = (b.view(-1, 1, 1) for b in self.cross_bias)
         from_patch = torch.cat([to_patch.expand(-1, N - words, words), self.media_bias(where)], dim=2)

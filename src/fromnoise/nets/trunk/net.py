@@ -282,8 +282,9 @@ class TrunkNet(nn.Module):
             streams = {"text": Tokens(told, first.clock, self.places.unturned(first.turns, told)), "picture": first}
         words = len(streams["text"]) if "text" in streams else 0
         if "cross_stream" in self.stages:
-            text = streams["text"].x if words else None
-            return through("cross_stream", streams, replace(around, text=text, text_mask=mask))["picture"].x
+            text, among = streams["text"].x if words else None, {"picture": streams["picture"]}
+            around = replace(around, text=text, text_mask=mask, mask=self.mask(among, None, grid, None))
+            return through("cross_stream", streams, around)["picture"].x
         around = replace(around, mask=self.mask(streams, mask, grid, cache, routed=route is not None), cache=cache)
         streams = through("double_stream", through("read_stream", streams, around), around)
         if "single_stream" not in self.stages:

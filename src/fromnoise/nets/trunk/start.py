@@ -44,7 +44,8 @@ def reset_parameters(net: TrunkNet) -> None:
         if net.place_in is not None:  # what a patch is told starts louder than the noise it sees
             net.place_in.weight.mul_(6)
         if net.text_in is not None and net.spec.text.loud != 1:
-            last = net.text_in.map if isinstance(net.text_in.map, nn.Linear) else net.text_in.map[-1]
+            words = net.text_in.map
+            last = words if isinstance(words, nn.Linear) else words[-1]  # type: ignore[index]
             last.weight.mul_(net.spec.text.loud)  # type: ignore[operator,union-attr]
 
 
