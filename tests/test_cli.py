@@ -491,7 +491,7 @@ def test_a_cut_prompt_is_said(run, capsys, tmp_path):
 
 @pytest.mark.parametrize(("argv", "words"), [
     ("", "Name a run folder"),
-    ("{tmp}/nowhere x", "is not a run folder"),
+    ("{tmp}/nowhere x", "There is no folder"),
     ("{run} x --n 0", "--n should be greater than or equal to 1 (got 0)"),
     ("{run} x --steps 0", "--steps should be"),
     ("{run} x --steps 99999999999", "--steps should be less than or equal to 10000"),
@@ -522,7 +522,7 @@ def test_evaluating_again_updates_the_page(run, capsys):
 
 @pytest.mark.parametrize(("argv", "words"), [
     ("", "Name a run folder"),
-    ("{tmp}/nowhere", "is not a run folder"),
+    ("{tmp}/nowhere", "There is no folder"),
     ("{run} --samples 0", "--samples should be greater than or equal to 2"),
 ])
 def test_mistakes_in_evaluating_are_one_sentence(argv, words, run, capsys, tmp_path):

@@ -111,6 +111,7 @@ def test_pictures_that_do_not_fit_are_refused(tmp_path):
         train(recipe, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_a_run_is_shown_and_measured_like_any_other(tmp_path, capsys):
     from rich.console import Console
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,15 @@ from tiny_pipelines import CASES, NAMES, dit
 import fromnoise as fn
 from fromnoise.cli import main
 from fromnoise.interop.configs import WRITERS, config_of
+from fromnoise.interop.export import export
 from fromnoise.interop.transformers import FAMILIES
 from fromnoise.nets.trunk import presets
+from fromnoise.process import DDPM, VP, Flow, ScaledLinear
+from fromnoise.recipe import Training
+from fromnoise.recipes import shapes
+from fromnoise.recipes.presets import with_preset
+from fromnoise.sample import solve
+from fromnoise.train import train
 from fromnoise.types import Condition, UserError
 
 diffusers = pytest.importorskip("diffusers")
@@ -31,7 +39,7 @@ def test_a_pipeline_comes_back_as_it_was_opened(name, tmp_path):
             mine = after.components[part].state_dict()
             assert mine.keys() == module.state_dict().keys(), part
             for key, value in module.state_dict().items():
-                idle = (name == "sd3" and "add_q_proj" in key) or "norm_added_q" in key
+                idle = (name.startswith("sd3") and "add_q_proj" in key) or "norm_added_q" in key
                 if not (idle and mine[key].abs().max() == 0):
                     torch.testing.assert_close(mine[key], value, rtol=0, atol=1e-6, msg=f"{part} {key}")
     assert before.scheduler.config == after.scheduler.config
@@ -43,8 +51,6 @@ def test_what_was_changed_is_written(tmp_path):
     with torch.no_grad():
         for p in model.system.denoiser.net.parameters():
             p.add_(0.01)
-    from fromnoise.interop.export import export
-
     export(model, tmp_path / "ours")
     again = fn.load(tmp_path / "ours", "cpu")
     noise = torch.randn(1, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -82,6 +88,45 @@ def test_what_has_no_counterpart_is_said():
     assert set(WRITERS) <= set(FAMILIES)
 
 
+@pytest.mark.parametrize(("preset", "path"), [("pixart", VP()), ("pixart", DDPM()), ("sd1", ScaledLinear()),
+                                              ("sd3", Flow())])
+def test_pictures_of_a_run_are_those_of_its_export(preset, path, tmp_path):
+    """The network and the schedule together: what is told of the noise level is right at every level."""
+    recipe = with_preset(shapes(), preset)
+    time = replace(recipe.net.time, scale=1000.0, **({"max_period": 1e4} if preset == "sd1" else {}))
+    net = replace(recipe.net, time=time) if preset == "sd1" else replace(recipe.net, time=time, patch=2)
+    train(replace(recipe, net=net, path=path, train=Training(steps=1, batch=2, threads=1, preview_every=0)),
+          tmp_path / "run")
+    model = fn.load(tmp_path / "run", "cpu")
+    with torch.no_grad():
+        for p in model.system.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    export(model, tmp_path / "out")
+    kind = json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+    scheduler = getattr(diffusers, kind).from_pretrained(tmp_path / "out", subfolder="scheduler")
+    cls, part = {"pixart": ("PixArtTransformer2DModel", "transformer"), "sd1": ("UNet2DConditionModel", "unet"),
+                 "sd3": ("SD3Transformer2DModel", "transformer")}[preset]
+    peer = getattr(diffusers, cls).from_pretrained(tmp_path / "out", subfolder=part)
+    told = model.encode(["a red circle", "a blue square"])
+    extra = {"pooled_projections": told.pooled} if preset == "sd3" else {}
+    if preset == "pixart":
+        extra = {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
+    noise = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    start = noise / path.sigma(torch.ones(1))  # ours begins with sigma times noise
+    scheduler.set_timesteps(10)
+    x = noise
+    with torch.no_grad():
+        for step in scheduler.timesteps:
+            said = peer(x, encoder_hidden_states=told.text, timestep=step.expand(2), **extra).sample
+            x = scheduler.step(said, step, x).prev_sample
+        grid = torch.cat([scheduler.timesteps.double() / 1000 + (kind == "DDIMScheduler") / 1000, torch.zeros(1)])
+        mine = solve(lambda y, t: model.system.denoiser(y, t, told), start[:, None], path=path, grid=grid,
+                     solver="euler" if kind.startswith("Flow") else "ddim")
+    assert float(x.std()) > 0.1
+    assert float((mine[:, 0] - x).abs().max()) < 1e-4
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("preset", ["sd3", "flux1"])
 def test_a_run_of_a_preset_is_opened_by_diffusers(preset, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out"

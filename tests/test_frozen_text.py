@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from tiny_encoders import clip, gemma, qwen3, qwen_tokenizer, t5
+from tiny_encoders import clip, gemma, qwen3, qwen_tokenizer, t5, t5gemma
 
 from fromnoise.cli import main
 from fromnoise.config import from_dict, to_dict
@@ -73,6 +73,17 @@ def test_a_folder_says_what_it_holds(folders, name, family, cls):
     assert (found.family, found.classes, len(found.sha256)) == (family, (cls,), 64)
     assert found.resolved() == found
     assert from_dict(Frozen, to_dict(found)) == found
+
+
+def test_half_of_a_model_is_read_by_the_config_of_the_whole(tmp_path):
+    model, tokenizer = t5gemma()
+    save(tmp_path, [(model, tokenizer)])
+    config = tmp_path / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": ["T5GemmaEncoder"]}))
+    found = Frozen(folder=str(tmp_path), family="prx").resolved()
+    assert found.classes == ("T5GemmaEncoder",)
+    same(found.build().encode(TEXTS), FAMILIES["prx"].build([(model, tokenizer)]).encode(TEXTS))
+    assert dataclasses.replace(found, combine="mean").rule(tmp_path).towers[0].layers == (1, 2)
 
 
 @pytest.mark.parametrize("family", ["clip", "clip_t5", "sd3"])

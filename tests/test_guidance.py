@@ -300,6 +300,14 @@ def test_normed_velocities_are_as_long_as_those_of_c(patch):
         normed(path, 5)(c, u, s, x, t)
 
 
+def test_normed_rows_are_as_long_as_those_of_c():
+    path, t, s = Flow(), torch.tensor(0.4).double(), torch.tensor(3.0).double()
+    c, u, x = (torch.randn(2, 1, 3, 4, 6, generator=torch.Generator().manual_seed(i)).double() for i in range(3))
+    v, v_c, v_u = (from_x0("velocity", path, x0, x, t) for x0 in (normed(path, None)(c, u, s, x, t), c, u))
+    plain = linear(v_c, v_u, s)
+    assert_close(v, plain * v_c.norm(dim=-1, keepdim=True) / plain.norm(dim=-1, keepdim=True))
+
+
 def test_zero_init_keeps_x_where_it_is():
     """On the flow path Euler does not move while t is above; then it starts from the same noise."""
     _, denoise, x, _, one, _ = setting()

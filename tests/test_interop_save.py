@@ -9,7 +9,7 @@ from fromnoise.interop.encoders import labels_of
 from fromnoise.interop.save import scheduler_of, write_model, write_pipeline, write_schedule
 from fromnoise.interop.schedules import schedule_of
 from fromnoise.latents import KL
-from fromnoise.process import DDPM, Cosine, Flow, ScaledLinear, Shifted, ZeroTerminal
+from fromnoise.process import DDPM, VP, Cosine, Flow, ScaledLinear, Shifted, ZeroTerminal
 from fromnoise.text import Labels
 from fromnoise.types import UserError
 
@@ -43,7 +43,8 @@ def test_a_written_pipeline_opens_in_diffusers(tmp_path):
 
 @pytest.mark.parametrize(("path", "prediction"), [
     (Flow(), "velocity"), (ScaledLinear(), "eps"), (DDPM(), "x0"), (ZeroTerminal(), "v"),
-    (DDPM(beta_end=0.01, levels=500), "v"), (ZeroTerminal(base=DDPM()), "v"),
+    (DDPM(beta_end=0.01, levels=500), "v"), (ZeroTerminal(base=DDPM()), "v"), (VP(), "eps"),
+    (VP(beta_min=0.3, beta_max=12.5), "v"),
 ])
 def test_schedules_come_back(path, prediction):
     kind, config = scheduler_of(path, prediction)
@@ -52,6 +53,14 @@ def test_schedules_come_back(path, prediction):
     assert (back.path, back.prediction, back.clip) == (path, prediction, None)
     times = back.times(10)
     assert (len(times), float(times[0]), float(times[-1])) == (11, pytest.approx(1.0, abs=1e-12), 0.0)
+
+
+def test_the_levels_of_a_continuous_path_are_on_it():
+    theirs = diffusers.DDIMScheduler(**scheduler_of(VP(), "eps")[1])
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    torch.testing.assert_close(theirs.alphas_cumprod.double(), VP().alpha(t).square(), rtol=1e-4, atol=1e-7)
+    with pytest.raises(UserError, match="trained_betas have no counterpart"):
+        schedule_of("DDIMScheduler", {"trained_betas": DDPM().betas().sqrt().tolist()})
 
 
 def test_a_shift_is_the_schedulers():

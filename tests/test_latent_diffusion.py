@@ -398,7 +398,7 @@ def test_from_the_command_line(coder, tmp_path, monkeypatch, capsys):
     shards = list((tmp_path / "runs" / FOLDER).glob("*/*.safetensors"))
     before = [s.stat().st_mtime_ns for s in shards]
     assert shards
-    net = ["--net.patch", "1", "--net.width", "32", "--net.depth", "1", "--train.steps", "4"]
+    net = ["--net", "transformer", "--net.patch", "1", "--net.width", "32", "--net.depth", "1", "--train.steps", "4"]
     assert main(["train", "shapes", *few, *net, "--evaluate.samples", "16"]) == 0
     assert "behind an autoencoder of" in capsys.readouterr().err
     assert [s.stat().st_mtime_ns for s in shards] == before

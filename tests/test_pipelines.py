@@ -12,6 +12,7 @@ from tiny_pipelines import CASES, NAMES, dit, net, stable_diffusion
 
 import fromnoise as fn
 from fromnoise.cli import main
+from fromnoise.generate import read_picture
 from fromnoise.types import UserError
 
 diffusers = pytest.importorskip("diffusers")
@@ -26,8 +27,12 @@ def pack(x, p):
     return x.view(b, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5).reshape(b, (h // p) * (w // p), c * p * p)
 
 
-def pictures(pipeline, noise, guidance, options):
+def pictures(pipeline, noise, guidance, options, prompts=PROMPTS):
     """What diffusers makes: ``[B, 3, H, W]`` in [0, 1]."""
+    if options.get("alone"):  # guided, it takes one prompt at a time
+        options = {name: value for name, value in options.items() if name != "alone"}
+        return torch.cat([pictures(pipeline, *one, guidance, options, [prompt])
+                          for *one, prompt in zip(noise.split(1), prompts, strict=True)])
     pipeline.set_progress_bar_config(disable=True)
     factor = getattr(pipeline, "vae_scale_factor", 2)
     options = dict(options)
@@ -37,9 +42,9 @@ def pictures(pipeline, noise, guidance, options):
     call = {"height": ROWS * factor, "width": COLUMNS * factor, "num_inference_steps": 5, "latents": latents,
             "output_type": "pt", "guidance_scale": guidance} | options
     if guidance != 1 and "Flux" not in type(pipeline).__name__:  # Flux is guided away from the empty text
-        call["negative_prompt"] = [NEGATIVE] * 2
+        call["negative_prompt"] = [NEGATIVE] * len(prompts)
     with torch.no_grad():
-        return pipeline(prompt=list(PROMPTS), **call).images.float()  # a copy: one of them changes its list
+        return pipeline(prompt=list(prompts), **call).images.float()  # a copy: one of them changes its list
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -49,7 +54,7 @@ def test_pictures_are_those_of_diffusers(name, tmp_path):
     pipeline.save_pretrained(tmp_path)
     pipeline, model = diffusers.DiffusionPipeline.from_pretrained(tmp_path), fn.load(tmp_path, "cpu")
     factor = model.system.latents.factor
-    rows, columns = (n // 2 if "klein" in name else n for n in (ROWS, COLUMNS))  # two neighbours in a latent
+    rows, columns = (n // 2 if "flux 2" in name else n for n in (ROWS, COLUMNS))  # two neighbours in a latent
     channels = model.system.latents.channels
     noise = torch.randn(2, channels, rows, columns, generator=torch.Generator().manual_seed(0))
     size = (rows * factor, columns * factor)
@@ -108,9 +113,11 @@ def test_a_published_model_is_a_model(tmp_path, capsys):
         assert not torch.equal(other.media, usual.media)
     out = tmp_path / "picture.png"
     assert main(["sample", str(tmp_path / "sd"), "a red circle", "--out", str(out), "--steps", "4"]) == 0
-    assert out.is_file()
+    assert read_picture(out)["settings"].guidance == usual.settings.guidance
     again = tmp_path / "again.png"
+    capsys.readouterr()
     assert main(["sample", "--like", str(out), "--out", str(again)]) == 0
+    assert capsys.readouterr().err == ""
     assert again.read_bytes() == out.read_bytes()
     capsys.readouterr()
     assert main(["tune", str(tmp_path / "sd"), "--nfe", "4"]) == 2
@@ -177,3 +184,28 @@ def test_a_lora_is_added_and_taken_away(tmp_path):
     assert float((with_it - before).abs().max()) > 1e-3
     added.remove()
     assert float((picture() - before).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize(("where", "words"), [
+    ("{0}/pipline", 'There is no folder {0}/pipline. Did you mean "{0}/pipeline"?'),
+    ("{0}/elsewhere/pipeline", "There is no folder {0}/elsewhere/pipeline."),
+    ("{0}/one.safetensors", "{0}/one.safetensors is a file: name the folder of a run, or a folder in the layout of "
+                            "diffusers (diffusers' from_single_file and save_pretrained make one"),
+    ("{0}/pipeline/unet", "only config.json, so it is one part of a pipeline"),
+    ("{0}/single", "only one.safetensors: diffusers' from_single_file"),
+    ("{0}/pipeline", "{0}/pipeline/unet has no weights"),
+    ("owner/name", "There is no folder owner/name; as a hub id it is not cached here")])
+def test_what_is_no_model_is_said(where, words, tmp_path, capsys, monkeypatch):
+    from huggingface_hub import constants
+
+    stable_diffusion()[0].save_pretrained(tmp_path / "pipeline")
+    (tmp_path / "pipeline/unet/diffusion_pytorch_model.safetensors").unlink()
+    (tmp_path / "single").mkdir()
+    for folder in (tmp_path, tmp_path / "single"):
+        save_file({"weight": torch.zeros(1)}, folder / "one.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    capsys.readouterr()
+    assert main(["sample", where.format(tmp_path), "a red circle"]) == 2
+    error = capsys.readouterr().err
+    assert words.format(tmp_path) in error
+    assert len(error.splitlines()) == 1

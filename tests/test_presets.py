@@ -141,6 +141,7 @@ def test_mistakes_on_the_command_line(args, sentence, capsys):
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_preset_is_trained_from_the_command_line(tmp_path, capsys):
     args = ["train", "shapes", "--preset", "flux1", "--out", str(tmp_path / "run"), "--train.steps", "2",
             "--train.batch", "4", "--evaluate.samples", "8", "--net.single", "1", "--train.threads", "1"]

@@ -73,3 +73,30 @@ def qwen_vl():
 def gemma(side="left"):
     config = transformers.Gemma2Config(num_hidden_layers=2, **LM)
     return randomised(transformers.Gemma2Model(config), 7), qwen_tokenizer(side)
+
+
+def t5gemma():
+    """The encoder of T5Gemma, saved with the config of the whole as published ones are, and a tokenizer."""
+    from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder, T5GemmaModuleConfig
+
+    module = T5GemmaModuleConfig(num_hidden_layers=2, **LM)
+    config = transformers.T5GemmaConfig(encoder=module, decoder=module, vocab_size=LM["vocab_size"])
+    tokenizer = qwen_tokenizer()
+    tokenizer.model_max_length = 40
+    model = randomised(T5GemmaEncoder(config.encoder), 7)
+
+    def save_pretrained(folder, **options):
+        T5GemmaEncoder.save_pretrained(model, folder, **options)
+        config.save_pretrained(folder)
+
+    model.save_pretrained = save_pretrained
+    return model, tokenizer
+
+
+def mistral(layers=31):
+    """Mistral 3, which also sees pictures, and a tokenizer in place of its processor, which needs torchvision."""
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "head_dim": 8, "image_size": 28, "patch_size": 14}
+    text = {"model_type": "mistral", "num_hidden_layers": layers, **LM}
+    config = transformers.Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **vision})
+    return randomised(transformers.Mistral3ForConditionalGeneration(config), 6), qwen_tokenizer("left")

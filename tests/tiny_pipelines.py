@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from tiny_encoders import clip, gemma, qwen3, qwen_tokenizer, qwen_vl, randomised, t5
+from tiny_encoders import clip, gemma, mistral, qwen3, qwen_tokenizer, qwen_vl, randomised, t5, t5gemma
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -45,11 +47,11 @@ def stable_diffusion_xl():
     return diffusers.StableDiffusionXLPipeline(vae(4), a, b, tok, tok2, unet, scheduler), {}
 
 
-def stable_diffusion_3():
+def stable_diffusion_3(**changes):
     (a, tok), (b, tok2), (c, tok3) = clip(10, 1, projected=True), clip(14, 2, projected=True), t5(32)
     transformer = net(diffusers.SD3Transformer2DModel, sample_size=12, patch_size=2, in_channels=4, num_layers=2,
                       attention_head_dim=8, num_attention_heads=4, joint_attention_dim=32, caption_projection_dim=32,
-                      pooled_projection_dim=28, out_channels=4, pos_embed_max_size=16, qk_norm="rms_norm")
+                      pooled_projection_dim=28, out_channels=4, pos_embed_max_size=16, qk_norm="rms_norm", **changes)
     return diffusers.StableDiffusion3Pipeline(
         transformer, diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), no_quant(shift_factor=0.06), a, tok, b, tok2,
         c, tok3), {}
@@ -65,13 +67,14 @@ def flux_1(guided=False):
                                   transformer), {"packed": 2}
 
 
-def pixart():
+def pixart(sigma=False):
     transformer = net(diffusers.PixArtTransformer2DModel, num_attention_heads=2, attention_head_dim=12, in_channels=4,
                       out_channels=8, num_layers=2, cross_attention_dim=24, sample_size=128, patch_size=2,
-                      caption_channels=24, norm_num_groups=1, use_additional_conditions=True)
+                      caption_channels=24, norm_num_groups=1, use_additional_conditions=not sigma)
     model, tokenizer = t5()
     scheduler = diffusers.DPMSolverMultistepScheduler(beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
-    return diffusers.PixArtAlphaPipeline(tokenizer, model, vae(4), transformer, scheduler), {
+    cls = diffusers.PixArtSigmaPipeline if sigma else diffusers.PixArtAlphaPipeline
+    return cls(tokenizer, model, vae(4), transformer, scheduler), {
         "use_resolution_binning": False, "clean_caption": False}
 
 
@@ -89,6 +92,28 @@ def sana():
                                                       flow_shift=3.0)
     return diffusers.SanaPipeline(tokenizer, model, randomised(deep, 6, 0.15), transformer, scheduler), {
         "use_resolution_binning": False, "clean_caption": False, "height": 256, "width": 384}
+
+
+def lumina_2():
+    transformer = net(diffusers.Lumina2Transformer2DModel, sample_size=16, in_channels=4, hidden_size=48, num_layers=2,
+                      num_refiner_layers=1, num_attention_heads=4, num_kv_heads=2, multiple_of=20,
+                      axes_dim_rope=(4, 4, 4), axes_lens=(300, 32, 32), cap_feat_dim=16)
+    model, tokenizer = gemma()
+    return diffusers.Lumina2Pipeline(transformer, diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
+                                     no_quant(scaling_factor=0.36, shift_factor=0.11), model, tokenizer), {
+        "height": 64, "width": 96}
+
+
+def prx():
+    from diffusers.pipelines.prx import pipeline_prx
+
+    vars(pipeline_prx).setdefault("ftfy", SimpleNamespace(fix_text=str))  # it cleans prompts with it, and does not ask
+    transformer = net(diffusers.PRXTransformer2DModel, in_channels=4, hidden_size=32, num_heads=2, depth=2,
+                      context_in_dim=16, axes_dim=(8, 8), patch_size=2)
+    model, tokenizer = t5gemma()
+    return diffusers.PRXPipeline(transformer, diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), model, tokenizer,
+                                 no_quant(scaling_factor=0.36, shift_factor=0.11), default_sample_size=512), {
+        "use_resolution_binning": False, "alone": True}
 
 
 def z_image():
@@ -111,16 +136,18 @@ def qwen_image():
         "packed": 2, "guidance_scale": None, "true_cfg_scale": 3.0}
 
 
-def flux_2_klein():
+def flux_2(guided=True):
     transformer = net(diffusers.Flux2Transformer2DModel, in_channels=16, num_layers=1, num_single_layers=1,
                       attention_head_dim=16, num_attention_heads=2, joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4),
-                      guidance_embeds=False)
+                      guidance_embeds=guided)
     auto = randomised(diffusers.AutoencoderKLFlux2(
         down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, block_out_channels=[8, 8],
         norm_num_groups=4, latent_channels=4), 8, 0.15)
     auto.bn.running_mean.normal_(generator=torch.Generator().manual_seed(3))
     auto.bn.running_var.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(4))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    if guided:
+        return diffusers.Flux2Pipeline(scheduler, auto, *mistral(), transformer), {}
     return diffusers.Flux2KleinPipeline(scheduler, auto, qwen3(28), qwen_tokenizer(), transformer), {}
 
 
@@ -140,5 +167,7 @@ def dit():
 
 CASES = {"sd": (stable_diffusion, 3.0), "sdxl": (stable_diffusion_xl, 3.0), "sd3": (stable_diffusion_3, 3.0),
          "flux": (flux_1, 1.0), "flux, guided": (lambda: flux_1(True), 3.5), "pixart": (pixart, 3.0),
-         "sana": (sana, 4.5), "flux 2 klein": (flux_2_klein, 3.0), "z-image": (z_image, 3.0),
-         "qwen-image": (qwen_image, 3.0)}
+         "sana": (sana, 4.5), "flux 2 klein": (lambda: flux_2(False), 3.0), "flux 2 dev": (flux_2, 4.0),
+         "z-image": (z_image, 3.0), "qwen-image": (qwen_image, 3.0), "lumina 2": (lumina_2, 4.0), "prx": (prx, 4.0),
+         "pixart sigma": (lambda: pixart(True), 3.0),
+         "sd3.5": (lambda: stable_diffusion_3(dual_attention_layers=(0,)), 3.0)}

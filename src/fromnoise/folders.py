@@ -152,7 +152,7 @@ def open_pipeline(source: str | Path, variant: str | None = None, revision: str 
     """
     folder = Path(source) if Path(source).is_dir() else download(str(source), variant, revision)
     if not (folder / INDEX).is_file():
-        raise UserError(_not_a_pipeline(folder))
+        raise UserError(not_a_pipeline(folder))
     index = read_object(folder / INDEX)
     kind = index.get("_class_name")
     if not isinstance(kind, str):
@@ -181,7 +181,8 @@ def open_component(folder: str | Path) -> Component:
     return Component(folder.name, "diffusers" if "_class_name" in config else "transformers", kind, folder)
 
 
-def _not_a_pipeline(folder: Path) -> str:
+def not_a_pipeline(folder: Path) -> str:
+    """What a folder is that is no pipeline, in a sentence."""
     single = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", *PICKLES)]
     sentence = f"{folder} is not in the layout of diffusers: it has no {INDEX}"
     if (folder / CONFIGS[0]).is_file():

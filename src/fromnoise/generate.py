@@ -20,7 +20,7 @@ from fromnoise.media import enlargement, grid, to_pil, to_uint8
 from fromnoise.random import sample_noise
 from fromnoise.recipe import Recipe, load_diffusion, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
-from fromnoise.settings import Noise, Settings, as_noise, checked
+from fromnoise.settings import Adapter, Noise, Settings, as_noise, checked
 from fromnoise.system import System, autocast, check_threshold, load_system, run_recipe
 from fromnoise.text import composed, emphasis, read_prompts, unseen
 from fromnoise.types import Condition, UserError
@@ -77,6 +77,11 @@ class Model:
         self.system, self.run, self.step, self.words = system.eval(), run, step, frozenset(words)
         self._guides: dict[str, Model] = {}
         self.recipe = system.recipe
+
+    @property
+    def loras(self) -> list[Adapter]:
+        """The LoRAs that its weights hold now."""
+        return []
 
     @property
     def parameters(self) -> int:
@@ -137,6 +142,7 @@ class Model:
         if not isinstance(chosen["guidance"], Guidance):
             chosen["guidance"] = replace(default.guidance, scale=checked("guidance", chosen["guidance"]).scale)
         chosen["prompts"] = [prompts] if isinstance(prompts, str) else prompts
+        chosen["loras"] = self.loras
         settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
         self.system.latent_size(*settings.size)
         check_threshold(self.recipe, settings.guidance)

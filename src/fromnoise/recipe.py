@@ -293,10 +293,11 @@ def load_diffusion(path: FilePath) -> Recipe:
     return recipe
 
 
-def read_recipe(data: Any, where: str) -> AnyRecipe:
+def read_recipe(data: Any, where: str, as_type: type[AnyRecipe] | None = None) -> AnyRecipe:
     """A recipe from its JSON form.  UserError as for ``load_recipe``, naming ``where`` it stands.
 
-    One that does not say its kind is of before there were kinds: of a diffusion model.
+    One that does not say its kind is of before there were kinds: of a diffusion model.  as_type: what it is read as,
+    for recipes that stand in no file, as those of published models.
     """
     if not isinstance(data, dict):
         raise UserError(f"{where} is not a recipe: it must be a JSON object.")
@@ -311,13 +312,14 @@ def read_recipe(data: Any, where: str) -> AnyRecipe:
     if kind not in KINDS:
         raise UserError(f"{where} is a recipe of kind {kind!r:.60}, which is not known here. "
                         f"{nearest(str(kind), KINDS)}")
-    return from_dict(KINDS[kind], {k: v for k, v in data.items() if k not in ("format", "fromnoise")}, where)
+    values = {k: v for k, v in data.items() if k not in ("format", "fromnoise")}
+    return from_dict(as_type or KINDS[kind], values, where)
 
 
 # Fields that do not change what is learned.
-OPERATIONAL = ("name", "sample.", "evaluate.", "encoding.source", "encoding.folder", "text.folder", "text.offload",
-               "text.cache_texts", "text.cache_folder", "train.device", "train.threads", "train.checkpoint_every",
-               "train.keep", "train.preview_every", "train.tracker")
+OPERATIONAL = ("name", "source", "sample.", "evaluate.", "encoding.source", "encoding.folder", "text.folder",
+               "text.offload", "text.cache_texts", "text.cache_folder", "train.device", "train.threads",
+               "train.checkpoint_every", "train.keep", "train.preview_every", "train.tracker")
 
 
 def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[object, object]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,15 @@ from fromnoise.denoise import Guidance
 from fromnoise.types import UserError
 
 Noise = Tensor | np.ndarray | Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA in the weights: where it was read, how strong it is, and the SHA-256 of what was read."""
+
+    path: str
+    scale: float
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class Settings:
     long: bool = False
     first: int = 0
     given_noise: bool = False  # the noise was the caller's: these settings alone do not make the picture again
+    loras: list[Adapter] = field(default_factory=list)  # in the order in which they were added
 
 
 # ---- what a setting may be ------------------------------------------------------------------------------
@@ -85,6 +95,17 @@ def _fields(value: Any) -> dict[str, Any]:
     return value
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, str | bytes | bool) or not math.isfinite(number := float(value)):
+        raise ValueError
+    return number
+
+
+def _loras(value: Any) -> list[Adapter]:
+    found = [one if isinstance(one, Adapter) else Adapter(**one) for one in value]  # a dict, as it stands in a picture
+    return [Adapter(_text(one.path), _number(one.scale), _text(one.sha256)) for one in found]
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -104,6 +125,8 @@ RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "long": (_flag, "true or false"),
     "first": (_whole(0, 2**62), "a whole number from 0 to 2^62"),
     "given_noise": (_flag, "true or false"),
+    "loras": (_loras, "a list of LoRAs, each with its path, scale and sha256"),
+    "scale": (_number, "a number"),
     "run": (_text, "a text"),
     "recipe": (_fields, "an object of fields"),
     "batch": (_whole(1, 2**31), "a whole number that is 1 or more"),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field
 
+from fromnoise.cli.loras import Loras, files_and_scales
 from fromnoise.cli.options import parse
 from fromnoise.config import spec
 from fromnoise.types import UserError
@@ -14,6 +15,8 @@ from fromnoise.types import UserError
 ABOUT = """A model in the layout of another library.
 
 fromnoise export runs/shapes-sd3 --out exported
+
+fromnoise export path/to/a/pipeline --lora style.safetensors:0.8 --out merged
 
 A pipeline that fromnoise opened (with what has been added to it since) is written whole; of a run of ours the network
 and its schedule are, where diffusers has such a network."""
@@ -27,6 +30,8 @@ class Arguments:
     """A run folder, a folder in the layout of diffusers, or a hub id."""
     out: Annotated[str, Field(min_length=1)] = "exported"
     """The folder to write, which must be new or empty."""
+    lora: Loras = ()
+    """A LoRA to merge into the weights, FILE or FILE:SCALE; may be said several times."""
     format: Literal["diffusers"] = "diffusers"
     """The layout."""
 
@@ -38,6 +43,9 @@ def main(argv: list[str]) -> int:
     from fromnoise.interop.export import export
     from fromnoise.opening import load_model
 
-    for sentence in export(load_model(args.run, "cpu"), args.out):
+    loras, model = files_and_scales(args.lora), load_model(args.run, "cpu")
+    for path, scale in loras:
+        model.add_lora(path, scale)
+    for sentence in export(model, args.out):
         print(sentence)
     return 0

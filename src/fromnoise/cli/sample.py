@@ -14,12 +14,13 @@ import tyro
 from pydantic import Field
 
 from fromnoise.cli.fields import defaults
+from fromnoise.cli.loras import Loras, files_and_scales, those_of
 from fromnoise.cli.options import parse
 from fromnoise.config import spec, to_dict
 from fromnoise.denoise import Guidance, Guided
 from fromnoise.generate import read_picture
-from fromnoise.opening import load_model
-from fromnoise.recipe import Recipe, changes, differences, load_diffusion, read_recipe
+from fromnoise.opening import is_pipeline, load_model, usual_guidance
+from fromnoise.recipe import Recipe, changes, differences, read_recipe
 from fromnoise.settings import Settings
 from fromnoise.text import parts
 from fromnoise.types import UserError
@@ -29,6 +30,8 @@ ABOUT = """Pictures from a trained run.
 fromnoise sample runs/digits "a handwritten seven" "the digit 3" --n 8
 
 fromnoise sample runs/digits "the digit 3" --guidance 3 --guidance.interval 0.2 0.8 --guidance.method apg
+
+fromnoise sample path/to/a/pipeline "a red circle" --lora style.safetensors:0.8 --lora other.safetensors
 
 fromnoise sample --like picture.png
 
@@ -67,6 +70,8 @@ class Arguments:
     """Brackets weigh words: "a (red:1.3) circle", "[faint]"; \\( is a bracket."""
     long: bool = False
     """A prompt that is too long is read in windows, one after the other, and not cut."""
+    lora: Loras = ()
+    """A LoRA to add, FILE or FILE:SCALE; may be said several times.  With --like instead of those of the picture."""
     like: str | None = None
     """A PNG that fromnoise saved: make it again, but for what is said otherwise."""
     device: str = "auto"
@@ -89,15 +94,20 @@ def main(argv: list[str]) -> int:
     prompts, settings = wanted(args, picture["settings"] if picture else None)
     for sentence in without_effect(usual, args, prompts):
         say(sentence)
+    loras = (those_of(picture["settings"].loras, str(args.like)) if picture and not args.lora
+             else files_and_scales(args.lora))
     model = load_model(run, args.device)
     if picture and not draws_alike(picture["recipe"], model.recipe):
         say(f"{run} is of another recipe than the picture, which will not come out the same.")
+    for path, scale in loras:
+        model.add_lora(path, scale)
     output = model.sample(prompts, **settings)
     if output.settings.solver == "auto":
         say(f"{output.info.solver}, {output.info.nfe} evaluations")
     for note in output.notes:
         say(note)
-    print(output.save(args.out or next_free(Path(run) / "samples"), columns=columns_of(prompts)))
+    beside = Path(run if os.path.isdir(run) else "")  # a hub id is no folder
+    print(output.save(args.out or next_free(beside / "samples"), columns=columns_of(prompts)))
     return 0
 
 
@@ -105,7 +115,7 @@ def read(argv: list[str]) -> tuple[Arguments, Guidance]:
     """(the arguments, the guidance that they change): which options there are depends on the method of the latter."""
     argv = [re.sub(r"^--sample\.", "--", word) for word in argv]  # a field of a recipe by its full name
     pairs = list(zip(["", *argv], argv, strict=False))
-    run = next((word for before, word in pairs if before != "--guidance.guide" and is_run(word)), "")
+    run = next((word for before, word in pairs if before != "--guidance.guide" and is_model(word)), "")
     like = next((word for before, word in pairs if before == "--like"), None)
     args, usual = parse_over(argv, run, like)
     if (args.run, args.like) != (run, like):  # the guess was wrong, which is known now
@@ -119,14 +129,15 @@ def parse_over(argv: list[str], run: str, like: str | None) -> tuple[Arguments, 
     if like is not None:
         settings = read_picture(like)["settings"]
         usual, flags = settings.guidance, {name: getattr(settings, name) for name in ("compose", "weighted", "long")}
-    elif is_run(run):
-        usual = load_diffusion(Path(run) / "recipe.json").sample.guidance
+    elif is_model(run) or is_pipeline(run):
+        usual = usual_guidance(run)
     values = defaults(Arguments) | {"guidance": to_dict(usual), **flags}
     return parse(Arguments, argv, "fromnoise sample", values, ABOUT), usual
 
 
-def is_run(word: str) -> bool:
-    return os.path.isfile(os.path.join(word, "recipe.json"))
+def is_model(word: str) -> bool:
+    """Whether a word is the folder of a run or of a pipeline."""
+    return any(os.path.isfile(os.path.join(word, name)) for name in ("recipe.json", "model_index.json"))
 
 
 def without_effect(usual: Guidance, args: Arguments, prompts: list[str]) -> list[str]:
@@ -149,7 +160,7 @@ def without_effect(usual: Guidance, args: Arguments, prompts: list[str]) -> list
 def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
     """Whether the recipe that a picture names makes the same pictures; its name, judging and such may differ."""
     try:
-        other = read_recipe(said, "the picture")
+        other = read_recipe(said, "the picture", type(recipe))
     except UserError:
         return False
     if not isinstance(other, Recipe):

@@ -66,11 +66,11 @@ class APG:
 
 @spec
 class Normed:
-    """Guided velocities as long as those of c, square by square of the picture (Qwen-Image)."""
+    """Guided velocities as long as those of c, in each square (Qwen-Image) or row (Lumina 2) of the picture."""
 
     kind: Literal["normed"] = "normed"
-    patch: Annotated[int, Field(ge=1)] = 2
-    """Side of a square, in latents."""
+    patch: Annotated[int, Field(ge=1)] | None = 2
+    """Side of a square, in latents; none for rows of each channel."""
 
     def rule(self, path: GaussianPath) -> Rule:
         return normed(path, self.patch)

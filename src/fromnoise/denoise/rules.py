@@ -91,10 +91,11 @@ def in_space(rule: Rule, space: Prediction, path: GaussianPath) -> Rule:
     return combine
 
 
-def normed(path: GaussianPath, patch: int = 2) -> Rule:
+def normed(path: GaussianPath, patch: int | None = 2) -> Rule:
     """Guided velocities whose length in every ``patch`` x ``patch`` square, over all channels, is that of c.
 
-    As Qwen-Image is guided, whose tokens are such squares.
+    As Qwen-Image is guided, whose tokens are such squares.  Without a patch it is every row of every channel, as in
+    diffusers' Lumina 2.
 
     Media ``[B, T, C, H, W]``; ValueError where a side is not a multiple of the patch.
     """
@@ -106,8 +107,10 @@ def normed(path: GaussianPath, patch: int = 2) -> Rule:
     return in_space(combine, "velocity", path)
 
 
-def lengths(v: Tensor, patch: int) -> Tensor:
-    """The length of each square of ``[B, T, C, H, W]`` over its channels, as ``[B, T, 1, H, W]``."""
+def lengths(v: Tensor, patch: int | None) -> Tensor:
+    """The length of each square of ``[B, T, C, H, W]`` over its channels, as ``[B, T, 1, H, W]``, or of each row."""
+    if patch is None:
+        return v.square().sum(-1, keepdim=True).sqrt()
     if v.ndim != 5 or v.shape[-1] % patch or v.shape[-2] % patch:
         raise ValueError(f"squares of {patch} need media [B, T, C, H, W] whose sides are multiples of it (got "
                          f"{list(v.shape)})")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from fromnoise.interop import unet
 from fromnoise.interop.transformers import FAMILIES
-from fromnoise.nets import Trunk
+from fromnoise.nets import Trunk, UNet
 from fromnoise.nets.trunk import Rotary, SinCos
+from fromnoise.recipe import Recipe
+from fromnoise.system import System
 from fromnoise.types import UserError
 
 
@@ -25,6 +28,17 @@ def config_of(spec: Trunk, channels: int, text_width: int | None, pooled_width: 
             continue  # another family's network
     raise UserError("This network cannot be exported: diffusers has no transformer with all of its settings (a preset "
                     f"of one of {', '.join(WRITERS)} can be, trained with --net.patch 2 --net.time.scale 1000).")
+
+
+def counterpart(recipe: Recipe, system: System) -> tuple[str, dict[str, Any]]:
+    """(class, config) of the network of diffusers that is the network of a run of ours.  UserError where none is."""
+    net, channels = system.denoiser.net, system.latents.channels
+    text, side = system.text.width, recipe.data.height // system.latents.factor
+    if isinstance(net.spec, Trunk):
+        return config_of(net.spec, channels, text, system.text.pooled_width, side)
+    assert isinstance(net.spec, UNet)
+    config = {**unet.write_config(unet.Peer(net.spec, channels, text)), "sample_size": side}
+    return config.pop("_class_name"), config
 
 
 def shape(spec: Trunk) -> dict[str, Any]:

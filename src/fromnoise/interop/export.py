@@ -6,6 +6,7 @@ where they have a counterpart; its text encoder, which was trained along, has no
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +15,18 @@ from typing import Any
 from torch import Tensor
 
 from fromnoise.files import disk_errors, write_text
-from fromnoise.folders import Component
+from fromnoise.folders import CONFIGS, Component, read_object
 from fromnoise.generate import Model
 from fromnoise.interop import unet
 from fromnoise.interop.autoencoder import EXPORTED, to_diffusers
-from fromnoise.interop.configs import config_of
+from fromnoise.interop.configs import counterpart
 from fromnoise.interop.published import PublishedModel
 from fromnoise.interop.rules import give
-from fromnoise.interop.save import write_model, write_pipeline, write_schedule
+from fromnoise.interop.save import scheduler_of, write_model, write_pipeline, write_schedule
+from fromnoise.interop.told import told_levels
 from fromnoise.interop.transformers import FAMILIES
-from fromnoise.nets import Trunk, UNet
 from fromnoise.text import FrozenEncoder, LabelEncoder
+from fromnoise.text.opening import without_bars
 from fromnoise.types import UserError
 
 KEPT = (".json", ".txt", ".model", ".jinja", ".safetensors")  # of parts that are copied as they are
@@ -71,17 +73,25 @@ def network_weights(model: PublishedModel, part: Component) -> dict[str, Tensor]
 
 
 def save_encoder(model: PublishedModel, name: str, folder: Path) -> bool:
-    """Whether ``name`` is a text encoder or tokenizer of the model, which is then written."""
+    """Whether ``name`` is a text encoder of the model, which is then written."""
     text = model.system.text
     if not isinstance(text, FrozenEncoder):
         return False
     towers = text.spec.towers  # type: ignore[union-attr]
-    for tower, (encoder, tokenizer) in zip(towers, text.parts, strict=True):
-        if name in (tower.model, tower.tokenizer):
-            with disk_errors(folder):
-                (encoder if name == tower.model else tokenizer).save_pretrained(folder)  # type: ignore[operator]
+    for tower, (encoder, _) in zip(towers, text.parts, strict=True):
+        if name == tower.model:
+            with disk_errors(folder), without_bars():
+                encoder.save_pretrained(folder)  # type: ignore[operator]
+            keep_config(model.pipeline.part(name), folder / CONFIGS[0])
             return True
     return False
+
+
+def keep_config(part: Component, path: Path) -> None:
+    """A model that is half of another is opened by the config of the whole, which it does not write by itself."""
+    written = read_object(path)
+    if written.get("model_type") != part.config.get("model_type"):
+        write_text(path, json.dumps(part.config | {"dtype": written.get("dtype")}, indent=2) + "\n")
 
 
 def copy_part(part: Component, folder: Path) -> None:
@@ -96,18 +106,15 @@ def copy_part(part: Component, folder: Path) -> None:
 def export_run(model: Model, folder: Path) -> list[str]:
     """The network and the schedule of a run of ours."""
     recipe, system = model.recipe, model.system
-    net, channels = system.denoiser.net, system.latents.channels
-    state, side = net.state_dict(), recipe.data.height // system.latents.factor
-    text, pooled = system.text.width, system.text.pooled_width
-    if isinstance(net.spec, Trunk):
-        kind, config = config_of(net.spec, channels, text, pooled, side)
-        tensors, name = give(state, list(FAMILIES[kind].rules(net.spec, config))), "transformer"
-    else:
-        assert isinstance(net.spec, UNet)
-        config = dict(unet.write_config(unet.Peer(net.spec, channels, text)))
-        kind, tensors, name = config.pop("_class_name"), unet.to_theirs(state, config), "unet"
-        config["sample_size"] = side
-    scheduler = write_schedule(folder / "scheduler", recipe.path, recipe.objective.prediction)
+    kind, config = counterpart(recipe, system)
+    net, name = system.denoiser.net, "transformer" if kind in FAMILIES else "unet"
+    scheduler, schedule = scheduler_of(recipe.path, recipe.objective.prediction)
+    state = net.state_dict()
+    if scheduler == "DDIMScheduler":
+        state = told_levels(net, state, schedule["num_train_timesteps"])
+    tensors = (give(state, list(FAMILIES[kind].rules(net.spec, config))) if name == "transformer"  # type: ignore
+               else unet.to_theirs(state, config))
+    write_schedule(folder / "scheduler", recipe.path, recipe.objective.prediction)
     write_model(folder / name, kind, config, tensors | tables(kind, config))
     write_text(folder / "README.md", readme(recipe.name, name, kind, scheduler))
     return [f"{folder}/{name} is a {kind} and {folder}/scheduler a {scheduler}: their from_pretrained opens them.",

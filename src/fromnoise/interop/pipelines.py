@@ -52,6 +52,10 @@ class Manner:
     numbers: str = ""
     method: CFG | Normed = field(default_factory=CFG)
 
+    @property
+    def usual(self) -> Guidance:
+        return Guidance(scale=self.guidance, method=self.method)
+
 
 MANNERS = {
     "DDIMPipeline": Manner(50),
@@ -60,6 +64,8 @@ MANNERS = {
     "Flux2KleinPipeline": Manner(50, 4.0),
     "Flux2Pipeline": Manner(50, 4.0, "guidance"),
     "FluxPipeline": Manner(28, 3.5, "guidance"),
+    "Lumina2Pipeline": Manner(30, 4.0, method=Normed(patch=None)),
+    "PRXPipeline": Manner(28, 4.0),
     "PixArtAlphaPipeline": Manner(20, 4.5, "size_aspect"),
     "PixArtSigmaPipeline": Manner(20, 4.5, "size_aspect"),
     "QwenImagePipeline": Manner(50, method=Normed(patch=2)),
@@ -83,20 +89,49 @@ def load_pipeline(source: str | Path, device: str = "auto", variant: str | None 
     where = resolve_device(device)
     dtype = dtype or (torch.float32 if where.type == "cpu" else None)
     pipeline = open_pipeline(source, variant)
-    if pipeline.kind not in MANNERS:
-        raise UserError(f"{pipeline.kind} is not known here. {nearest(pipeline.kind, MANNERS)}")
-    manner, scheduler = MANNERS[pipeline.kind], pipeline.part("scheduler")
+    manner, scheduler, part = manner_of(pipeline), pipeline.part("scheduler"), network_part(pipeline)
     schedule = schedule_of(scheduler.kind, scheduler.config, pipeline.kind)
     latents = load_latents(pipeline.part("vae"), variant, dtype) if "vae" in pipeline.components else None
-    part = pipeline.part("unet" if "unet" in pipeline.components else "transformer")
     net, text = network(pipeline, part, None if latents is None else latents.channels, variant, dtype)
-    numbers = manner.numbers if told(net.spec, manner.numbers) else ""
-    distilled = pipeline.settings.get("is_distilled") or (manner.numbers == "guidance" and not numbers)
-    guidance = 1.0 if distilled else manner.guidance
-    recipe = recipe_of(pipeline, part, schedule, replace(manner, guidance=guidance), net.spec, text, latents)
+    recipe = recipe_of(pipeline, part, schedule, manner, net.spec, text, latents)
     body = latents if latents is not None else Pixels().build(recipe.data.channels)
     system = PublishedSystem(recipe, text, body, PublishedDenoiser(net.eval().requires_grad_(False), schedule))
-    return PublishedModel(system.to(where), schedule, pipeline, numbers)
+    return PublishedModel(system.to(where), schedule, pipeline, manner.numbers)
+
+
+def usual_guidance(source: str | Path) -> Guidance:
+    """The guidance of a pipeline unless one says otherwise; weights are not read.  UserError as ``load_pipeline``."""
+    return manner_of(open_pipeline(source)).usual
+
+
+def manner_of(pipeline: Pipeline) -> Manner:
+    """How a pipeline is used.  A model that was distilled is not guided, unless it is told a scale."""
+    if pipeline.kind not in MANNERS:
+        raise UserError(f"{pipeline.kind} is not known here. {nearest(pipeline.kind, MANNERS)}")
+    manner, spec = MANNERS[pipeline.kind], spec_of(network_part(pipeline))
+    numbers = manner.numbers if told(spec, manner.numbers) else ""
+    distilled = pipeline.settings.get("is_distilled") or (manner.numbers == "guidance" and not numbers)
+    return replace(manner, numbers=numbers, guidance=1.0 if distilled else manner.guidance)
+
+
+def network_part(pipeline: Pipeline) -> Component:
+    """The part of a pipeline that is its network."""
+    return pipeline.part("unet" if "unet" in pipeline.components else "transformer")
+
+
+def spec_of(part: Component) -> Trunk | UNet:
+    """The network of a part in our terms.  UserError where it has none."""
+    with explained(str(part.folder)):
+        return unet.read_config(part.config).spec if part.name == "unet" else trunk_of(part)
+
+
+def trunk_of(part: Component) -> Trunk:
+    """The same of a transformer."""
+    if part.kind not in FAMILIES:
+        raise UserError(f"the transformer {part.kind} is not known here. {nearest(part.kind, FAMILIES)}")
+    spec = FAMILIES[part.kind].spec(part.config)
+    # the autoencoder of Flux 2 has laid neighbours into channels already
+    return replace(spec, patch=1) if part.kind == "Flux2Transformer2DModel" else spec
 
 
 def network(pipeline: Pipeline, part: Component, channels: int | None, variant: str | None,
@@ -109,12 +144,7 @@ def network(pipeline: Pipeline, part: Component, channels: int | None, variant: 
             made = assemble(lambda: peer.spec.build(peer.channels, peer.text_width), unet.to_ours(weights, config),
                             weights.where)
             return made, NoText() if pipeline.kind in UNTOLD else load_text(pipeline, variant, dtype)
-        if part.kind not in FAMILIES:
-            raise UserError(f"the transformer {part.kind} is not known here. {nearest(part.kind, FAMILIES)}")
-        family = FAMILIES[part.kind]
-        spec = family.spec(config)
-        if part.kind == "Flux2Transformer2DModel":
-            spec = replace(spec, patch=1)  # its autoencoder has laid neighbours into channels already
+        spec, family = trunk_of(part), FAMILIES[part.kind]
         rules, theirs = list(family.rules(spec, config)), list(family.told(config))
         elsewhere = {name for rule in theirs for name in rule.theirs} | set(family.tables)
         tensors = take({k: v for k, v in weights.items() if k not in elsewhere}, rules)
@@ -143,7 +173,7 @@ def recipe_of(pipeline: Pipeline, part: Component, schedule: Schedule, manner: M
               text: nn.Module, latents: Any) -> Published:
     """The published model in the terms of a recipe."""
     factor = 1 if latents is None else latents.factor
-    side = part.config.get("sample_size") or 1024 // factor
+    side = part.config.get("sample_size") or pipeline.settings.get("default_sample_size", 1024) // factor
     rows, columns = (side, side) if isinstance(side, int) else side
     return Published(
         name=Path(pipeline.folder).name or pipeline.kind, source=str(pipeline.folder), net=net, path=schedule.path,
@@ -152,8 +182,7 @@ def recipe_of(pipeline: Pipeline, part: Component, schedule: Schedule, manner: M
         text=getattr(text, "spec", Untold()), latents=Pixels() if latents is None else latents.spec,
         objective=Objective(prediction=schedule.prediction, loss=schedule.prediction),
         train=Training(precision="float32"),
-        sample=Sampling(solver=schedule.solver, steps=manner.steps,
-                        guidance=Guidance(scale=manner.guidance, method=manner.method)))
+        sample=Sampling(solver=schedule.solver, steps=manner.steps, guidance=manner.usual))
 
 
 class explained:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from fromnoise.config import spec
 from fromnoise.denoise import Denoise, Denoiser, Guidance
 from fromnoise.folders import Pipeline
-from fromnoise.generate import Model
+from fromnoise.interop.lora import Place, places_of
+from fromnoise.interop.lora.model import Adaptable
 from fromnoise.interop.schedules import Schedule
 from fromnoise.latents import Latents, Pixels
 from fromnoise.nets import Trunk, UNet
@@ -21,11 +21,8 @@ from fromnoise.recipe import Recipe
 from fromnoise.sample import SOLVERS
 from fromnoise.settings import Settings
 from fromnoise.system import System
-from fromnoise.text import FrozenEncoder, Labels, Towers
+from fromnoise.text import Labels, Towers
 from fromnoise.types import Condition, UserError
-
-if TYPE_CHECKING:
-    from fromnoise.interop.lora import Merged
 
 
 @spec
@@ -110,7 +107,7 @@ class PublishedDenoiser(Denoiser):
         return x0 if self.schedule.clip is None else x0.clamp(-self.schedule.clip, self.schedule.clip)
 
 
-class PublishedModel(Model):
+class PublishedModel(Adaptable):
     """A published model, which samples on its own schedule.
 
     numbers: what its network is told beside the text ("size_crop" of SDXL, "size_aspect" of PixArt, or a guidance
@@ -121,16 +118,9 @@ class PublishedModel(Model):
         super().__init__(system, str(pipeline.folder))
         self.schedule, self.pipeline, self.numbers = schedule, pipeline, numbers
 
-    def add_lora(self, path: str | Path, scale: float = 1.0) -> Merged:
-        """Add a LoRA of peft's, diffusers' or kohya's layout, ``scale`` times, to network and text encoders.
-
-        What is returned takes it away again (``remove``) or changes its scale.  UserError for a file that does not fit.
-        """
-        from fromnoise.interop.lora import apply_lora, places_of, read_lora
-
+    def places(self) -> dict[str, Place]:
         part = self.pipeline.part("unet" if "unet" in self.pipeline.components else "transformer")
-        text = self.system.text if isinstance(self.system.text, FrozenEncoder) else None
-        return apply_lora(places_of(self.system.denoiser.net, part.kind, part.config, text), read_lora(path), scale)
+        return places_of(self.system.denoiser.net, part.kind, part.config, self.system.text)
 
     def encode(self, prompts: list[str], settings: Settings | None = None, negative: bool = False) -> Condition:
         condition = self._read(prompts, settings, negative=negative)

@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fromnoise.files import disk_errors, replacing, write_text
 from fromnoise.folders import CONFIGS, INDEX, STEMS
 from fromnoise.interop.schedules import PREDICTIONS
-from fromnoise.process import DDPM, Flow, GaussianPath, Prediction, ScaledLinear, Shifted, ZeroTerminal
+from fromnoise.process import DDPM, VP, Flow, GaussianPath, Prediction, ScaledLinear, Shifted, ZeroTerminal
 from fromnoise.types import UserError
 
 VERSION = "0.42.0"  # of diffusers, whose layout this is
+LEVELS = 1000  # of a scheduler for a continuous path, as all networks there are told timesteps up to 1,000
 
 
 def write_pipeline(folder: Path, kind: str, parts: Mapping[str, tuple[str, str]],
@@ -62,15 +64,26 @@ def scheduler_of(path: GaussianPath, prediction: Prediction) -> tuple[str, dict[
         return "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 1000, "shift": shift}
     names = {ours: theirs for theirs, ours in PREDICTIONS.items() if ours != "velocity"}
     table = inner.base if isinstance(inner, ZeroTerminal) else inner
-    if isinstance(table, DDPM | ScaledLinear) and shift == 1 and prediction in names:
+    if isinstance(table, DDPM | ScaledLinear | VP) and shift == 1 and prediction in names:
         return "DDIMScheduler", {
-            "num_train_timesteps": table.levels, "beta_start": table.beta_start, "beta_end": table.beta_end,
-            "beta_schedule": "linear" if isinstance(table, DDPM) else "scaled_linear",
-            "prediction_type": names[prediction], "rescale_betas_zero_snr": isinstance(inner, ZeroTerminal),
-            "timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0}
+            **levels_of(table), "prediction_type": names[prediction],
+            "rescale_betas_zero_snr": isinstance(inner, ZeroTerminal), "timestep_spacing": "trailing",
+            "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0}
     raise UserError(f"diffusers has no scheduler for the path {type(path).__name__.lower()} with a network that "
                     f"predicts {prediction}: it has them for the flow path with velocity, and for tables of levels "
-                    "with eps, v or x0.")
+                    "and the path vp with eps, v or x0.")
+
+
+def levels_of(path: DDPM | ScaledLinear | VP) -> dict[str, Any]:
+    """The table of levels of a scheduler.
+
+    That of a continuous path has the path's own alpha at every level (i + 1) / N: beta_i = 1 - alpha_i^2 / alpha_i-1^2.
+    """
+    if isinstance(path, VP):
+        integral = path.integral(torch.linspace(0, 1, LEVELS + 1, dtype=torch.float64))  # alpha^2 = exp(-integral)
+        return {"num_train_timesteps": LEVELS, "trained_betas": (-torch.expm1(-integral.diff())).tolist()}
+    return {"num_train_timesteps": path.levels, "beta_start": path.beta_start, "beta_end": path.beta_end,
+            "beta_schedule": "linear" if isinstance(path, DDPM) else "scaled_linear"}
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

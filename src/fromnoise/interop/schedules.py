@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from fromnoise.interop.spacings import DENSE, SPACINGS, bend, levels_of
-from fromnoise.process import DDPM, Cosine, Flow, Path, Prediction, ScaledLinear, ZeroTerminal, shift_of_tokens
+from fromnoise.process import DDPM, VP, Cosine, Flow, Path, Prediction, ScaledLinear, ZeroTerminal, shift_of_tokens
 from fromnoise.types import UserError
 
 CAPPED = 2.0**-24  # alpha^2 of the last level where it is zero and the solver divides by it
 HIGHEST = 20.0  # log(sigma / alpha) beyond which it is no number to compute with
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0",
                                       "flow_prediction": "velocity"}
-EVEN = ("FluxPipeline", "Flux2Pipeline", "Flux2KleinPipeline", "QwenImagePipeline", "ZImagePipeline")
+EVEN = ("FluxPipeline", "Flux2Pipeline", "Flux2KleinPipeline", "Lumina2Pipeline", "QwenImagePipeline",
+        "ZImagePipeline")
 FITTED = ("Flux2Pipeline", "Flux2KleinPipeline")  # whose shift depends on the steps too
 
 
@@ -84,7 +85,7 @@ def schedule_of(kind: str, config: Mapping[str, Any], pipeline: str = "") -> Sch
 
 KINDS = (*SPACINGS, "FlowMatchEulerDiscreteScheduler")
 KNOWN: dict[str, tuple[Any, ...]] = {  # values a config may have; the first is the default
-    "trained_betas": (None,), "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
     "prediction_type": tuple(PREDICTIONS), "thresholding": (False, None), "invert_sigmas": (False,),
     "stochastic_sampling": (False,), "use_beta_sigmas": (False, None), "use_lu_lambdas": (False, None),
     "timestep_type": ("discrete",), "interpolation_type": ("linear",), "skip_prk_steps": (True,),
@@ -142,6 +143,8 @@ def table_schedule(kind: str, config: Mapping[str, Any]) -> Schedule:
 
 def path_of(config: Mapping[str, Any]) -> Path:
     """The path through the levels of a table."""
+    if config.get("trained_betas") is not None:
+        return vp_of(torch.tensor(config["trained_betas"], dtype=torch.float64))
     start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
     count = config.get("num_train_timesteps", 1000)
     match config.get("beta_schedule", "linear"):
@@ -152,6 +155,20 @@ def path_of(config: Mapping[str, Any]) -> Path:
         case _:
             path = Cosine()
     return ZeroTerminal(base=path) if config.get("rescale_betas_zero_snr") else path
+
+
+def vp_of(betas: Tensor) -> VP:
+    """The continuous path that a table was made from.  UserError where it was made from none.
+
+    Of VP, -log(1 - beta_i) is the integral of its linear beta over a step, and so linear in i.
+    """
+    rate, count = -torch.log1p(-betas) * len(betas), len(betas)  # beta in the middle of each step
+    slope = (rate[-1] - rate[0]) * count / max(count - 1, 1)
+    low = rate[0] - slope / (2 * count)
+    line = low + slope * (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    if not torch.allclose(rate, line, rtol=1e-6) or not 0 < float(low) < float(low + slope):
+        raise UserError("The scheduler's trained_betas have no counterpart here: they must be those of the path vp.")
+    return VP(beta_min=float(f"{float(low):.9g}"), beta_max=float(f"{float(low + slope):.9g}"))
 
 
 def ratios(path: Path, count: int, capped: bool) -> Tensor:

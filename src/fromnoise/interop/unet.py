@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from fromnoise.blocks.waves import Sinusoid
@@ -200,7 +201,11 @@ def write_config(peer: Peer) -> dict[str, Any]:
     elif spec.pooled == "linear":
         config["num_class_embeds"] = spec.pooled_width
     told = replace(spec, heads=UNet.heads) if spec.head_width else spec  # heads says nothing where head_width does
-    if read_config(config) != replace(peer, spec=told):
+    try:
+        same = read_config(config) == replace(peer, spec=told)
+    except (UserError, ValidationError):  # sizes that do not meet
+        same = False
+    if not same:
         raise UserError("This U-Net cannot be exported: diffusers has no U-Net of its settings.")
     return config
 

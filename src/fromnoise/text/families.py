@@ -49,13 +49,14 @@ def _pixart(length: int) -> Towers:
 
 
 Family = Literal["clip", "t5", "clip_t5", "lm", "sd", "sdxl", "sd3", "flux1", "flux2", "flux2_klein", "z_image",
-                 "qwen_image", "pixart_alpha", "pixart_sigma", "sana", "lumina2"]
+                 "qwen_image", "pixart_alpha", "pixart_sigma", "sana", "lumina2", "prx"]
 
 PIPELINES: dict[str, Family] = {  # classes of diffusers, and whose rule they follow
     "StableDiffusionPipeline": "sd", "StableDiffusionXLPipeline": "sdxl", "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux1", "Flux2Pipeline": "flux2", "Flux2KleinPipeline": "flux2_klein",
     "ZImagePipeline": "z_image", "QwenImagePipeline": "qwen_image", "PixArtAlphaPipeline": "pixart_alpha",
     "PixArtSigmaPipeline": "pixart_sigma", "SanaPipeline": "sana", "Lumina2Pipeline": "lumina2",
+    "PRXPipeline": "prx",
 }
 
 FAMILIES: dict[Family, Towers] = {
@@ -80,11 +81,13 @@ FAMILIES: dict[Family, Towers] = {
     "z_image": Towers(towers=(Tower(chat=True, thinking=True, max_length=512, layers=(-2,), padding="removed"),)),
     "qwen_image": Towers(towers=(Tower(template=QWEN_IMAGE_TEMPLATE, drop=34, max_length=512, fill=False,
                                        padding="removed"),)),
+    # Of the pipelines' cleaning of prompts, small letters alone.
+    "prx": Towers(towers=(Tower(lower=True, padding="masked"),)),
     "pixart_alpha": _pixart(120),
     "pixart_sigma": _pixart(300),
     "sana": Towers(towers=(Tower(lower=True, instruction=SANA_INSTRUCTION, max_length=300, side="right",
                                  padding="masked"),)),
     # The layer before the last of Gemma 2; what is guided away from stands alone.
-    "lumina2": Towers(towers=(Tower(template=LUMINA2_TEMPLATE, bare=True, max_length=256, layers=(-2,),
+    "lumina2": Towers(towers=(Tower(template=LUMINA2_TEMPLATE, bare=True, max_length=256, side="right", layers=(-2,),
                                     padding="masked"),)),
 }

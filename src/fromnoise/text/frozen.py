@@ -29,6 +29,7 @@ from fromnoise.text.opening import (
     part_of,
     parts_of,
     rule_of,
+    tokens_of,
 )
 from fromnoise.text.rows import Rows, laid, rows_of
 from fromnoise.text.store import Memory, Shards
@@ -127,8 +128,9 @@ class Frozen:
                                 "padding": None if self.padding == "family" else self.padding,
                                 "layers": self.layers or (self._every(folder, tower) if self.combine != "beside" else
                                                           None)}
-        if places := config_of(part_of(folder, tower.model)).get("max_position_embeddings"):
-            said["max_length"] = min(self.max_length or tower.max_length or places, places)
+        model, tokenizer = parts_of(folder, [tower])[0]
+        if places := config_of(model).get("max_position_embeddings"):
+            said["max_length"] = min(self.max_length or tower.max_length or tokens_of(tokenizer) or places, places)
         changed = {name: value for name, value in said.items() if value is not None}
         return replace(tower, combine=self.combine, final_norm=self.final_norm, **changed)
 

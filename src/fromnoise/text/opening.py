@@ -7,6 +7,7 @@ A folder is that of a pipeline of diffusers (``model_index.json`` and a folder f
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,12 +17,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from fromnoise.folders import CONFIGS, INDEX, PICKLES, Component, Pipeline, download, open_component, open_pipeline
+from fromnoise.folders import (
+    CONFIGS,
+    INDEX,
+    PICKLES,
+    Component,
+    Pipeline,
+    download,
+    open_component,
+    open_pipeline,
+    read_object,
+)
 from fromnoise.text.families import FAMILIES, PIPELINES, Family
 from fromnoise.text.towers import Tower, Towers
 from fromnoise.types import UserError
 
 SAFE: dict[str, Any] = {"trust_remote_code": False}  # no code of a folder is run, and nobody is asked whether
+HALVES = {"T5GemmaEncoder": ("transformers.models.t5gemma.modeling_t5gemma", "encoder")}  # module, part of the config
 INSTALL = "pip install 'fromnoise[diffusers]'"
 
 
@@ -116,7 +128,13 @@ ENCODERS = {"T5ForConditionalGeneration": "T5EncoderModel", "UMT5ForConditionalG
 
 def config_of(part: Component) -> dict[str, Any]:
     """What an encoder's config says of what reads text."""
-    return part.config.get("text_config") or part.config
+    return part.config.get(HALVES.get(part.kind, ("", "text_config"))[1]) or part.config
+
+
+def tokens_of(tokenizer: Component) -> int | None:
+    """Tokens that a tokenizer reads of a text, where its files say."""
+    path = tokenizer.folder / "tokenizer_config.json"
+    return read_object(path).get("model_max_length") if path.is_file() else None
 
 
 def depth_of(part: Component) -> int:
@@ -154,9 +172,13 @@ def load_encoder(part: Component, variant: str | None = None, dtype: torch.dtype
     cls = class_of(part)
     _, chosen = part.choice(variant)
     part.files(variant)  # no shard is missing, and none lies elsewhere
-    with _explained(part), _quietly(), torch.random.fork_rng(devices=[]):  # a run's draws do not depend on its encoders
+    with _explained(part), without_bars(), torch.random.fork_rng(devices=[]):  # draws of a run do not depend on it
+        half: dict[str, Any] = {}
+        if part.kind in HALVES and HALVES[part.kind][1] in part.config:
+            whole = transformers().AutoConfig.from_pretrained(part.folder, local_files_only=True, **SAFE)
+            half = {"config": getattr(whole, HALVES[part.kind][1])}
         model, report = cls.from_pretrained(part.folder, use_safetensors=True, local_files_only=True, variant=chosen,
-                                            dtype=dtype or "auto", output_loading_info=True, **SAFE)
+                                            dtype=dtype or "auto", output_loading_info=True, **half, **SAFE)
     missing = sorted(report["missing_keys"])
     if missing:
         lost = "1 tensor is" if len(missing) == 1 else f"{len(missing)} tensors are"
@@ -177,7 +199,8 @@ def load_tokenizer(part: Component) -> Any:
 def class_of(part: Component) -> Any:
     """The class of an encoder.  UserError where it is not a model of transformers."""
     library = transformers()
-    cls = getattr(library, part.kind, None) if part.library == "transformers" else None
+    module = importlib.import_module(HALVES[part.kind][0]) if part.kind in HALVES else library
+    cls = getattr(module, part.kind, None) if part.library == "transformers" else None
     if not isinstance(cls, type) or not issubclass(cls, library.PreTrainedModel):
         raise UserError(f"{part.folder} is of the class {part.library}.{part.kind}, which is not a model of "
                         "transformers: it is not opened.")
@@ -194,16 +217,16 @@ def transformers() -> Any:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the bars that transformers shows while it reads."""
+def without_bars() -> Iterator[None]:
+    """Within, transformers draws no bars while it reads and writes."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    drawn = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if drawn:
             logging.enable_progress_bar()
 
 

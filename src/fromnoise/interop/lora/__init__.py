@@ -7,10 +7,10 @@
     write_lora(folder, place, found.layers)
 """
 
-from fromnoise.interop.lora.file import Factors, Lora, read_lora
+from fromnoise.interop.lora.file import Factors, Lora, fingerprint, lora_file, read_lora
 from fromnoise.interop.lora.merge import Merged, apply_lora
-from fromnoise.interop.lora.places import NETWORK, Place, encoder_places, place_of, places_of
+from fromnoise.interop.lora.places import NETWORK, Place, encoder_places, own_place, place_of, places_of
 from fromnoise.interop.lora.save import Difference, difference, write_lora
 
 __all__ = ["NETWORK", "Difference", "Factors", "Lora", "Merged", "Place", "apply_lora", "difference", "encoder_places",
-           "place_of", "places_of", "read_lora", "write_lora"]
+           "fingerprint", "lora_file", "own_place", "place_of", "places_of", "read_lora", "write_lora"]

@@ -8,6 +8,7 @@ Files call A and B ``lora_A`` and ``lora_B`` (peft), ``lora.down`` and ``lora.up
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -57,10 +58,11 @@ class Factors:
 
 @dataclass(frozen=True)
 class Lora:
-    """The factors of each layer, by the file's own names; where: the file they are from."""
+    """The factors of each layer, by the file's own names;  where: the file they are from;  sha256: of what it says."""
 
     where: str
     layers: Mapping[str, Factors]
+    sha256: str = ""
 
 
 def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -76,7 +78,7 @@ def read_lora(source: str | Path) -> Lora:
 
     UserError for a pickle, for a file with something else in it, and for kinds other than plain LoRA (DoRA, LoKr, ...).
     """
-    path = lora_file(Path(source))
+    path = lora_file(source)
     tensors = read_tensors(path)
     settings = read_settings(path)
     sides: dict[str, dict[str, Tensor]] = {}
@@ -88,11 +90,23 @@ def read_lora(source: str | Path) -> Lora:
         sides.setdefault(layer, {})[side] = tensor
     if not sides:
         raise UserError(f"{path} holds no tensors.")
-    return Lora(str(path), {layer: factors(layer, found, settings, path) for layer, found in sides.items()})
+    layers = {layer: factors(layer, found, settings, path) for layer, found in sides.items()}
+    return Lora(str(path), layers, fingerprint(path))
 
 
-def lora_file(path: Path) -> Path:
-    """The safetensors file that is meant."""
+def fingerprint(source: str | Path) -> str:
+    """The SHA-256 of all that ``read_lora`` reads of a source, and of nothing else."""
+    path = lora_file(source)
+    found = hashlib.sha256()
+    for file in (path, *settings_beside(path)):
+        with open(file, "rb") as stream:
+            hashlib.file_digest(stream, lambda: found)
+    return found.hexdigest()
+
+
+def lora_file(source: str | Path) -> Path:
+    """The safetensors file that is meant.  UserError where there is none, or it is a pickle."""
+    path = Path(source)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *PICKLES))
         chosen = [p for name in NAMES for p in files if p.name == name] or [p for p in files if p.suffix not in PICKLES]
@@ -163,13 +177,18 @@ class Settings(BaseModel):
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
+def settings_beside(path: Path) -> list[Path]:
+    """The file of peft's settings, where there is one."""
+    beside = path.parent / CONFIG
+    return [beside] if path.name == NAMES[1] and beside.is_file() else []
+
+
 def read_settings(path: Path) -> dict[str, Settings]:
     """The settings of each component (``unet``, ``text_encoder``, ...), that of "" of all others."""
     from safetensors import safe_open
 
-    beside = path.parent / CONFIG
-    if path.name == NAMES[1] and beside.is_file():
-        data, where = read_object(beside), str(beside)
+    if beside := settings_beside(path):
+        data, where = read_object(beside[0]), str(beside[0])
     else:
         with safe_open(path, "pt") as file:
             note, where = (file.metadata() or {}).get(NOTE, "{}"), f"the note {NOTE} in {path}"

@@ -23,12 +23,15 @@ from fromnoise.types import UserError
 class Merged:
     """A LoRA in the weights of a model.  Several may be there at once; each goes by itself, in any order.
 
-    ``scale`` may be changed by ``rescale``.  Nothing is kept beside the factors: what was added is computed again and
-    subtracted, so weights come back to the rounding of their numbers.  As a context manager it leaves at the end.
+    where: the file it is from;  sha256: of what that says.  ``scale`` may be changed by ``rescale``.  Nothing is kept
+    beside the factors: what was added is computed again and subtracted, so weights come back to the rounding of their
+    numbers.  As a context manager it leaves at the end.
     """
 
     places: Mapping[str, Place]
     factors: Mapping[str, Mapping[str, Factors]]
+    where: str = ""
+    sha256: str = ""
     scale: float = 0.0
 
     def rescale(self, scale: float) -> None:
@@ -59,7 +62,7 @@ def apply_lora(places: Mapping[str, Place], lora: Lora, scale: float = 1.0) -> M
     for component, factors in found.items():
         for rule in touched(places[component], factors):
             check(places[component], rule, factors, lora.where)
-    merged = Merged(places, found)
+    merged = Merged(places, found, lora.where, lora.sha256)
     merged.rescale(scale)
     return merged
 

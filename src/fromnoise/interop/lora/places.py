@@ -70,10 +70,14 @@ def places_of(net: nn.Module, kind: str, config: Mapping[str, Any], text: nn.Mod
     return {NETWORK: place_of(net, kind, config), **(encoder_places(text) if isinstance(text, FrozenEncoder) else {})}
 
 
+def own_place(module: nn.Module) -> Place:
+    """A module whose weights go by the names that they have in it."""
+    return Place(module, tuple(rule for name, _ in module.named_parameters() for rule in same(name, name)))
+
+
 def encoder_places(text: FrozenEncoder) -> dict[str, Place]:
     """The frozen encoders of a system by the names of their folders; their weights are those of the peer."""
-    return {tower.model: Place(model, tuple(rule for name, _ in model.named_parameters() for rule in same(name, name)))
-            for tower, (model, _) in zip(text.spec.towers, text.parts, strict=True)}
+    return {tower.model: own_place(model) for tower, (model, _) in zip(text.spec.towers, text.parts, strict=True)}
 
 
 def flat(name: str) -> str:
@@ -111,7 +115,8 @@ def located(places: Mapping[str, Place], lora: Lora) -> dict[str, dict[str, Fact
         if component == LAST:
             component = max((c for c in places if c != NETWORK), default=FIRST)
         if component not in places:
-            raise UserError(f"{lora.where} adapts {layer}, but this model has no {component}.")
+            raise UserError(f"{lora.where} adapts {layer}, but this model has no {component} that it could be "
+                            "added to.")
         weight = weight_of(tables[component], name)
         parts = {weight: factors} if weight else translated(places[component], tables[component], name, factors)
         if not parts:
