@@ -23,7 +23,7 @@ from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
 from fromnoise.latents import KL, Foreign, Latents, Pixels, Reconstruction
 from fromnoise.nets import Trunk, UNet, house
-from fromnoise.process import Flow, Implied, Objective, Path
+from fromnoise.process import Flow, Implied, Objective, Path, Upsampling
 from fromnoise.sample import SOLVERS, Procedure
 from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
 from fromnoise.text import Frozen, Trained
@@ -162,6 +162,8 @@ class Sampling:
     """Where the steps are on the clock."""
     shift: Annotated[float, Field(gt=0)] = 1.0
     """Shift of the time grid towards noise."""
+    augment: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Noise on the small picture that is enlarged, as upsample.noise says it."""
 
 
 @spec
@@ -230,6 +232,7 @@ class Recipe(Saved):
     encoding: Encoding = Encoding()
     path: Path = Flow()
     objective: Objective = Objective()
+    upsample: Upsampling = Upsampling()
     net: Net = house()
     train: Training = Training()
     sample: Sampling = Sampling()
@@ -242,8 +245,10 @@ class Recipe(Saved):
         return not isinstance(self.latents, Pixels)
 
     def resolved(self) -> Self:
-        """The recipe with the files of its text encoder named."""
-        return replace(self, text=self.text.resolved())
+        """The recipe with the files of its text encoder named, and room in its network for the small picture."""
+        told = self.upsample.channels(self.data.channels)
+        net = replace(self.net, image_channels=self.net.image_channels or told)
+        return replace(self, text=self.text.resolved(), net=net)
 
     def idle(self) -> dict[str, str]:
         """The fields, dotted, that the other choices leave without effect, and why."""
@@ -373,6 +378,8 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "text.cache_precision": frozen and text.cache == "none" and "text.cache is none",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
+        "upsample.noise": recipe.upsample.factor == 1 and "upsample.factor is 1",
+        "sample.augment": recipe.upsample.factor == 1 and "there is no small picture (upsample.factor is 1)",
         "train.repa.width": recipe.train.repa.projector == "conv" and "the convolution has no hidden features",
     }
     if isinstance(recipe.latents, Pixels):

@@ -281,8 +281,7 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
 def settle_threads(model: Model | Codec) -> None:
     """Use as many CPU threads as make this model fastest: on small networks that is often one."""
     if model.system.device.type == "cpu":
-        work = model.trial if isinstance(model, Codec) else lambda: model.sample([""] * 32, steps=1, guidance=1.0)
-        torch.set_num_threads(fastest_threads(work))
+        torch.set_num_threads(fastest_threads(model.trial))
 
 
 def save_report(report: Report, run: Path) -> None:

@@ -36,7 +36,7 @@ class Job:
         path = self.out / "recipe.json"
         if not path.exists():
             return None
-        if to_dict(load_recipe(path)) != to_dict(self.recipe):
+        if to_dict(load_recipe(path)) != to_dict(self.recipe.resolved()):
             raise UserError(f"{self.out} holds a run of another recipe: choose another folder with --out, or delete "
                             f"{self.out}.")
         report = read_report(self.out)
