@@ -93,8 +93,8 @@ def test_what_experts_leave_over():
 
 
 @pytest.mark.parametrize("path", [Flow(), Cosine(), VP(), EDM()], ids=lambda p: p.kind)
-@pytest.mark.parametrize("law", [Uniform(), LogNormal(mean=0.3, std=1.3), Mode(scale=1.29), LogUniform(low=-14, high=14)],
-                         ids=str)
+@pytest.mark.parametrize("law", [Uniform(), LogNormal(mean=0.3, std=1.3), Mode(scale=1.29),
+                                 LogUniform(low=-14, high=14)], ids=str)
 def test_a_cut_law_is_the_law_inside_and_nothing_outside(law, path):
     whole, cut = Objective(times=law, shift=1.5), Objective(times=law, shift=1.5, between=(0.3, 0.7))
     u = torch.linspace(0, 1, 201, dtype=torch.float64)
@@ -124,5 +124,5 @@ def test_weighting_of_a_cut_objective_is_that_of_the_whole_inside():
 
 
 def test_an_interval_that_a_law_never_visits_is_refused():
-    with pytest.raises(UserError, match="draws no times between 0 and 0.01"):
+    with pytest.raises(UserError, match="draws no times"):
         Objective(times=LogUniform(low=-4, high=4), between=(0.0, 0.01)).draw_times(4, Flow(), torch.Generator())

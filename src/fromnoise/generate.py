@@ -344,8 +344,8 @@ class Model:
         """
         if not self.enlarges:
             if image is not None:
-                raise UserError(f"{self.run or 'This model'} makes pictures of noise alone and cannot enlarge one: name "
-                                "a run that was trained with upsample.factor.")
+                raise UserError(f"{self.run or 'This model'} makes pictures of noise alone and cannot enlarge one: "
+                                "name a run that was trained with upsample.factor.")
             return None
         if image is None:
             raise UserError(f"{self.run or 'This model'} enlarges pictures: give it one with --image, or name it with "
@@ -404,8 +404,8 @@ def load(run: str | Path, device: str = "auto") -> Model:
 
 
 def read_picture(path: str | Path) -> dict[str, Any]:
-    """What a PNG saved by fromnoise says of itself: run, settings and recipe, and of a cascade as ``before`` the same of
-    the stage that it enlarges.  UserError if it says nothing.
+    """What a PNG saved by fromnoise says of itself: run, settings and recipe, and as ``before`` the same of the stage
+    of a cascade that it enlarges.  UserError if it says nothing.
     """
     try:
         with Image.open(path) as image:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 import fromnoise
-from fromnoise.config import Named, from_dict, nearest, read_json, spec, to_dict
+from fromnoise.config import Named, Short, from_dict, nearest, read_json, spec, to_dict
 from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
@@ -132,8 +132,20 @@ class Encoding:
 
 
 @spec
+class Start:
+    """The weights that training begins with, where they are not random: the run is a branch of another."""
+
+    run: str = ""
+    """A run folder of the same network, whose averaged weights are taken."""
+    sha256: str = ""
+    """Of these weights, which are read only when the run starts; it sets this itself."""
+
+
+@spec
 class Training(Schedule):
     """How long, with what, and what is kept; and what a diffusion model is told on the way."""
+
+    start: Annotated[Start, Short("run")] = Start()
 
     text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of captions replaced by the empty text, which classifier-free guidance needs."""
@@ -322,7 +334,7 @@ def read_recipe(data: Any, where: str) -> AnyRecipe:
 # Fields that do not change what is learned.
 OPERATIONAL = ("name", "sample.", "evaluate.", "encoding.source", "encoding.folder", "text.folder", "text.offload",
                "text.cache_texts", "text.cache_folder", "train.device", "train.threads", "train.checkpoint_every",
-               "train.keep", "train.preview_every", "train.tracker")
+               "train.keep", "train.preview_every", "train.tracker", "train.start.run")
 
 
 def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[object, object]]:
@@ -378,6 +390,7 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "text.cache_precision": frozen and text.cache == "none" and "text.cache is none",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
+        "train.start.sha256": not recipe.train.start.run and "train.start.run names no run",
         "upsample.noise": recipe.upsample.factor == 1 and "upsample.factor is 1",
         "sample.augment": recipe.upsample.factor == 1 and "there is no small picture (upsample.factor is 1)",
         "train.repa.width": recipe.train.repa.projector == "conv" and "the convolution has no hidden features",

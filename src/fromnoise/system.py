@@ -225,8 +225,8 @@ def check_upsampling(recipe: Recipe) -> None:
     if recipe.upsample.factor == 1:
         return
     if recipe.latent:
-        raise UserError("upsample.factor is for models of pixels: latents are kept without the pictures that small ones "
-                        "are made of. Leave --latents out.")
+        raise UserError("upsample.factor is for models of pixels: latents are kept without the pictures that small "
+                        "ones are made of. Leave --latents out.")
     if recipe.train.self_conditioning:
         raise UserError("A network is told one picture beside x: the small one (upsample.factor) or its own last "
                         "estimate (train.self_conditioning). Set one of them to what it is by default.")
