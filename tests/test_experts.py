@@ -1,17 +1,31 @@
 """Experts for intervals of noise: the composition against one denoiser, and what their training draws."""
 
 import re
+import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from test_cli import refused
+from test_train import tiny
 
+import fromnoise as fn
 from fromnoise.analytic import ring
+from fromnoise.cli import main
 from fromnoise.denoise import classifier_free, experts
 from fromnoise.denoise.experts import fill
+from fromnoise.generate import read_picture
+from fromnoise.nets import UNet, house
 from fromnoise.process import EDM, VP, Cosine, Flow, LogNormal, LogUniform, MinSNR, Mode, Objective, Uniform
 from fromnoise.process.effective import raw_weighting
+from fromnoise.recipe import Start, load_recipe
 from fromnoise.sample import solve
+from fromnoise.train import Hooks, train
+from fromnoise.train.metrics import read_metrics
 from fromnoise.types import Condition, UserError
+from fromnoise.weights import load_weights
 
 
 def test_the_exact_denoiser_cut_in_three_is_the_whole():
@@ -126,3 +140,107 @@ def test_weighting_of_a_cut_objective_is_that_of_the_whole_inside():
 def test_an_interval_that_a_law_never_visits_is_refused():
     with pytest.raises(UserError, match="draws no times"):
         Objective(times=LogUniform(low=-4, high=4), between=(0.0, 0.01)).draw_times(4, Flow(), torch.Generator())
+
+
+# ---- a run and its branches -------------------------------------------------------------------------------
+
+
+def branch(base, **fields):
+    """The recipe of an expert that begins as ``base``."""
+    recipe = tiny(start=Start(run=str(base)))
+    return replace(recipe, objective=replace(recipe.objective, between=(0.5, 1.0)), **fields)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "base"
+    train(replace(tiny(), seed=3), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expert(base):
+    train(branch(base), base.parent / "expert")
+    return base.parent / "expert"
+
+
+def test_an_expert_begins_with_the_weights_of_its_base(base, tmp_path):
+    begun = []
+    recipe = branch(base)
+    train(recipe, tmp_path / "run", Hooks(started=lambda system, step: begun.append(
+        {name: value.clone() for name, value in system.state_dict().items()})))
+    weights, tokenizer, _, _ = load_weights(base)
+    assert all(torch.equal(begun[0][name], value) for name, value in weights.items())
+    assert load_weights(tmp_path / "run")[1] == tokenizer
+    said = load_recipe(tmp_path / "run" / "recipe.json")
+    assert len(said.train.start.sha256) == 64
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) > 0
+    assert any(not torch.equal(value, weights[name]) for name, value in load_weights(tmp_path / "run")[0].items())
+
+
+def test_a_run_goes_on_without_the_base_that_it_began_with(base, tmp_path):
+    shutil.copytree(base, tmp_path / "base")
+    recipe = branch(tmp_path / "base")
+    for name in ("whole", "run"):
+        train(recipe, tmp_path / name)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000012")
+    shutil.rmtree(tmp_path / "base")
+    train(recipe, tmp_path / "run")
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
+    with pytest.raises(UserError, match="is not a run folder"):
+        train(recipe, tmp_path / "new")
+
+
+def test_bases_that_cannot_be_begun_with(base, tmp_path):
+    with pytest.raises(UserError, match="whose network is another"):
+        train(branch(base, net=UNet(width=16, multipliers=(1, 2))), tmp_path / "a")
+    recipe = branch(base)
+    recipe = replace(recipe, train=replace(recipe.train, start=Start(run=str(base), sha256="0" * 64)))
+    with pytest.raises(UserError, match="are not those that the recipe was made with"):
+        train(recipe, tmp_path / "b")
+    assert not list(tmp_path.glob("*/recipe.json"))
+
+
+def test_experts_that_are_the_run_itself_give_the_same_picture(base):
+    model = fn.load(base)
+    ask = {"prompts": ["the digit 3"] * 3, "guidance": 3.0, "steps": 6, "seed": 2}
+    alone = model.sample(**ask)
+    among = model.sample(**ask, experts=[(str(base), 0.6, 1.0), (str(base), 0.0, 0.25)])
+    assert torch.equal(alone.media, among.media)
+    assert among.settings.experts == [(str(base), 0.6, 1.0), (str(base), 0.0, 0.25)]
+
+
+def test_each_time_is_answered_by_its_expert(base, tmp_path, monkeypatch):
+    """Of another architecture, and with its own text encoder."""
+    train(replace(tiny(), net=house(patch=4, width=24, depth=1)), tmp_path / "other")
+    model = fn.load(base)
+    other, calls = model._other(str(tmp_path / "other"), "be an expert of"), []
+    for name, one in (("own", model), ("other", other)):
+        forward = one.system.denoiser.forward
+        monkeypatch.setattr(one.system.denoiser, "forward", lambda x, t, c, name=name, forward=forward, **told: (
+            calls.append((name, float(t))), forward(x, t, c, **told))[1])
+    model.sample("the digit 3", guidance=2.0, steps=5, solver="euler", experts=[(str(tmp_path / "other"), 0.5, 1.0)])
+    assert [name for name, _ in calls] == ["other" if t > 0.5 else "own" for _, t in calls]
+    assert {name for name, _ in calls} == {"own", "other"}
+
+
+def test_from_the_command_line(base, expert, tmp_path, capsys):
+    first, again, all_of_it = (tmp_path / f"{name}.png" for name in ("first", "again", "all"))
+    argv = ["sample", str(base), "3", "--n", "2", "--steps", "4"]
+    assert main([*argv, "--expert", f"{expert}:0.5-1", "--expert", f"{base}:0-0.1", "--out", str(first)]) == 0
+    assert read_picture(first)["settings"].experts == [(str(expert), 0.5, 1.0), (str(base), 0.0, 0.1)]
+    assert main(["sample", "--like", str(first), "--out", str(again)]) == 0
+    assert again.read_bytes() == first.read_bytes()
+    assert main([*argv, "--expert", f"{expert}:0-1", "--out", str(all_of_it)]) == 0
+    whole = fn.load(expert).sample(["3"] * 2, steps=4).save(tmp_path / "whole.png")
+    assert np.array_equal(np.asarray(Image.open(all_of_it)), np.asarray(Image.open(whole)))
+    for said, words in ((["--expert", f"{expert}:0.5-1", "--expert", f"{base}:0.4-0.6"], "may not overlap"),
+                        (["--expert", str(expert)], "such as runs/noisy:0.6-1"),
+                        (["--expert", f"{expert}:0.5-1.5"], "times from 0 to 1"),
+                        (["--expert", f"{expert}:0.7-0.7"], "from a smaller to a larger"),
+                        (["--expert", f"{tmp_path}:0.5-1"], "is not a run folder")):
+        assert words in refused(capsys, *argv, *said)
+
+
+def test_an_interval_is_a_field(capsys):
+    assert "should be two times in [0, 1]" in refused(capsys, "train", "digits", "--objective.between", "0.5", "0.2")

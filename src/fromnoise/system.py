@@ -98,6 +98,7 @@ class System(Built):
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer | None):
         super().__init__()
         self.recipe = recipe
+        check_upsampling(recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.latents = recipe.latents.build(recipe.data.channels).requires_grad_(False)
@@ -112,7 +113,6 @@ class System(Built):
         if recipe.train.self_conditioning and told != self.latents.channels:
             raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "
                             f"of x, and net.image_channels is {told}.")
-        check_upsampling(recipe)
         self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
         # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
         self.variance = LossVariance() if recipe.objective.learned_variance else None
