@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from test_cli import refused
-from test_train import tiny
+from test_train import tiny, weights_of
 
 import fromnoise as fn
 from fromnoise.analytic import ring
