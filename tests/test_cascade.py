@@ -1,5 +1,6 @@
 """A stage of a cascade: what it is told against the resize of the data, what it refuses, and how it is made again."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -14,12 +15,13 @@ import fromnoise as fn
 from fromnoise.cli import main
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance
+from fromnoise.evaluate.enlarging import evaluate_enlarging
 from fromnoise.generate import Model, read_picture
 from fromnoise.latents import KL
 from fromnoise.nets import UNet, house
 from fromnoise.process import Upsampling
 from fromnoise.process.upsampling import NOISE
-from fromnoise.recipe import Encoding, Recipe, Sampling
+from fromnoise.recipe import Encoding, Recipe, Sampling, load_recipe
 from fromnoise.recipes import shapes
 from fromnoise.system import System
 from fromnoise.text.tokenizers import ByteTokenizer
@@ -254,6 +256,51 @@ def test_what_does_not_fit_is_one_sentence(argv, words, runs, tmp_path, capsys):
 def test_images_that_are_none(image, words, stages):
     with pytest.raises(UserError, match=re.escape(words)):
         stages[1].sample(["a"] * 3, image=image)
+
+
+# ---- what is measured and shown ---------------------------------------------------------------------------
+
+
+def test_a_perfect_model_is_perfect_and_bicubic_stands_beside_it():
+    data, true = Shapes(height=32, width=32), {}
+
+    def perfect(small, captions):
+        true["media"] = data.open("test").batch(range(24), range(24)).media
+        assert torch.equal(small, UP.shrink(true["media"]))
+        return true["media"]
+
+    def plain(small, captions):
+        return UP.enlarge(small).clamp(-1, 1)
+
+    best, bicubic = (evaluate_enlarging(how, UP, data, count=24) for how in (perfect, plain))
+    assert best["PSNR, dB"] == best["PSNR brought down again, dB"] == 100
+    assert best["SSIM"] == pytest.approx(1)
+    assert best["everything right"] == 1
+    error = (plain(UP.shrink(true["media"]), []) - true["media"]).double().square().flatten(1).mean(1)
+    assert bicubic["PSNR, dB"] == pytest.approx(float((10 * torch.log10(4 / error)).mean()))
+    assert [row.note for row in best.rows] == [f"bicubic: {row.words()[0]}" for row in bicubic.rows]
+
+
+@pytest.mark.long
+def test_a_run_is_judged_and_shown(tmp_path, capsys):
+    run = tmp_path / "run"
+    argv = ["train", "shapes", "--out", str(run), "--upsample.factor", "2", "--net", "unet", "--net.width", "8",
+            "--train.steps", "2", "--train.batch", "4", "--train.threads", "1", "--train.preview-every", "2",
+            "--evaluate.samples", "4", "--sample.steps", "2", "--sample.augment", "0.2"]
+    assert main(argv) == 0
+    assert load_recipe(run / "recipe.json").net.image_channels == 4
+    page, card = (run / "index.html").read_text(), (run / "README.md").read_text()
+    assert ">Enlarged<" in page
+    assert "pictures, enlarged again as training went on" in page
+    assert "--image small.png" in card
+    assert {p.name for p in (run / "samples").iterdir()} == {"grid.png", "step-000000.png", "step-000002.png"}
+    assert main(["evaluate", str(run), "--samples", "3"]) == 0
+    said = json.loads((run / "evaluation.json").read_text())
+    assert said["settings"]["augment"] == 0.2
+    assert said["samples"] == 3
+    assert all(row["note"].startswith("bicubic: ") for row in said["rows"])
+    assert main(argv) == 0  # nothing is left to do
+    assert "--upsample.noise has no effect" not in capsys.readouterr().err
 
 
 # ---- recipes ----------------------------------------------------------------------------------------------
