@@ -177,7 +177,8 @@ def test_a_sample_depends_on_seed_index_and_stage_alone(stages):
     streams = {replace(high.settings, seed=seed, stage=stage).stream for seed in range(5) for stage in range(5)}
     assert len(streams) == 25
     assert replace(high.settings, stage=0).stream == 4
-    noises = base.starting_noise("a", seed=4).flatten(), up._noise(high.settings)[0].flatten()
+    noises = base.starting_noise("a", seed=4).flatten(), up.starting_noise("a", seed=4).flatten()
+    assert torch.equal(noises[1], up._noise(high.settings)[0].flatten())
     assert not torch.equal(noises[0], noises[1][: noises[0].numel()])
 
 

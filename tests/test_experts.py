@@ -214,7 +214,8 @@ def test_each_time_is_answered_by_its_expert(base, tmp_path, monkeypatch):
     """Of another architecture, and with its own text encoder."""
     train(replace(tiny(), net=house(patch=4, width=24, depth=1)), tmp_path / "other")
     model = fn.load(base)
-    other, calls = model._other(str(tmp_path / "other"), "be an expert of"), []
+    other = model._other(str(tmp_path / "other"), "be an expert of", model.settings("the digit 3", seed=0))
+    calls = []
     for name, one in (("own", model), ("other", other)):
         forward = one.system.denoiser.forward
         monkeypatch.setattr(one.system.denoiser, "forward", lambda x, t, c, name=name, forward=forward, **told: (

@@ -120,7 +120,7 @@ class Model:
         settings = self.settings(prompts, steps=steps, guidance=guidance, solver=solver, size=size, seed=seed,
                                  negative=negative, compose=compose, weighted=weighted, long=long, first=first,
                                  given_noise=noise is not None, augment=augment, experts=experts,
-                                 stage=0 if image is None else 1 if before is None else before.settings.stage + 1)
+                                 stage=None if before is None else before.settings.stage + 1)
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
         small = self._small(image if before is None else before.media, settings)
         if small is not None and before is None:
@@ -143,7 +143,8 @@ class Model:
         """The recipe's settings with the caller's in their place, checked."""
         default, data = self.recipe.sample, self.recipe.data
         usual = {"steps": default.steps, "guidance": default.guidance, "solver": default.solver,
-                 "size": (data.height, data.width), "augment": default.augment if self.enlarges else 0.0}
+                 "size": (data.height, data.width), "augment": default.augment if self.enlarges else 0.0,
+                 "stage": int(self.enlarges)}
         solver = self.solver(given.get("solver") or default.solver)
         if isinstance(solver, Tuned):
             usual["steps"] = solver.nfe
@@ -247,7 +248,8 @@ class Model:
         if not settings.experts:
             return own
         alone = replace(settings, experts=[])
-        others = [(self._other(run, "be an expert of")._told(alone, image), *ends) for run, *ends in settings.experts]
+        others = [(self._other(run, "be an expert of", settings)._told(alone, image), *ends)
+                  for run, *ends in settings.experts]
         rest = fill([(low, high) for _, low, high in settings.experts])
         return experts([*others, *((own, *ends) for ends in rest)])
 
@@ -262,20 +264,20 @@ class Model:
         if choice.guide is not None:
             if others:
                 raise UserError("Composed prompts are guided by the unconditional model: leave the guide out.")
-            weak = self._guide(choice.guide, prompts)
+            weak = self._guide(choice.guide, settings)
         null = replace(self.encode([settings.negative] * len(prompts), settings, negative=True), image=image)
         guided = choice.of(self._denoiser(), null, self.recipe.path, weak=weak, others=[
             (replace(self.encode(texts, settings), image=image), weight) for texts, weight in others])
         return replace(self.encode(first, settings), image=image), guided
 
-    def _guide(self, run: str, prompts: list[str]) -> Denoise:
+    def _guide(self, run: str, settings: Settings) -> Denoise:
         """The denoiser of another run under its own reading of the prompts.  UserError where it cannot guide this."""
-        guide = self._other(run, "guide")
-        condition = guide.encode(prompts)
+        guide = self._other(run, "guide", settings)
+        condition = guide.encode(settings.prompts)
         denoise = guide._denoiser()
         return lambda x, t, told: denoise(x, t, replace(condition, image=told.image))
 
-    def _other(self, run: str, what: str) -> Model:
+    def _other(self, run: str, what: str, settings: Settings) -> Model:
         """The model of another run that is asked beside this one.  UserError where it cannot, ``what`` it was to do."""
         if run not in self._others:
             self._others[run] = load(run, str(self.system.device))
@@ -285,6 +287,7 @@ class Model:
                 raise UserError(f"{run} cannot {what} this run: the {name} of its recipe is another.")
         if other.recipe.data.channels != self.recipe.data.channels:
             raise UserError(f"{run} cannot {what} this run: its pictures have {other.recipe.data.channels} channels.")
+        other.system.latent_size(*settings.size)
         return other
 
     def _texts(self, settings: Settings) -> list[str]:
