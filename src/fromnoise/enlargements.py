@@ -56,6 +56,6 @@ def show(model: Model, out: Path) -> Showcase:
 def save_preview(model: Model, out: Path, step: int, count: int = 8) -> None:
     """``samples/step-000500.png``: what is made of the first ``count`` held-out pictures, on one row."""
     batch = held_out(model, count)
-    small = model.recipe.upsample.shrink(batch.media)
-    made = model.sample(batch.text, image=small, size=tuple(batch.media.shape[-2:]), seed=0).media
+    small, (height, width) = model.recipe.upsample.shrink(batch.media), batch.media.shape[-2:]
+    made = model.sample(batch.text, image=small, size=(height, width), seed=0).media
     save_sheet(made, out / "samples" / f"step-{step:06d}.png", count)

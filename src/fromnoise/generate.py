@@ -122,7 +122,7 @@ class Model:
                                  given_noise=noise is not None, augment=augment, experts=experts,
                                  stage=None if before is None else before.settings.stage + 1)
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
-        small = self._small(image if before is None else before.media, settings)
+        small = self._small(image.media if isinstance(image, Output) else image, settings)
         if small is not None and before is None:
             settings = replace(settings, given_image=digest({"image": small.contiguous()}, {})[:16])
         parts, info = [], None
@@ -248,10 +248,10 @@ class Model:
         if not settings.experts:
             return own
         alone = replace(settings, experts=[])
-        others = [(self._other(run, "be an expert of", settings)._told(alone, image), *ends)
-                  for run, *ends in settings.experts]
+        others = [(self._other(run, "be an expert of", settings)._told(alone, image), low, high)
+                  for run, low, high in settings.experts]
         rest = fill([(low, high) for _, low, high in settings.experts])
-        return experts([*others, *((own, *ends) for ends in rest)])
+        return experts([*others, *((own, low, high) for low, high in rest)])
 
     def _guided(self, settings: Settings, image: Tensor | None = None) -> tuple[Condition, Denoise]:
         """(the condition of the prompts, the denoiser with the guidance that was asked for).
