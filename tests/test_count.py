@@ -134,3 +134,13 @@ def test_five_conditionings_at_matched_parameters():
 def test_a_budget_that_no_size_meets_is_refused():
     with pytest.raises(UserError, match="No double with heads of 64 has 1,000 parameters to 3%"):
         matched(ATTEMPTS["double"], 1000, channels=4, text_width=16, depth=2)
+
+
+@pytest.mark.parametrize("spec", [UNet(width=8, groups=4, multipliers=(1, 2)), house(width=24, depth=1)],
+                         ids=lambda s: s.kind)
+def test_channels_of_a_picture_that_is_told_are_counted(spec):
+    """They widen the first map, which goes over all of x."""
+    plain, told = (count(replace(spec, image_channels=n), 3, (16, 16), 8, 4) for n in (0, 4))
+    area, width, places = (9, 8, 256) if isinstance(spec, UNet) else (16, 24, 16)
+    assert told.parameters - plain.parameters == 4 * area * width
+    assert told.multiply_adds - plain.multiply_adds == 4 * area * width * places

@@ -305,6 +305,14 @@ def test_z_says_worse_with_its_sign():
     assert found["NLL difference"].value < 0  # more probable than real points are
 
 
+def test_random_features_are_the_same_ones_each_time():
+    from fromnoise.perception.features import RandomFeatures
+
+    images = torch.rand(4, 3, 16, 16)
+    assert torch.equal(RandomFeatures(3).look(images), RandomFeatures(3).look(images))
+    assert not torch.equal(RandomFeatures(3).look(images), RandomFeatures(3, seed=1).look(images))
+
+
 def test_pictures_features_and_a_pixel_that_never_varies():
     from fromnoise.perception.features import RandomFeatures
 

@@ -14,16 +14,18 @@ from torch import Tensor
 
 import fromnoise
 from fromnoise.config import nearest
-from fromnoise.denoise import Denoise, Guidance, SelfConditioned
+from fromnoise.denoise import Denoise, Guidance, SelfConditioned, experts
+from fromnoise.denoise.experts import fill
 from fromnoise.files import disk_errors, replacing
 from fromnoise.media import enlargement, grid, to_pil, to_uint8
-from fromnoise.random import sample_noise
+from fromnoise.random import AUGMENT, fold, sample_noise
 from fromnoise.recipe import Recipe, load_diffusion, recipe_dict
 from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
-from fromnoise.settings import Adapter, Noise, Settings, as_noise, checked
+from fromnoise.settings import Adapter, Expert, Noise, Settings, as_noise, as_numbers, checked
 from fromnoise.system import System, autocast, check_threshold, load_system, run_recipe
 from fromnoise.text import composed, emphasis, read_prompts, unseen
 from fromnoise.types import Condition, UserError
+from fromnoise.weights import digest
 
 PNG_KEY = "fromnoise"
 TUNING = 2**40  # index of the first sample that solvers are tuned on, far from those that people look at
@@ -36,7 +38,7 @@ class Output:
     """Samples and how they were made.
 
     media: ``[B, 1, C, H, W]`` in [-1, 1];  settings: what makes them again;  notes: sentences the user
-    should read, such as how a long prompt was cut.
+    should read, such as how a long prompt was cut;  before: the stage of a cascade whose pictures these enlarge.
     """
 
     media: Tensor = field(repr=False)
@@ -45,6 +47,7 @@ class Output:
     recipe: Recipe = field(repr=False)
     run: str = ""
     notes: tuple[str, ...] = ()
+    before: Output | None = field(default=None, repr=False)
 
     def images(self) -> list[Image.Image]:
         """The samples as PIL images, at their own size."""
@@ -62,12 +65,15 @@ class Output:
         factor = enlargement(self.media.shape[-2]) if enlarge is None else checked("enlarge", enlarge)
         sheet = grid(self.media, None if columns is None else checked("columns", columns), factor)
         header = PngImagePlugin.PngInfo()
-        header.add_itxt(PNG_KEY, json.dumps({
-            "fromnoise": fromnoise.__version__, "run": self.run, "settings": asdict(self.settings),
-            "recipe": recipe_dict(self.recipe)}, ensure_ascii=False))
+        header.add_itxt(PNG_KEY, json.dumps({"fromnoise": fromnoise.__version__, **self._story()}, ensure_ascii=False))
         with disk_errors(path), replacing(path) as temporary:
             sheet.save(temporary, format="PNG", pnginfo=header)
         return path
+
+    def _story(self) -> dict[str, Any]:
+        """How the samples were made, as JSON types; of a cascade, that of every stage inside that of the next."""
+        told = {"run": self.run, "settings": asdict(self.settings), "recipe": recipe_dict(self.recipe)}
+        return told if self.before is None else {**told, "before": self.before._story()}
 
 
 class Model:
@@ -75,7 +81,7 @@ class Model:
 
     def __init__(self, system: System, run: str = "", step: int = 0, words: Sequence[str] = ()):
         self.system, self.run, self.step, self.words = system.eval(), run, step, frozenset(words)
-        self._guides: dict[str, Model] = {}
+        self._others: dict[str, Model] = {}  # runs that guide this one, or are experts of it
         self.recipe = system.recipe
 
     @property
@@ -92,6 +98,7 @@ class Model:
                guidance: float | Guidance | None = None, solver: str | None = None,
                size: tuple[int, int] | None = None, seed: int = 0, negative: str = "", compose: bool = False,
                weighted: bool = False, long: bool = False,
+               image: Output | Noise | None = None, augment: float | None = None, experts: Sequence[Expert] = (),
                noise: Noise | None = None, first: int = 0, callback: Callback | None = None,
                batch: int = 256) -> Output:
         """A sample for every prompt.
@@ -101,7 +108,10 @@ class Model:
         the rest as in the recipe, or a ``Guidance`` with its schedule, method and threshold;  negative: what to steer
         away from, with guidance other than 1;  compose: whether AND and NOT in a prompt join and exclude what stands
         on their sides (``fromnoise.text.composed``);  weighted: whether brackets in a prompt weigh words
-        (``fromnoise.text.emphasis``);  long: whether a prompt that is too long is read in windows;  noise: the
+        (``fromnoise.text.emphasis``);  long: whether a prompt that is too long is read in windows;  image: for a model
+        that enlarges pictures, the small ones, samples of another or ``[B or 1, T, C, h, w]`` in [-1, 1], and augment:
+        how much noise is added to them;  experts: runs that take this one's place between two times each, (run folder,
+        lowest t, highest t);  noise: the
         starting noise ``[B, T, C, h, w]``, instead of seed, as any array of numbers;  first: the index of the first
         sample, which with the seed fixes its noise;  callback: called after each solver step with a ``Progress`` (of
         each batch of at most ``batch``).
@@ -111,14 +121,20 @@ class Model:
         cannot be.
         """
         batch = checked("batch", batch)
+        before = image if isinstance(image, Output) else None
         settings = self.settings(prompts, steps=steps, guidance=guidance, solver=solver, size=size, seed=seed,
                                  negative=negative, compose=compose, weighted=weighted, long=long, first=first,
-                                 given_noise=noise is not None)
+                                 given_noise=noise is not None, augment=augment, experts=experts,
+                                 stage=None if before is None else before.settings.stage + 1)
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
+        small = self._small(image.media if isinstance(image, Output) else image, settings)
+        if small is not None and before is None:
+            settings = replace(settings, given_image=digest({"image": small.contiguous()}, {})[:16])
         parts, info = [], None
         for i in range(0, len(settings.prompts), batch):
             part = replace(settings, prompts=settings.prompts[i : i + batch], first=settings.first + i)
-            latents, info = self._solve(part, None if start is None else start[i : i + batch], callback)
+            latents, info = self._solve(part, None if start is None else start[i : i + batch], callback,
+                                        None if small is None else small[i : i + batch])
             parts.append(self._decode(latents).float().clamp(-1, 1).cpu())
         assert info is not None
         texts = dict.fromkeys([*self._texts(settings), settings.negative])
@@ -126,13 +142,14 @@ class Model:
             texts = dict.fromkeys(emphasis(text)[0] for text in texts)
         notes = [None if long else self.system.text.cut(text) for text in texts]
         notes += [unseen(texts, self.words), self._tuned_at(settings)]
-        return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)))
+        return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)), before)
 
     def settings(self, prompts: str | Sequence[str], **given: Any) -> Settings:
         """The recipe's settings with the caller's in their place, checked."""
         default, data = self.recipe.sample, self.recipe.data
         usual = {"steps": default.steps, "guidance": default.guidance, "solver": default.solver,
-                 "size": (data.height, data.width)}
+                 "size": (data.height, data.width), "augment": default.augment if self.enlarges else 0.0,
+                 "stage": int(self.enlarges)}
         solver = self.solver(given.get("solver") or default.solver)
         if isinstance(solver, Tuned):
             usual["steps"] = solver.nfe
@@ -146,6 +163,7 @@ class Model:
         settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
         self.system.latent_size(*settings.size)
         check_threshold(self.recipe, settings.guidance)
+        self._check_augment(settings.augment)
         if isinstance(solver, Tuned) and settings.steps != solver.nfe:
             raise UserError(f"The solver {settings.solver} takes {solver.nfe} steps and no other number "
                             f"(got {settings.steps}).")
@@ -185,6 +203,8 @@ class Model:
         guidance: the scale, as in the recipe unless given;  samples: paths, a quarter of them to judge on;  choices:
         those of ``sample.tune`` (seconds, steps, teleport, weights, progress, ...).
         """
+        if self.enlarges:
+            raise UserError("A solver is tuned on prompts alone, and this model enlarges pictures: it cannot be tuned.")
         usual = self.recipe.sample.guidance
         choice = usual if guidance is None else replace(usual, scale=checked("guidance", guidance).scale)
         if choice.guide is not None or getattr(choice.method, "momentum", 0):
@@ -211,46 +231,70 @@ class Model:
         h, w = self.system.latent_size(*settings.size)
         return (len(settings.prompts), self.recipe.data.frames, self.system.latents.channels, h, w)
 
-    def _solve(self, settings: Settings, noise: Tensor | None, callback: Callback | None):
-        """Latents of one batch, and how the solver went."""
+    def _solve(self, settings: Settings, noise: Tensor | None, callback: Callback | None, small: Tensor | None = None):
+        """Latents of one batch, and how the solver went; ``small``: the small pictures that are enlarged."""
         device = self.system.device
         if noise is None:
             noise = self._noise(settings)
         noise = self._start(noise, settings)
-        condition, guided = self._guided(settings)
+        denoise = self._told(settings, None if small is None else self._noisy(small, settings).to(device))
         with autocast(device, self.recipe.train.precision):
-            x0, info = solve(lambda x, t: guided(x, t, condition).float(), noise.to(device), path=self.recipe.path,
-                             seed=settings.seed, first=settings.first, guidance=settings.guidance.strongest,
+            x0, info = solve(lambda x, t: denoise(x, t, Condition()), noise.to(device), path=self.recipe.path,
+                             seed=settings.stream, first=settings.first, guidance=settings.guidance.strongest,
                              callback=callback, return_info=True, **self._clock(settings))
         return x0, replace(info, solver=info.solver if settings.solver == "auto" else settings.solver)
 
-    def _guided(self, settings: Settings) -> tuple[Condition, Denoise]:
-        """(the condition of the prompts, the denoiser with the guidance that was asked for)."""
+    def _told(self, settings: Settings, image: Tensor | None) -> Denoise:
+        """The denoiser under the prompts, each expert under its own reading of them, whatever condition it is given."""
+        condition, guided = self._guided(settings, image)
+
+        def own(x: Tensor, t: Tensor, _: Condition) -> Tensor:
+            return guided(x, t, condition).float()
+
+        if not settings.experts:
+            return own
+        alone = replace(settings, experts=[])
+        others = [(self._other(run, "be an expert of", settings)._told(alone, image), low, high)
+                  for run, low, high in settings.experts]
+        rest = fill([(low, high) for _, low, high in settings.experts])
+        return experts([*others, *((own, low, high) for low, high in rest)])
+
+    def _guided(self, settings: Settings, image: Tensor | None = None) -> tuple[Condition, Denoise]:
+        """(the condition of the prompts, the denoiser with the guidance that was asked for).
+
+        image: the condition's, in all of them.
+        """
         prompts, choice = settings.prompts, settings.guidance
         first, others = composed(prompts, settings.negative) if settings.compose else (prompts, [])
         weak = None
         if choice.guide is not None:
             if others:
                 raise UserError("Composed prompts are guided by the unconditional model: leave the guide out.")
-            weak = self._guide(choice.guide, prompts)
-        null = self.encode([settings.negative] * len(prompts), settings, negative=True)
-        guided = choice.of(self._denoiser(), null, self.recipe.path, weak=weak,
-                           others=[(self.encode(texts, settings), weight) for texts, weight in others])
-        return self.encode(first, settings), guided
+            weak = self._guide(choice.guide, settings)
+        null = replace(self.encode([settings.negative] * len(prompts), settings, negative=True), image=image)
+        guided = choice.of(self._denoiser(), null, self.recipe.path, weak=weak, others=[
+            (replace(self.encode(texts, settings), image=image), weight) for texts, weight in others])
+        return replace(self.encode(first, settings), image=image), guided
 
-    def _guide(self, run: str, prompts: list[str]) -> Denoise:
+    def _guide(self, run: str, settings: Settings) -> Denoise:
         """The denoiser of another run under its own reading of the prompts.  UserError where it cannot guide this."""
-        if run not in self._guides:
-            self._guides[run] = load(run, str(self.system.device))
-        guide = self._guides[run]
-        for name in ("path", "latents"):
-            if getattr(guide.recipe, name) != getattr(self.recipe, name):
-                raise UserError(f"{run} cannot guide this run: the {name} of its recipe is another.")
-        if guide.recipe.data.channels != self.recipe.data.channels:
-            raise UserError(f"{run} cannot guide this run: its pictures have {guide.recipe.data.channels} channels.")
-        condition = guide.encode(prompts)
+        guide = self._other(run, "guide", settings)
+        condition = guide.encode(settings.prompts)
         denoise = guide._denoiser()
-        return lambda x, t, _: denoise(x, t, condition)
+        return lambda x, t, told: denoise(x, t, replace(condition, image=told.image))
+
+    def _other(self, run: str, what: str, settings: Settings) -> Model:
+        """The model of another run that is asked beside this one.  UserError where it cannot, ``what`` it was to do."""
+        if run not in self._others:
+            self._others[run] = load(run, str(self.system.device))
+        other = self._others[run]
+        for name in ("path", "latents", "upsample"):
+            if getattr(other.recipe, name) != getattr(self.recipe, name):
+                raise UserError(f"{run} cannot {what} this run: the {name} of its recipe is another.")
+        if other.recipe.data.channels != self.recipe.data.channels:
+            raise UserError(f"{run} cannot {what} this run: its pictures have {other.recipe.data.channels} channels.")
+        other.system.latent_size(*settings.size)
+        return other
 
     def _texts(self, settings: Settings) -> list[str]:
         """What the text encoder reads of the prompts."""
@@ -268,7 +312,7 @@ class Model:
         return {"solver": solver, "steps": settings.steps, **own}
 
     def _noise(self, settings: Settings) -> Tensor:
-        return sample_noise(self.noise_shape(settings), settings.seed, settings.first)
+        return sample_noise(self.noise_shape(settings), settings.stream, settings.first)
 
     def starting_noise(self, prompts: str | Sequence[str], seed: int = 0,
                        size: tuple[int, int] | None = None) -> Tensor:
@@ -288,6 +332,63 @@ class Model:
         """The denoiser of one solve."""
         own = self.recipe.train.self_conditioning > 0
         return SelfConditioned(self.system.denoiser) if own else self.system.denoiser
+
+    # ---- small pictures that are enlarged ----------------------------------------------------------------
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether the model enlarges small pictures, which it then has to be given."""
+        return self.recipe.upsample.factor > 1
+
+    @property
+    def small_size(self) -> tuple[int, int]:
+        """(height, width) of the small pictures that its usual pictures are made of."""
+        data, factor = self.recipe.data, self.recipe.upsample.factor
+        return data.height // factor, data.width // factor
+
+    def _small(self, image: Noise | None, settings: Settings) -> Tensor | None:
+        """The small picture of every prompt, ``[B, T, C, h, w]``; None for a model that makes pictures of noise alone.
+
+        UserError where there is none and should be one, or the other way round, or it does not fit.
+        """
+        if not self.enlarges:
+            if image is not None:
+                raise UserError(f"{self.run or 'This model'} makes pictures of noise alone and cannot enlarge one: "
+                                "name a run that was trained with upsample.factor.")
+            return None
+        if image is None:
+            raise UserError(f"{self.run or 'This model'} enlarges pictures: give it one with --image, or name it with "
+                            "--then behind the run that makes them (in Python, as image).")
+        media, data, (H, W) = as_numbers(image, "image"), self.recipe.data, settings.size
+        h, w = H // self.recipe.upsample.factor, W // self.recipe.upsample.factor
+        if media.ndim != 5 or len(media) not in (1, len(settings.prompts)):
+            raise UserError(f"image must be [B, T, C, h, w] with one small picture, or one for each of the "
+                            f"{len(settings.prompts)} prompts (got {list(media.shape)}).")
+        if tuple(media.shape[1:]) != (data.frames, data.channels, h, w):
+            found = f"{media.shape[-1]}x{media.shape[-2]} in {media.shape[2]} channels"
+            raise UserError(f"{self.run or 'This model'} makes pictures of {W}x{H} from those of {w}x{h} in "
+                            f"{data.channels} channels, and here they are of {found}: make them of that size, or ask "
+                            f"for {media.shape[-1] * (W // w)}x{media.shape[-2] * (H // h)} with --size.")
+        return media.expand(len(settings.prompts), -1, -1, -1, -1)
+
+    def _noisy(self, small: Tensor, settings: Settings) -> Tensor:
+        """What the network is told of the small pictures of a batch."""
+        eps = sample_noise(small.shape, int(fold(settings.stream, AUGMENT)), settings.first)
+        return self.recipe.upsample.told(small, torch.full((1, 1), settings.augment), eps)
+
+    def _check_augment(self, level: float) -> None:
+        """UserError for noise on small pictures that was not met in training, or where there are none."""
+        most = self.recipe.upsample.noise if self.enlarges else 0.0
+        if level > most:
+            why = f"upsample.noise is {most:g}" if self.enlarges else "it makes pictures of noise alone"
+            raise UserError(f"augment {level:g} is more noise on small pictures than this model has met in training: "
+                            f"{why}.")
+
+    def trial(self) -> None:
+        """A little of its work, by which threads are measured."""
+        data = self.recipe.data
+        small = torch.zeros(1, data.frames, data.channels, *self.small_size) if self.enlarges else None
+        self.sample([""] * 32, steps=1, guidance=1.0, image=small)
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Media ``[B, T, C, H, W]`` of ``latents``, a few pictures at a time."""
@@ -312,7 +413,9 @@ def load(run: str | Path, device: str = "auto") -> Model:
 
 
 def read_picture(path: str | Path) -> dict[str, Any]:
-    """What a PNG saved by fromnoise says of itself: run, settings and recipe.  UserError if it says nothing."""
+    """What a PNG saved by fromnoise says of itself: run, settings and recipe, and as ``before`` the same of the stage
+    of a cascade that it enlarges.  UserError if it says nothing.
+    """
     try:
         with Image.open(path) as image:
             text = getattr(image, "text", {}).get(PNG_KEY)
@@ -322,13 +425,20 @@ def read_picture(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a PNG that can be read.") from None
     try:
         found = json.loads(text or "")
-        return {**found, "run": checked("run", found["run"]), "recipe": checked("recipe", found["recipe"]),
-                "settings": _read_settings(found["settings"], found.get("fromnoise", "unknown"))}
+        return _read_story(found, found.get("fromnoise", "unknown"))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} does not say how it was made: it was not saved by fromnoise, or its "
                         "metadata was removed.") from None
     except UserError as e:
         raise UserError(f"{path} cannot be made again: {e}") from None
+
+
+def _read_story(found: dict[str, Any], version: str) -> dict[str, Any]:
+    """Run, settings and recipe of a picture, and as ``before`` those of the stage that it enlarges, or None."""
+    before = found.get("before")
+    return {"run": checked("run", found["run"]), "recipe": checked("recipe", found["recipe"]),
+            "settings": _read_settings(found["settings"], version),
+            "before": None if before is None else _read_story(before, version)}
 
 
 def _read_settings(found: dict[str, Any], version: str) -> Settings:

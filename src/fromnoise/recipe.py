@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 import fromnoise
-from fromnoise.config import Named, from_dict, nearest, read_json, spec, to_dict
+from fromnoise.config import Named, Short, from_dict, nearest, read_json, spec, to_dict
 from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
@@ -23,7 +23,7 @@ from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
 from fromnoise.latents import KL, Foreign, Latents, Pixels, Reconstruction
 from fromnoise.nets import Trunk, UNet, house
-from fromnoise.process import Flow, Implied, Objective, Path
+from fromnoise.process import Flow, Implied, Objective, Path, Upsampling
 from fromnoise.sample import SOLVERS, Procedure
 from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
 from fromnoise.text import Frozen, Trained
@@ -132,8 +132,20 @@ class Encoding:
 
 
 @spec
+class Start:
+    """The weights that training begins with, where they are not random: the run is a branch of another."""
+
+    run: str = ""
+    """A run folder of the same network, whose averaged weights are taken."""
+    sha256: str = ""
+    """Of these weights, which are read only when the run starts; it sets this itself."""
+
+
+@spec
 class Training(Schedule):
     """How long, with what, and what is kept; and what a diffusion model is told on the way."""
+
+    start: Annotated[Start, Short("run")] = Start()
 
     text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of captions replaced by the empty text, which classifier-free guidance needs."""
@@ -162,6 +174,8 @@ class Sampling:
     """Where the steps are on the clock."""
     shift: Annotated[float, Field(gt=0)] = 1.0
     """Shift of the time grid towards noise."""
+    augment: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Noise on the small picture that is enlarged, as upsample.noise says it."""
 
 
 @spec
@@ -230,6 +244,7 @@ class Recipe(Saved):
     encoding: Encoding = Encoding()
     path: Path = Flow()
     objective: Objective = Objective()
+    upsample: Upsampling = Upsampling()
     net: Net = house()
     train: Training = Training()
     sample: Sampling = Sampling()
@@ -242,8 +257,10 @@ class Recipe(Saved):
         return not isinstance(self.latents, Pixels)
 
     def resolved(self) -> Self:
-        """The recipe with the files of its text encoder named."""
-        return replace(self, text=self.text.resolved())
+        """The recipe with the files of its text encoder named, and room in its network for the small picture."""
+        told = self.upsample.channels(self.data.channels)
+        net = replace(self.net, image_channels=self.net.image_channels or told)
+        return replace(self, text=self.text.resolved(), net=net)
 
     def idle(self) -> dict[str, str]:
         """The fields, dotted, that the other choices leave without effect, and why."""
@@ -319,7 +336,7 @@ def read_recipe(data: Any, where: str, as_type: type[AnyRecipe] | None = None) -
 # Fields that do not change what is learned.
 OPERATIONAL = ("name", "source", "sample.", "evaluate.", "encoding.source", "encoding.folder", "text.folder",
                "text.offload", "text.cache_texts", "text.cache_folder", "train.device", "train.threads",
-               "train.checkpoint_every", "train.keep", "train.preview_every", "train.tracker")
+               "train.checkpoint_every", "train.keep", "train.preview_every", "train.tracker", "train.start.run")
 
 
 def differences(a: AnyRecipe, b: AnyRecipe) -> dict[str, tuple[object, object]]:
@@ -375,6 +392,9 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "text.cache_precision": frozen and text.cache == "none" and "text.cache is none",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
+        "train.start.sha256": not recipe.train.start.run and "train.start.run names no run",
+        "upsample.noise": recipe.upsample.factor == 1 and "upsample.factor is 1",
+        "sample.augment": recipe.upsample.factor == 1 and "there is no small picture (upsample.factor is 1)",
         "train.repa.width": recipe.train.repa.projector == "conv" and "the convolution has no hidden features",
     }
     if isinstance(recipe.latents, Pixels):

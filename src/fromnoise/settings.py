@@ -14,9 +14,11 @@ from torch import Tensor
 
 from fromnoise.config import from_dict
 from fromnoise.denoise import Guidance
+from fromnoise.random import fold
 from fromnoise.types import UserError
 
 Noise = Tensor | np.ndarray | Sequence[Any]
+Expert = tuple[str, float, float]  # a run folder, and the times between which its denoiser is asked
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,15 @@ class Settings:
     first: int = 0
     given_noise: bool = False  # the noise was the caller's: these settings alone do not make the picture again
     loras: list[Adapter] = field(default_factory=list)  # in the order in which they were added
+    experts: list[Expert] = field(default_factory=list)
+    augment: float = 0.0  # noise on the small picture, where one is enlarged
+    stage: int = 0  # of a cascade: how often pictures were enlarged
+    given_image: str = ""  # a hash of the small pictures where they were the caller's
+
+    @property
+    def stream(self) -> int:
+        """The seed of its noise: stages of a cascade share a seed, and no noise."""
+        return int(fold(self.seed, self.stage)) if self.stage else self.seed
 
 
 # ---- what a setting may be ------------------------------------------------------------------------------
@@ -89,6 +100,16 @@ def _size(value: Any) -> tuple[int, int]:
     return height, width
 
 
+def _experts(value: Any) -> list[Expert]:
+    return [(_text(run), _share(low), _share(high)) for run, low, high in value]
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, str | bytes | bool) or not 0 <= (number := float(value)) <= 1:
+        raise ValueError
+    return number
+
+
 def _fields(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError
@@ -127,6 +148,10 @@ RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "given_noise": (_flag, "true or false"),
     "loras": (_loras, "a list of LoRAs, each with its path, scale and sha256"),
     "scale": (_number, "a number"),
+    "experts": (_experts, "a list of (run folder, lowest t, highest t) with times from 0 to 1"),
+    "augment": (_share, "a number from 0 to 1"),
+    "stage": (_whole(0, 1000), "a whole number from 0 to 1,000"),
+    "given_image": (_text, "a text"),
     "run": (_text, "a text"),
     "recipe": (_fields, "an object of fields"),
     "batch": (_whole(1, 2**31), "a whole number that is 1 or more"),
@@ -152,14 +177,20 @@ def shown(value: Any) -> str:
 
 def as_noise(noise: Noise, shape: tuple[int, ...]) -> Tensor:
     """The caller's starting noise in float32.  UserError where it has another shape or is not of finite numbers."""
-    try:
-        given = noise if isinstance(noise, Tensor) else torch.from_numpy(_real(np.asarray(noise)))
-    except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"noise must be an array of numbers (got {shown(noise)}).") from None
+    given = as_numbers(noise, "noise")
     if tuple(given.shape) != shape:
         raise UserError(f"The noise has shape {tuple(given.shape)}, but {shape} is needed.")
+    return given
+
+
+def as_numbers(array: Noise, name: str) -> Tensor:
+    """A caller's array in float32.  UserError where it is not of finite numbers."""
+    try:
+        given = array if isinstance(array, Tensor) else torch.from_numpy(_real(np.asarray(array)))
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{name} must be an array of numbers (got {shown(array)}).") from None
     if given.is_complex() or not bool(given.float().isfinite().all()):
-        raise UserError("The noise must be of finite real numbers: it has others, such as NaN.")
+        raise UserError(f"The {name} must be of finite real numbers: it has others, such as NaN.")
     return given.detach().float()
 
 

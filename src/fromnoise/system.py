@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -97,6 +98,7 @@ class System(Built):
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer | None):
         super().__init__()
         self.recipe = recipe
+        check_upsampling(recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.latents = recipe.latents.build(recipe.data.channels).requires_grad_(False)
@@ -126,7 +128,7 @@ class System(Built):
 
     @property
     def multiple(self) -> int:
-        return self.recipe.net.multiple * self.latents.factor
+        return math.lcm(self.recipe.net.multiple * self.latents.factor, self.recipe.upsample.factor)
 
     def words(self, captions: Sequence[str]) -> Sequence[str]:
         return words_of(captions)
@@ -216,6 +218,23 @@ def check_threshold(recipe: Recipe, guidance: Guidance) -> None:
     if guidance.threshold != "none" and recipe.latent:
         raise UserError(f"The threshold {guidance.threshold} is for models of pixels, and this one has latents of kind "
                         f"{recipe.latents.kind}: leave the threshold out.")
+
+
+def check_upsampling(recipe: Recipe) -> None:
+    """UserError for a recipe that enlarges pictures and cannot be told the small ones."""
+    if recipe.upsample.factor == 1:
+        return
+    if recipe.latent:
+        raise UserError("upsample.factor is for models of pixels: latents are kept without the pictures that small "
+                        "ones are made of. Leave --latents out.")
+    if recipe.train.self_conditioning:
+        raise UserError("A network is told one picture beside x: the small one (upsample.factor) or its own last "
+                        "estimate (train.self_conditioning). Set one of them to what it is by default.")
+    told = recipe.upsample.channels(recipe.data.channels)
+    if recipe.net.image_channels != told:
+        raise UserError(f"A network that enlarges these pictures is told {told} channels beside those of x, the small "
+                        f"picture and the level of its noise, and net.image_channels is {recipe.net.image_channels}: "
+                        "set it so, or leave it at 0.")
 
 
 def resolve_device(name: str) -> torch.device:

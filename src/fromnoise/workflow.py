@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from fromnoise import reconstructions
+from fromnoise import enlargements, reconstructions
 from fromnoise.codec import Codec
 from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report, evaluate
@@ -94,7 +94,9 @@ class Manner:
 
 
 def manner_of(recipe: AnyRecipe) -> Manner:
-    """That of a recipe's kind."""
+    """That of a recipe's kind, and of a diffusion model that enlarges pictures."""
+    if isinstance(recipe, Recipe) and recipe.upsample.factor > 1:
+        return Manner(Model, judge, evaluation_settings, enlargements.show, enlargements.save_preview)
     return {
         "diffusion": Manner(Model, judge, evaluation_settings, show, save_preview),
         "autoencoder": Manner(Codec, reconstructions.judge, reconstructions.evaluation_settings, reconstructions.show,
@@ -259,8 +261,14 @@ def judge(model: Model, console: Console, samples: int | None = None, guidance: 
         return model.sample(list(prompts), guidance=settings["guidance"], seed=seed).media
 
     with console.status("Evaluating") as status:
-        report = evaluate(sample, model.recipe.data, count=settings["samples"], seed=seed,
-                          progress=lambda doing: status.update(f"Evaluating: {doing}"))
+
+        def tell(doing: str) -> None:
+            status.update(f"Evaluating: {doing}")
+
+        if model.enlarges:
+            report = enlargements.measure(model, settings, tell)
+        else:
+            report = evaluate(sample, model.recipe.data, count=settings["samples"], seed=seed, progress=tell)
     return replace(report, settings=settings)
 
 
@@ -274,15 +282,13 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
     rest = {} if full == Guidance(scale=chosen) else {"guidance_words": full.words()}
     return {"samples": samples or spec.samples, "guidance": chosen, **rest, "solver": sampling.solver,
             "steps": sampling.steps, "grid": "own" if own else sampling.grid, "shift": 1.0 if own else sampling.shift,
-            "seed": seed,
-            "trained_steps": model.step}
+            **({"augment": sampling.augment} if model.enlarges else {}), "seed": seed, "trained_steps": model.step}
 
 
 def settle_threads(model: Model | Codec) -> None:
     """Use as many CPU threads as make this model fastest: on small networks that is often one."""
     if model.system.device.type == "cpu":
-        work = model.trial if isinstance(model, Codec) else lambda: model.sample([""] * 32, steps=1, guidance=1.0)
-        torch.set_num_threads(fastest_threads(work))
+        torch.set_num_threads(fastest_threads(model.trial))
 
 
 def save_report(report: Report, run: Path) -> None:
@@ -307,6 +313,7 @@ def completed(showcase: Showcase, model: Model | Codec, out: Path, report: Repor
     recipe = model.recipe
     return replace(
         showcase, headline=headline(recipe), previews=read_previews(model, out),
+        weighting=weightings(model) if isinstance(model, Model) else None,
         metrics=read_metrics(out / "metrics.jsonl"), report=report, facts=facts(model, out, timings),
         recipe=recipe_dict(recipe), command=read_training_facts(out).get("command") or repeat_command(recipe, out))
 
@@ -325,7 +332,7 @@ def show(model: Model, out: Path) -> Showcase:
     return Showcase(
         name=recipe.name, description=description(recipe), prompts=prompts,
         grid=output.media.unflatten(0, (len(prompts), wide)), real=real.media, real_captions=list(real.text), film=film,
-        film_prompt=name, preview_prompts=preview_prompts(model), weighting=weightings(model))
+        film_prompt=name, preview_prompts=preview_prompts(model))
 
 
 def weightings(model: Model) -> Weightings:

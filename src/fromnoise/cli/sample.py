@@ -16,6 +16,7 @@ from pydantic import Field
 from fromnoise.cli.fields import defaults
 from fromnoise.cli.loras import Loras, files_and_scales, those_of
 from fromnoise.cli.options import parse
+from fromnoise.cli.stages import expert_of, sizes_of, stages_of, through
 from fromnoise.config import spec, to_dict
 from fromnoise.denoise import Guidance, Guided
 from fromnoise.generate import read_picture
@@ -32,6 +33,12 @@ fromnoise sample runs/digits "a handwritten seven" "the digit 3" --n 8
 fromnoise sample runs/digits "the digit 3" --guidance 3 --guidance.interval 0.2 0.8 --guidance.method apg
 
 fromnoise sample path/to/a/pipeline "a red circle" --lora style.safetensors:0.8 --lora other.safetensors
+
+fromnoise sample runs/base "a red circle" --then runs/up     (a cascade: runs/up enlarges what runs/base makes)
+
+fromnoise sample runs/up "a red circle" --image small.png
+
+fromnoise sample runs/base "a red circle" --expert runs/noisy:0.6-1     (asked in the place of runs/base at such t)
 
 fromnoise sample --like picture.png
 
@@ -58,8 +65,16 @@ class Arguments:
     """Guidance; a number alone is its scale, of which 1 is none."""
     solver: str | None = None
     """auto, dpmpp_2m or another name of docs/solvers.md, or one of `fromnoise tune`: tuned-8."""
+    then: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A run that enlarges the pictures, by its own recipe's settings; said again, one that enlarges those."""
+    image: str | None = None
+    """The small picture to enlarge, or a larger one by a whole factor, which is brought to its size by averages."""
+    augment: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Noise added to every small picture that is enlarged, up to upsample.noise; by default as the recipe says."""
+    expert: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """RUN:LOW-HIGH, a run that takes the place of the first one at times between the two; said again, another."""
     size: str | None = None
-    """WIDTHxHEIGHT in pixels, such as 64x48."""
+    """WIDTHxHEIGHT in pixels, such as 64x48; of a cascade, of the last picture."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Fixes the noise; by default 0."""
     negative: str | None = None
@@ -84,30 +99,39 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out is a .png file, which keeps samples exact (got {args.out}).")
     if args.like is not None and not args.prompts and not os.path.isdir(args.run):
         args = replace(args, run="", prompts=(args.run,) if args.run else ())
-    picture = read_picture(args.like) if args.like is not None else None
-    if picture and picture["settings"].given_noise:
+    told = stages_of(read_picture(args.like)) if args.like is not None else []
+    if told and told[0]["settings"].given_noise:
         raise UserError(f"{args.like} was made from noise that was given in Python and is not in the file: "
                         "make it again with Model.sample and the same noise.")
-    run = args.run or (picture["run"] if picture else "")
+    if told and told[0]["settings"].given_image and args.image is None:
+        raise UserError(f"{args.like} was made of a small picture that is not in the file: name it with --image.")
+    run = args.run or (told[0]["run"] if told else "")
     if not run:
         raise UserError('Name a run folder: fromnoise sample runs/digits "a handwritten seven".')
-    prompts, settings = wanted(args, picture["settings"] if picture else None)
+    prompts, settings = wanted(args, told[0]["settings"] if told else None)
     for sentence in without_effect(usual, args, prompts):
         say(sentence)
-    loras = (those_of(picture["settings"].loras, str(args.like)) if picture and not args.lora
+    runs = [run, *(args.then or [stage["run"] for stage in told[1:]])]
+    loras = (those_of(told[0]["settings"].loras, str(args.like)) if told and not args.lora
              else files_and_scales(args.lora))
-    model = load_model(run, args.device)
-    if picture and not draws_alike(picture["recipe"], model.recipe):
-        say(f"{run} is of another recipe than the picture, which will not come out the same.")
+    models = [load_model(each, args.device) for each in runs]
+    for each, stage, model in zip(runs, told, models, strict=False):
+        if not draws_alike(stage["recipe"], model.recipe):
+            say(f"{each} is of another recipe than the picture, which will not come out the same.")
     for path, scale in loras:
-        model.add_lora(path, scale)
-    output = model.sample(prompts, **settings)
-    if output.settings.solver == "auto":
-        say(f"{output.info.solver}, {output.info.nfe} evaluations")
-    for note in output.notes:
+        models[0].add_lora(path, scale)
+    sizes = sizes_of(size_of(args.size), models)
+    outputs = through(models, prompts, settings, sizes, [stage["settings"] for stage in told[1:]], args.augment,
+                      args.image)
+    if told and told[0]["settings"].given_image != outputs[0].settings.given_image:
+        say(f"{args.image} is not the small picture that {args.like} was made of, which will not come out the same.")
+    for output in outputs:
+        if output.settings.solver == "auto":
+            say(f"{output.info.solver}, {output.info.nfe} evaluations")
+    for note in dict.fromkeys(note for output in outputs for note in output.notes):
         say(note)
-    beside = Path(run if os.path.isdir(run) else "")  # a hub id is no folder
-    print(output.save(args.out or next_free(beside / "samples"), columns=columns_of(prompts)))
+    beside = Path(runs[-1] if os.path.isdir(runs[-1]) else "")  # a hub id is no folder
+    print(outputs[-1].save(args.out or next_free(beside / "samples"), columns=columns_of(prompts)))
     return 0
 
 
@@ -115,7 +139,7 @@ def read(argv: list[str]) -> tuple[Arguments, Guidance]:
     """(the arguments, the guidance that they change): which options there are depends on the method of the latter."""
     argv = [re.sub(r"^--sample\.", "--", word) for word in argv]  # a field of a recipe by its full name
     pairs = list(zip(["", *argv], argv, strict=False))
-    run = next((word for before, word in pairs if before != "--guidance.guide" and is_model(word)), "")
+    run = next((word for before, word in pairs if before not in ("--guidance.guide", "--then") and is_model(word)), "")
     like = next((word for before, word in pairs if before == "--like"), None)
     args, usual = parse_over(argv, run, like)
     if (args.run, args.like) != (run, like):  # the guess was wrong, which is known now
@@ -127,7 +151,7 @@ def parse_over(argv: list[str], run: str, like: str | None) -> tuple[Arguments, 
     """(the arguments, the guidance) over what the picture says, or else the recipe of the run."""
     usual, flags = Guidance(), {}
     if like is not None:
-        settings = read_picture(like)["settings"]
+        settings = stages_of(read_picture(like))[0]["settings"]
         usual, flags = settings.guidance, {name: getattr(settings, name) for name in ("compose", "weighted", "long")}
     elif is_model(run) or is_pipeline(run):
         usual = usual_guidance(run)
@@ -171,13 +195,13 @@ def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
 
 def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str, Any]]:
     """(every prompt n times, the other settings): those of ``like``, if there is one, unless said otherwise."""
-    said = {"steps": args.steps, "guidance": args.guidance, "solver": args.solver, "size": size_of(args.size),
-            "seed": args.seed, "negative": args.negative, "compose": args.compose, "weighted": args.weighted,
-            "long": args.long}
+    said = {"steps": args.steps, "guidance": args.guidance, "solver": args.solver, "seed": args.seed,
+            "negative": args.negative, "compose": args.compose, "weighted": args.weighted, "long": args.long,
+            "experts": [expert_of(text) for text in args.expert] or None}
     prompts = [*args.prompts, *(read_prompts(args.prompts_file) if args.prompts_file is not None else [])]
     base: dict[str, Any] = {"seed": 0, "negative": ""}
     if like is not None:
-        base = {name: getattr(like, name) for name in (*said, "first")}
+        base = {name: getattr(like, name) for name in (*said, "first", "size", "augment")}
         if not prompts and args.n is None:
             return like.prompts, base | {k: v for k, v in said.items() if v is not None}
         prompts = prompts or list(dict.fromkeys(like.prompts))

@@ -14,6 +14,7 @@ from pathlib import Path
 from fromnoise.config import to_dict
 from fromnoise.evaluate import Report
 from fromnoise.recipe import AnyRecipe, load_recipe
+from fromnoise.train.start import with_start
 from fromnoise.types import UserError
 from fromnoise.workflow import read_report
 
@@ -36,7 +37,7 @@ class Job:
         path = self.out / "recipe.json"
         if not path.exists():
             return None
-        if to_dict(load_recipe(path)) != to_dict(self.recipe):
+        if to_dict(load_recipe(path)) != to_dict(with_start(self.recipe.resolved(), self.out)):
             raise UserError(f"{self.out} holds a run of another recipe: choose another folder with --out, or delete "
                             f"{self.out}.")
         report = read_report(self.out)

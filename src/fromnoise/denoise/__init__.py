@@ -2,6 +2,7 @@
 
 from fromnoise.denoise.choice import APG, CFG, CFGZero, Guidance, Guided, Normed
 from fromnoise.denoise.denoiser import Denoise, Denoiser
+from fromnoise.denoise.experts import experts
 from fromnoise.denoise.guidance import (
     autoguidance,
     classifier_free,
@@ -22,9 +23,8 @@ from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 
 __all__ = [
     "APG", "CFG", "CFGZero", "Counted", "Denoise", "Denoiser", "Estimate", "Guidance", "Guided", "Normed", "Rule",
-    "Schedule", "SelfConditioned", "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free",
-    "classifier_guided", "dequantised",
-    "dynamic_threshold", "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed", "normed",
-    "optimised", "passes", "path_dropped", "perturbed", "projected", "replaced", "rescaled", "rescheduled", "scale_of",
-    "start_from", "static_threshold", "under", "variational_bound", "zero_init",
+    "Schedule", "SelfConditioned", "autoguidance", "bits_per_dim", "cfg_zero", "classifier_free", "classifier_guided",
+    "dequantised", "dynamic_threshold", "experts", "gradient_of", "in_space", "linear", "log_likelihood", "measured",
+    "mixed", "normed", "optimised", "passes", "path_dropped", "perturbed", "projected", "replaced", "rescaled",
+    "rescheduled", "scale_of", "start_from", "static_threshold", "under", "variational_bound", "zero_init",
 ]

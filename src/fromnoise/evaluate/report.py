@@ -55,7 +55,7 @@ class Report:
             words += [known["solver"], f"{known['steps']} steps", f"guidance {known['guidance']:g}"]
         if known.get("grid", "uniform") != "uniform":
             words.append(f"{known['grid']} grid")
-        words += [f"{name} {known[name]:g}" for name, usual in (("shift", 1), ("seed", 0))
+        words += [f"{name} {known[name]:g}" for name, usual in (("augment", 0), ("shift", 1), ("seed", 0))
                   if known.get(name, usual) != usual]
         return ", ".join(words)
 

@@ -137,9 +137,9 @@ class PublishedModel(Adaptable):
             return torch.tensor([[height, width, 0.0, 0.0, height, width]])
         return torch.tensor([[height, width, height / width]])
 
-    def _guided(self, settings: Settings) -> tuple[Condition, Denoise]:
+    def _guided(self, settings: Settings, image: Tensor | None = None) -> tuple[Condition, Denoise]:
         if self.numbers != "guidance":
-            return super()._guided(settings)
+            return super()._guided(settings, image)
         if settings.negative or settings.guidance != Guidance(scale=settings.guidance.scale):
             raise UserError("This model was distilled to be told its guidance scale: it takes no negative prompt and "
                             "no other kind of guidance.")

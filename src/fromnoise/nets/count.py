@@ -37,10 +37,11 @@ def count(spec: Any, channels: int, size: tuple[int, int], text_width: int | Non
     """
     pooled = {} if pooled_width is None else {"pooled_width": pooled_width}
     with torch.device("meta"), torch.no_grad():
-        net = spec.build(channels, text_width, **pooled)
+        net, beside = spec.build(channels, text_width, **pooled), spec.image_channels
         condition = Condition(text=None if text_width is None else torch.empty(1, words, text_width),
                               pooled=None if pooled_width is None else torch.empty(1, pooled_width),
-                              numbers=told_numbers(spec))
+                              numbers=told_numbers(spec),
+                              image=torch.empty(1, frames, beside, *size) if beside else None)
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(1, frames, channels, *size), torch.empty(1, frames), condition)
     patch = getattr(spec, "patch", 1)

@@ -76,8 +76,8 @@ class RandomFeatures(nn.Module):
             torch.manual_seed(seed)
             self.convs = nn.ModuleList(
                 nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in ((channels, 16), (16, 24), (24, FEATURES)))
-        for conv in self.convs:
-            nn.init.orthogonal_(conv.weight, gain=2.0)  # type: ignore[arg-type]
+            for conv in self.convs:
+                nn.init.orthogonal_(conv.weight, gain=2.0)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def look(self, images: Tensor, batch: int = 256) -> Tensor:

@@ -9,6 +9,7 @@ from fromnoise.process.predictions import Prediction, convert, error_scale, from
 from fromnoise.process.tables import DDPM, ScaledLinear
 from fromnoise.process.times import CosMap, LogNormal, LogUniform, Mode, Times, Uniform
 from fromnoise.process.token_samplers import ancestral, by_confidence
+from fromnoise.process.upsampling import Upsampling
 from fromnoise.process.variance import LossVariance
 from fromnoise.process.weightings import P2, EDMWeighting, Elbo, Implied, Kept, MinSNR, Sigmoid, Simple, Weighting
 from fromnoise.process.wrappers import Path, Shifted, ZeroTerminal, shift_of_size, shift_of_tokens
@@ -48,6 +49,7 @@ __all__ = [
     "Trigonometric",
     "Uniform",
     "UniformTokens",
+    "Upsampling",
     "Weighting",
     "ZeroTerminal",
     "ancestral",

@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from fromnoise.config import spec
 from fromnoise.process.gaussian import TINY, GaussianPath, expand
 from fromnoise.process.predictions import Prediction, error_scale, target
-from fromnoise.process.times import LogNormal, ShiftedTimes, TimeLaw, Times, stratified
+from fromnoise.process.times import CutTimes, LogNormal, ShiftedTimes, TimeLaw, Times, stratified
 from fromnoise.process.weightings import Implied, Weighting, eps_error
+
+
+def _between(ends: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= ends[0] < ends[1] <= 1:
+        raise PydanticCustomError("between", "should be two times in [0, 1], the smaller first")
+    return ends
 
 
 @spec
@@ -32,6 +39,8 @@ class Objective:
     """How training times are distributed."""
     shift: Annotated[float, Field(gt=0)] = 1.0
     """Training times are moved towards noise by -2 log of this in log-SNR (SD3, as sample.shift moves a grid)."""
+    between: Annotated[tuple[float, float], AfterValidator(_between)] = (0.0, 1.0)
+    """Only times between these two, the smaller first, are trained on: the network is an expert for them (eDiff-I)."""
     weighting: Weighting = Implied()
     """How much each noise level counts: implied by loss and times, or named, and then the same for every law."""
     stratified: bool = True
@@ -51,8 +60,9 @@ class Objective:
 
     @property
     def law(self) -> TimeLaw:
-        """The law of the times, shifted."""
-        return self.times if self.shift == 1 else ShiftedTimes(self.times, self.shift)
+        """The law of the times, shifted and cut."""
+        shifted = self.times if self.shift == 1 else ShiftedTimes(self.times, self.shift)
+        return shifted if self.between == (0, 1) else CutTimes(shifted, *self.between)
 
     def weight(self, t: Tensor, path: GaussianPath) -> Tensor:
         """Factor on the squared error of ``prediction``."""

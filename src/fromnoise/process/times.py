@@ -228,6 +228,35 @@ class ShiftedTimes(TimeLaw):
         return low, high
 
 
+@dataclass(frozen=True)
+class CutTimes(TimeLaw):
+    """``law`` between two times alone: what an expert of one interval of noise is trained on (eDiff-I)."""
+
+    law: TimeLaw
+    low: float
+    high: float
+
+    def times(self, u: Tensor, path: GaussianPath) -> Tensor:
+        first, last = self._ends(path)
+        return self.law.times(first + (last - first) * u.double(), path).clamp(self.low, self.high).to(u.dtype)
+
+    def density(self, t: Tensor, path: GaussianPath) -> Tensor:
+        first, last = self._ends(path)
+        return torch.where((t >= self.low) & (t <= self.high), self.law.density(t, path) / (last - first), 0.0)
+
+    def quantile_of(self, t: Tensor, path: GaussianPath) -> Tensor:
+        first, last = self._ends(path)
+        return ((self.law.quantile_of(t, path) - first) / (last - first)).clamp(0, 1)
+
+    def _ends(self, path: GaussianPath) -> tuple[float, float]:
+        """The quantiles of the law at the two times."""
+        first, last = self.law.quantile_of(torch.tensor([self.low, self.high], dtype=torch.float64), path).tolist()
+        if last <= first:
+            raise UserError(f"The time law {self.law} draws no times between {self.low:g} and {self.high:g}: choose "
+                            "another law, or another interval.")
+        return first, last
+
+
 Times = Annotated[Uniform | LogNormal | Mode | CosMap | LogUniform, Field(discriminator="kind")]
 
 

@@ -63,7 +63,8 @@ def write_card(
 def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = "") -> str:
     """The card as text; see ``write_card``."""
     prompt = " ".join(next((p for p in showcase.prompts if p), "").split())  # a code block takes one line
-    through = showcase.reconstructions is not None
+    enlarges = showcase.small is not None
+    through = showcase.reconstructions is not None and not enlarges
     kind = (showcase.recipe.get("data") or {}).get("kind", "")
     sampling = showcase.recipe.get("sample") or {}
     env = environment(autoescape=False)
@@ -72,12 +73,14 @@ def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = 
         showcase=showcase,
         prompt=prompt,
         through=through,
-        what="an autoencoder" if through else f"a {'text-to-image' if prompt else 'picture'} model",
+        enlarges=enlarges,
+        what="an autoencoder" if through else f"a {'text-to-image' if prompt else 'picture'} model"
+        + (" that enlarges small pictures," if enlarges else ""),
         python_run=json.dumps(run, ensure_ascii=False),
         python_prompt=json.dumps(prompt, ensure_ascii=False),
         steps=int(sampling.get("steps", 20)),
         guidance=scale_of(sampling.get("guidance", 2.0)),
-        shell_sample=shlex.join(["fromnoise", "sample", run, prompt]),
+        shell_sample=shlex.join(["fromnoise", "sample", run, prompt, *(["--image", "small.png"] if enlarges else [])]),
         shell_evaluate=shlex.join(["fromnoise", "evaluate", run]),
         choices=recipe_in_words(showcase.recipe),
         rows=report_rows(showcase.report),

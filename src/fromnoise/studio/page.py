@@ -37,7 +37,8 @@ class Showcase:
     """What there is to show of one model.  Every part but the name may be missing, and is then left out.
 
     prompts, grid: P prompts and ``[P, S, 1, C, H, W]`` in [-1, 1], S samples of each.
-    originals, reconstructions: ``[R, 1, C, H, W]``, pictures before and after they went through an autoencoder.
+    originals, reconstructions: ``[R, 1, C, H, W]``, pictures before and after they went through an autoencoder; with
+    ``small``, as large as these, they are true pictures and what was made of the small ones.
     real, real_captions: ``[R, 1, C, H, W]``, true pictures of the data and what they show.
     film, film_prompt: one sample from noise (first) to picture (last).
     previews, preview_prompts: (step, ``[n, 1, C, H, W]``), the same n prompts and seeds as training went on.
@@ -57,6 +58,7 @@ class Showcase:
     grid: Tensor | None = None
     originals: Tensor | None = None
     reconstructions: Tensor | None = None
+    small: Tensor | None = None
     real: Tensor | None = None
     real_captions: list[str] = field(default_factory=list)
     film: list[FilmFrame] = field(default_factory=list)
@@ -211,13 +213,22 @@ def _grid(s: Showcase) -> dict[str, Any] | None:
 
 
 def _through(s: Showcase) -> dict[str, Any] | None:
-    """Pictures before and after an autoencoder, and how they differ: grey is no difference."""
+    """Pictures before and after an autoencoder, and how they differ; or small ones, what is made of them, true ones."""
     if s.originals is None or s.reconstructions is None:
         return None
-    difference = ((s.reconstructions - s.originals) * DIFFERENCE).clamp(-1, 1)
-    rows = {"original": s.originals, "comes back as": s.reconstructions, f"difference, {DIFFERENCE}-fold": difference}
+    if s.small is not None:
+        words = {"title": "Enlarged", "again": "enlarged",
+                 "about": "Pictures that it was not trained on, brought down; what it makes of them; the true ones."}
+        rows = {"given": s.small, "made of it": s.reconstructions, "true": s.originals}
+    else:
+        words = {"title": "Through the autoencoder", "again": "brought back",
+                 "about": "Pictures that it was not trained on, what comes back of them, and how the two differ: grey "
+                          "is no difference."}
+        difference = ((s.reconstructions - s.originals) * DIFFERENCE).clamp(-1, 1)
+        rows = {"original": s.originals, "comes back as": s.reconstructions,
+                f"difference, {DIFFERENCE}-fold": difference}
     height, width = s.originals.shape[-2:]
-    return {"rows": [(name, data_uris(media)) for name, media in rows.items()], **_sizes(height, width, 72)}
+    return {"rows": [(name, data_uris(media)) for name, media in rows.items()], **words, **_sizes(height, width, 72)}
 
 
 def _real(s: Showcase, grid: dict[str, Any] | None) -> dict[str, Any] | None:

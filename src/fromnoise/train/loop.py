@@ -45,6 +45,7 @@ from fromnoise.train.mup import slower
 from fromnoise.train.optim import build_optimizers, rate
 from fromnoise.train.order import Order
 from fromnoise.train.snapshots import Snapshots
+from fromnoise.train.start import begin, fill, with_start
 from fromnoise.train.threads import fastest_threads
 from fromnoise.types import Batch, UserError
 from fromnoise.weights import save_weights
@@ -92,6 +93,7 @@ def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None,
     hooks = hooks or Hooks()
     recipe = METHODS[recipe.kind].settled(recipe.resolved())
     with locked(out):
+        recipe = with_start(recipe, out)
         found = load_checkpoint(out / "checkpoints", hooks.message)
         if found is not None and ("tokenizer" not in found.state or is_older(found.tensors["weights"], NET)):
             raise UserError(f"The checkpoints in {out} were written by an earlier fromnoise, which this one cannot go "
@@ -145,7 +147,11 @@ class Trainer:
             raise UserError("The training split has no examples.")
         self.captions = list(self.source.captions)
         # A run keeps the tokenizer that it began with: its weights mean nothing with another.
-        self.system = build_system(recipe, self.captions, found and found.state["tokenizer"])
+        start = begin(recipe) if found is None else None
+        tokenizer = found.state["tokenizer"] if found else start and start.tokenizer
+        self.system = build_system(recipe, self.captions, tokenizer)
+        if start is not None:
+            fill(self.system, start)
         fill_autoencoder(self.system, out, autoencoder)
         self.system.to(self.device)
         self.words = self.system.words(self.captions)

@@ -42,6 +42,8 @@ class RunTeacher:
         if not isinstance(system, System):
             raise UserError(f"{spec.run} holds an autoencoder, which cannot teach: name a run of a diffusion model.")
         self.system = system.requires_grad_(False).eval()
+        if self.system.recipe.upsample.factor > 1:
+            raise UserError(f"{spec.run} enlarges small pictures, and a teacher is shown none: name another run.")
         data, net = student.recipe.data, self.system.denoiser.net
         if (channels := self.system.recipe.data.channels) != data.channels:
             raise UserError(f"{spec.run} cannot teach this run: its pictures have {channels} channels.")

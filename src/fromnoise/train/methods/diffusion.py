@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fromnoise.nets import Trunk
 from fromnoise.nets.trunk import MaskDiT, NoRouting, Route
-from fromnoise.random import DROP, NOISE, POSTERIOR, ROUTE, SELF, fold, generator, uniforms
+from fromnoise.random import AUGMENT, DROP, NOISE, POSTERIOR, ROUTE, SELF, fold, generator, uniforms
 from fromnoise.system import System
 from fromnoise.terms import Step
 from fromnoise.train.methods.method import Method
@@ -42,6 +42,7 @@ class Diffusion(Method):
         t = recipe.objective.draw_times(len(batch), recipe.path, random)[:, None].to(device, non_blocking=True)
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
         x = recipe.path.add_noise(x0, eps, t)
+        condition = self.with_small(batch.media, condition, seed, step)
         condition = self.with_estimate(x, t, condition, seed, step)
         route = self.route(x, seed, step)
         told = {} if route is None else {"route": route}
@@ -84,6 +85,15 @@ class Diffusion(Method):
             return None
         patches = x.shape[1] * (x.shape[3] // net.patch) * (x.shape[4] // net.patch)
         return net.routing.draw(len(x), patches, generator(seed, ROUTE, step)).to(x.device)
+
+    def with_small(self, media: Tensor, condition: Condition, seed: int, step: int) -> Condition:
+        """In a stage of a cascade, the small pictures of the media, each with noise of a level of its own."""
+        upsample = self.system.recipe.upsample
+        if upsample.factor == 1:
+            return condition
+        small, random = upsample.shrink(media), generator(seed, AUGMENT, step)
+        level, eps = upsample.levels(len(media), random), torch.randn(small.shape, generator=random)
+        return replace(condition, image=upsample.told(small, level.to(small), eps.to(small)))
 
     def with_estimate(self, x: Tensor, t: Tensor, condition: Condition, seed: int, step: int) -> Condition:
         """With self-conditioning, zeros beside x, and in a share of the steps the network's own estimate of x0."""
