@@ -26,7 +26,6 @@ from fromnoise.blocks import (
     UnitStreamLayer,
     feature_maps,
     patchify,
-    place_waves,
     token_shift,
     unpatchify,
 )
@@ -210,8 +209,8 @@ class TrunkNet(nn.Module):
     def located(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Patches ``[B, T h w, D]`` with what tells them their place, where that is added to them."""
         if self.place_in is not None:
-            waves = place_waves(*grid[1:], PLACE_WAVES, tokens.device).to(self.place_in.weight.dtype)
-            tokens = tokens + self.place_in(waves).repeat(grid[0], 1)
+            told = self.place_in(self.places.waves(*grid[1:], self.place_in.weight))
+            tokens = tokens + (told if grid[0] == 1 else told.repeat(grid[0], 1))
         added = self.places.added(grid, tokens)
         if added is not None and self.spec.magnitude:
             return unit_sum(tokens, unit(added).expand_as(tokens), 0.5)
