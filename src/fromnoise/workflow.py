@@ -44,6 +44,7 @@ from fromnoise.system import Built, System, resolve_device
 from fromnoise.train import Hooks, Interrupted, Result, train
 from fromnoise.train.autoencoder import fill_autoencoder
 from fromnoise.train.latent_cache import LatentCache, training_source
+from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.metrics import read_metrics
 from fromnoise.train.order import UNBOUNDED
 from fromnoise.train.threads import available_cores, fastest_threads
@@ -279,8 +280,9 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
 
 
 def settle_threads(model: Model | Codec) -> None:
-    """Use as many CPU threads as make this model fastest: on small networks that is often one."""
+    """Keep freed memory, and use as many CPU threads as make this model fastest: on small networks often one."""
     if model.system.device.type == "cpu":
+        keep_freed_memory()
         work = model.trial if isinstance(model, Codec) else lambda: model.sample([""] * 32, steps=1, guidance=1.0)
         torch.set_num_threads(fastest_threads(work))
 

@@ -22,6 +22,7 @@ from fromnoise.opening import load_model
 from fromnoise.recipe import Recipe, changes, differences, load_diffusion, read_recipe
 from fromnoise.settings import Settings
 from fromnoise.text import parts
+from fromnoise.train.memory import keep_freed_memory
 from fromnoise.types import UserError
 
 ABOUT = """Pictures from a trained run.
@@ -90,6 +91,7 @@ def main(argv: list[str]) -> int:
     for sentence in without_effect(usual, args, prompts):
         say(sentence)
     model = load_model(run, args.device)
+    keep_freed_memory()
     if picture and not draws_alike(picture["recipe"], model.recipe):
         say(f"{run} is of another recipe than the picture, which will not come out the same.")
     output = model.sample(prompts, **settings)
