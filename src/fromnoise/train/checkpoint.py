@@ -122,7 +122,7 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tens
 
 
 def laid_as(tensor: Tensor, like: Tensor) -> Tensor:
-    """A copy of ``tensor`` that lies in memory as ``like`` does: files know one order, and it can change the last bit."""
+    """A copy of ``tensor`` that lies as ``like`` does: files know one order, and it can change the last bit."""
     return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
 
 
