@@ -268,6 +268,22 @@ train(tiny(steps=400, checkpoint_every=5), Path({out!r}))
 """
 
 
+def test_what_is_restored_lies_in_memory_as_it_did(tmp_path):
+    """A U-Net's weights have their channels innermost, files have not, and the order can change the last bit."""
+    from fromnoise.train.loop import Trainer
+
+    train(tiny(steps=4), tmp_path)
+    trainer = Trainer(tiny(steps=8), tmp_path, Hooks(), load_checkpoint(tmp_path / "checkpoints"))
+    trainer.resume()
+    inner = [p for p in trainer.parameters if not p.is_contiguous()]
+    assert len(inner) > 4
+    assert [t.stride() for t in trainer.ema.tensors] == [p.stride() for p in trainer.parameters]
+    held = [(p, value) for optimizer in trainer.optimizers for p, state in optimizer.state.items()
+            for value in state.values() if value.shape == p.shape]
+    assert {id(p) for p, _ in held} == {id(p) for p in trainer.parameters}
+    assert all(value.stride() == p.stride() for p, value in held)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_killed_processes_go_on_bit_for_bit(tmp_path, number):

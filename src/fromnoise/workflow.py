@@ -44,6 +44,7 @@ from fromnoise.system import Built, System, resolve_device
 from fromnoise.train import Hooks, Interrupted, Result, train
 from fromnoise.train.autoencoder import fill_autoencoder
 from fromnoise.train.latent_cache import LatentCache, training_source
+from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.metrics import read_metrics
 from fromnoise.train.order import UNBOUNDED
 from fromnoise.train.threads import available_cores, fastest_threads
@@ -286,8 +287,9 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
 
 
 def settle_threads(model: Model | Codec) -> None:
-    """Use as many CPU threads as make this model fastest: on small networks that is often one."""
+    """Keep freed memory, and use as many CPU threads as make this model fastest: on small networks often one."""
     if model.system.device.type == "cpu":
+        keep_freed_memory()
         torch.set_num_threads(fastest_threads(model.trial))
 
 

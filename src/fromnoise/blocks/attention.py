@@ -135,10 +135,23 @@ class RelativeBias(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """``[heads, N, N]`` for integer ``positions`` ``[N, axes]``."""
+        return looked_up(self.biases(), self.entries(positions))
+
+    def biases(self) -> Tensor:
+        """``[heads, E]``: all there are."""
+        return 10 * self.table.flatten(1)
+
+    def entries(self, positions: Tensor) -> Tensor:
+        """``[N, N]``: which of them two ``positions`` ``[N, axes]`` have."""
         offset = positions[:, None] - positions[None]
         index = [offset[..., i].clamp(-r, r) + r for i, r in enumerate(self.reach)]
         flat = index[0]
         for i, r in zip(index[1:], self.reach[1:], strict=True):
             flat = flat * (2 * r + 1) + i
-        # index_select has a cheap deterministic gradient on the CPU, advanced indexing does not.
-        return 10 * self.table.flatten(1).index_select(1, flat.flatten()).view(-1, *flat.shape)
+        return flat
+
+
+def looked_up(table: Tensor, entries: Tensor) -> Tensor:
+    """``table[:, entries]``: of ``[heads, E]`` the entries ``[N, M]``, ``[heads, N, M]``."""
+    # index_select has a cheap deterministic gradient on the CPU, advanced indexing does not.
+    return table.index_select(1, entries.flatten()).unflatten(1, entries.shape)

@@ -90,8 +90,7 @@ class StreamLayer(nn.Module):
         self.cross = CrossAttention(width, spec.attention) if cross else None
         self.feed_forward = (ConvFeedForward if spec.feed_forward.conv else FeedForward)(width, spec.feed_forward)
         self.norm2 = nn.Identity() if parallel else norm_layer(spec, spec.norm2_eps)
-        self.after1, self.after2 = (RMSNorm(width, spec.norm_eps) if spec.sandwich else nn.Identity()
-                                    for _ in range(2))
+        self.after1, self.after2 = (RMSNorm(width, spec.norm_eps) if spec.sandwich else None for _ in range(2))
 
     def vectors(self, clock: Clock | None) -> list[Vectors]:
         """(shift, scale, gate) of attention, feed-forward and second attention; None for what there is not."""
@@ -115,10 +114,10 @@ class StreamLayer(nn.Module):
     def leave(self, tokens: Tokens, h: Tensor, y: Tensor, vectors: list[Vectors], around: Around) -> Tensor:
         """x after the attention has said ``y`` to ``h``, and all that follows it."""
         x, gate = tokens.x, vectors[0][2]
-        said = self.heads.answer(y, h)
+        y = self.heads.answer(y, h)
         if self.parallel:
-            return gated(x, self.after1(said + self.feed_forward(h, around.grid)), gate)
-        x = gated(x, self.after1(said), gate)
+            return gated(x, maybe(self.after1, y + self.feed_forward(h, around.grid)), gate)
+        x = gated(x, maybe(self.after1, y), gate)
         if self.alone is not None:
             h = self.enter(tokens, vectors[2], around)
             q, k, v = self.alone.ask(h, tokens.turns)
@@ -129,7 +128,7 @@ class StreamLayer(nn.Module):
         shift, scale, gate = vectors[1]
         h = modulated(self.norm2(x), shift, scale)
         h = h if around.mix is None else around.mix(h)
-        return gated(x, self.after2(self.feed_forward(h, around.grid)), gate)
+        return gated(x, maybe(self.after2, self.feed_forward(h, around.grid)), gate)
 
 
 class JointBlock(nn.Module):
@@ -147,22 +146,32 @@ class JointBlock(nn.Module):
         """Streams ``{name: Tokens}``, in the order of the mask's keys, to their features ``[B, N, D]``."""
         layers = cast(dict[str, StreamLayer], {name: self.layers[name] for name in streams})
         vectors = {name: layers[name].vectors(tokens.clock) for name, tokens in streams.items()}
-        arounds = {name: replace(around, mix=None) if name == "text" else around for name in streams}
+        arounds = {name: around.of(name) for name in streams}
         entered = {name: layers[name].enter(tokens, vectors[name][0], arounds[name])
                    for name, tokens in streams.items()}
         asked = [layers[name].heads.ask(entered[name], tokens.turns) for name, tokens in streams.items()]
-        q, k, v = (join([part for part in parts if part is not None]) for parts in zip(*asked, strict=True))
+        asking = [name for name in streams if layers[name].asks]
+        said = [*self.among(asked, around).split_with_sizes([len(streams[name]) for name in asking], dim=1)]
+        asked.clear()  # memory that is let go of, and still in the cache, serves what comes next
+        out = {name: tokens.x for name, tokens in streams.items()}
+        for name in asking:
+            out[name] = layers[name].leave(streams[name], entered.pop(name), said.pop(0), vectors[name], arounds[name])
+        return out
+
+    def among(self, asked: list[tuple[Tensor | None, Tensor, Tensor]], around: Around) -> Tensor:
+        """The attention of all queries, keys and values, ``[B, N, D]`` for the N queries."""
+        q, k, v = (join(parts) for parts in zip(*asked, strict=True))
         if around.cache is not None:
             k, v = around.cache.join(self.index, k, v)
-        asking = [name for name in streams if layers[name].asks]
         mask = around.mask
         if isinstance(mask, Tensor) and mask.shape[-2] > q.shape[1]:  # of streams that only give keys nobody asks
             mask = mask[..., -q.shape[1] :, :]
-        said = self.attend(q, k, v, mask).split([len(streams[name]) for name in asking], dim=1)
-        out = {name: tokens.x for name, tokens in streams.items()}
-        for name, y in zip(asking, said, strict=True):
-            out[name] = layers[name].leave(streams[name], entered[name], y, vectors[name], arounds[name])
-        return out
+        return self.attend(q, k, v, mask)
+
+
+def maybe(layer: nn.Module | None, x: Tensor) -> Tensor:
+    """layer(x), where there is the layer."""
+    return x if layer is None else layer(x)
 
 
 def modulated(h: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:

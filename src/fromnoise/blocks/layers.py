@@ -53,7 +53,7 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype in HALF and x.requires_grad and x.device.type == "cpu":
             return lean_rms_norm(x, self.weight, self.eps or torch.finfo(x.dtype).eps)
-        return super().forward(x)
+        return torch.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
 def lean_rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -94,18 +94,16 @@ def token_shift(y: Tensor, grid: tuple[int, int, int], start: int = 0) -> Tensor
     is zero, which also tells tokens where the border is.  It costs no parameters and gives attention
     the locality a convolution has (RWKV's token shift, Peng et al. 2023, in two dimensions).
     """
-    T, h, w = grid
-    D = y.shape[-1]
-    q = D // 16
-    text, image = y[:, :start], y[:, start:]
-    a = image.reshape(-1, T, h, w, D)
-    shifted = torch.cat([
-        F.pad(a[:, :, :-1, :, 0:q], (0, 0, 0, 0, 1, 0)),
-        F.pad(a[:, :, 1:, :, q : 2 * q], (0, 0, 0, 0, 0, 1)),
-        F.pad(a[:, :, :, :-1, 2 * q : 3 * q], (0, 0, 1, 0)),
-        F.pad(a[:, :, :, 1:, 3 * q : 4 * q], (0, 0, 0, 1)),
-        a[..., 4 * q :],
-    ], dim=-1).reshape(image.shape)
+    q = y.shape[-1] // 16
+    text, image = y.split_with_sizes([start, y.shape[1] - start], dim=1)
+    up, down, left, right, own = image.unflatten(1, grid).split_with_sizes([q, q, q, q, y.shape[-1] - 4 * q], dim=-1)
+    shifted = torch.cat([  # a negative padding cuts off
+        torch.constant_pad_nd(up, (0, 0, 0, 0, 1, -1)),
+        torch.constant_pad_nd(down, (0, 0, 0, 0, -1, 1)),
+        torch.constant_pad_nd(left, (0, 0, 1, -1)),
+        torch.constant_pad_nd(right, (0, 0, -1, 1)),
+        own,
+    ], dim=-1).flatten(1, 3)
     return torch.cat([text, shifted], dim=1) if start else shifted
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,10 @@ class Tokens:
     def __len__(self) -> int:
         return self.x.shape[1]
 
+    def become(self, x: Tensor) -> Tokens:
+        """The same tokens, which are now ``x``."""
+        return Tokens(x, self.clock, self.turns)
+
     def take(self, index: Tensor) -> Tokens:
         """The tokens ``index`` ``[B, K]`` alone, with their clocks and places."""
         clock = None if self.clock is None else self.clock.take(index)
@@ -95,12 +99,17 @@ class Around:
     text_mask: Tensor | None = None
     mix: Callable[[Tensor], Tensor] | None = None
 
+    def of(self, stream: str) -> Around:
+        """What is around one of the streams."""
+        return replace(self, mix=None) if stream == "text" and self.mix is not None else self
+
 
 def taken(values: Tensor, index: Tensor) -> Tensor:
     """Rows ``index`` ``[B, K]`` of values ``[B, N, D]``."""
     return values.expand(len(index), -1, -1).gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
-def join(parts: list) -> Tensor:
-    """Tokens of several streams, one after the other."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def join(parts: Sequence[Tensor | None]) -> Tensor:
+    """Tokens of several streams, one after the other, of those that have any."""
+    found = [part for part in parts if part is not None]
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)

@@ -24,6 +24,7 @@ from fromnoise.opening import is_pipeline, load_model, usual_guidance
 from fromnoise.recipe import Recipe, changes, differences, read_recipe
 from fromnoise.settings import Settings
 from fromnoise.text import parts
+from fromnoise.train.memory import keep_freed_memory
 from fromnoise.types import UserError
 
 ABOUT = """Pictures from a trained run.
@@ -115,6 +116,7 @@ def main(argv: list[str]) -> int:
     loras = (those_of(told[0]["settings"].loras, str(args.like)) if told and not args.lora
              else files_and_scales(args.lora))
     models = [load_model(each, args.device) for each in runs]
+    keep_freed_memory()
     for each, stage, model in zip(runs, told, models, strict=False):
         if not draws_alike(stage["recipe"], model.recipe):
             say(f"{each} is of another recipe than the picture, which will not come out the same.")

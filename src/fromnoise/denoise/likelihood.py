@@ -109,7 +109,8 @@ class _Flow:
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             x0 = self.denoise(y * length, t.to(y.dtype))
-            (pulled,) = torch.autograd.grad(x0, y, self.directions, is_grads_batched=True)
+            pulled = torch.stack([torch.autograd.grad(x0, y, direction, retain_graph=True)[0]
+                                  for direction in self.directions])
         along = (self.directions * pulled).flatten(2).double().sum(-1)
         trace = along.sum(0, keepdim=True) if self.exact else along
         return ((cos * y - x0) / sin).detach(), (y[0].numel() * cos - trace) / sin

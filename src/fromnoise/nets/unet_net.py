@@ -63,6 +63,8 @@ class UNetNet(nn.Module):
         self.norm_out, self.conv_out = parts.head(current + sum(skips), channels + spec.extra_outputs)
         self.attention_layers = parts.layers
         self.combine, self.join, self.activate = parts.combine, parts.join, parts.activate
+        # Channels innermost, in weights and in pictures: convolutions are faster so, and tokens are a view.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED) -> Tensor:
         B, T, _, H, W = x.shape
@@ -71,9 +73,7 @@ class UNetNet(nn.Module):
         if self.spec.image_channels:
             x = torch.cat([x, self.told(condition.image, "image")], dim=2)
         x = x.flatten(0, 1)
-        # Channels innermost: convolutions are faster so, and tokens are a view.  Not where x itself has a gradient, for
-        # torch cannot take many gradients at once (is_grads_batched) through a group norm that lies so.
-        y = self.conv_in(x if x.requires_grad else x.contiguous(memory_format=torch.channels_last))
+        y = self.conv_in(x.contiguous(memory_format=torch.channels_last))
         y, skips = self.descend(y, features, words, perturb)
         if self.middle is not None:
             y = self.middle(y, features)

@@ -121,8 +121,13 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tens
     return flat
 
 
+def laid_as(tensor: Tensor, like: Tensor) -> Tensor:
+    """A copy of ``tensor`` that lies as ``like`` does: files know one order, and it can change the last bit."""
+    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+
+
 def restore_optimizers(optimizers: list[torch.optim.Optimizer], flat: dict[str, Tensor]) -> None:
-    """The inverse of ``optimizer_tensors``."""
+    """The inverse of ``optimizer_tensors``; what has the shape of a parameter lies in memory as it does."""
     for i, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in flat.items():
@@ -130,3 +135,7 @@ def restore_optimizers(optimizers: list[torch.optim.Optimizer], flat: dict[str, 
             if int(which) == i:
                 state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        for parameter, values in optimizer.state.items():
+            for name, value in values.items():
+                if value.shape == parameter.shape:
+                    values[name] = laid_as(value, parameter)

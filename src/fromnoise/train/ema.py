@@ -35,3 +35,7 @@ class Ema:
         """Take in the weights after step 1, 2, ...; one fused operation for all tensors."""
         weight = 1 - (1 - 1 / step) ** self.exponent
         torch._foreach_lerp_(self.tensors, [t.detach() for t in tensors], weight)
+
+    def restore(self, tensors: Sequence[Tensor]) -> None:
+        """Go on from an average that was saved."""
+        torch._foreach_copy_(self.tensors, list(tensors))

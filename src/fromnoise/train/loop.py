@@ -186,10 +186,10 @@ class Trainer:
                 raise UserError(f"{self.out} has been trained for {found.step} steps already, which is more than "
                                 f"train.steps {self.recipe.train.steps}: ask for more, or choose another --out.")
             self.system.load_state_dict(found.tensors["weights"] | self.system.frozen())
-            self.ema.tensors = [found.tensors["ema"][name].to(self.device, copy=True) for name in self.system.learned()]
+            self.ema.restore([found.tensors["ema"][name] for name in self.system.learned()])
             restore_optimizers(self.optimizers, found.tensors["optimizer"])
             self.method.restore(found.tensors.get("method", {}))
-            self.snapshots.restore(found.tensors, found.step, self.device)
+            self.snapshots.restore(found.tensors, found.step)
             self.step, self.saved = found.step, found.step
             self.threads = self.recipe.train.threads or found.state["threads"]
             self.seconds, self.core_seconds = found.state["seconds"], found.state["core_seconds"]

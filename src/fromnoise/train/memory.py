@@ -12,7 +12,8 @@ def keep_freed_memory() -> None:
     """Let malloc keep what is freed, where it is the GNU C library's; elsewhere nothing.
 
     A training step on the CPU frees and asks again for the same few megabytes hundreds of times.  By default
-    each such block is mapped anew and every page of it faulted in: a twelfth of a step of ``shapes``.
+    each such block is mapped anew and every page of it faulted in: a twelfth of a step of ``shapes``, and more of its
+    sampling (docs/log.md).
     """
     if not sys.platform.startswith("linux"):
         return

@@ -58,10 +58,10 @@ class Snapshots:
         return {str(width): dict(zip(self.names, average.tensors, strict=True))
                 for width, average in self.averages.items()}
 
-    def restore(self, tensors: dict[str, dict[str, Tensor]], step: int, device: torch.device) -> None:
+    def restore(self, tensors: dict[str, dict[str, Tensor]], step: int) -> None:
         """Go on from a checkpoint of ``step``; snapshots of later steps belong to what was lost."""
         for width, average in self.averages.items():
-            average.tensors = [tensors[str(width)][name].to(device, copy=True) for name in self.names]
+            average.restore([tensors[str(width)][name] for name in self.names])
         for later, path in list_snapshots(self.folder.parent):
             if later > step:
                 path.unlink()

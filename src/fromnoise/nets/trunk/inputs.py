@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fromnoise.blocks import Clock, Embedder, RelativeBias, coordinates, mean_text, sincos_2d, sinusoid, turns
+from fromnoise.blocks import (
+    Clock,
+    Embedder,
+    RelativeBias,
+    coordinates,
+    mean_text,
+    place_waves,
+    sincos_2d,
+    sinusoid,
+    turns,
+)
+from fromnoise.blocks.attention import looked_up
 from fromnoise.blocks.joint import modulated
 from fromnoise.nets.trunk.settings import Relative, Rotary, SinCos, TextSpec, TimeSpec, Trunk
 from fromnoise.types import Condition, UserError
 
 TABLES = 64  # so many sizes and frames are remembered
+LARGE = 2**18  # pairs of tokens of which nothing is remembered
 PLACE_WAVES = 8  # half-periods of the finest wave that tells patches their place
 
 
@@ -110,13 +125,27 @@ class Places(nn.Module):
     def __init__(self, spec: Trunk):
         super().__init__()
         self.spec, p, head = spec, spec.positions, spec.attention.heads
-        self.tables: dict[tuple, tuple[Tensor | None, Tensor | None]] = {}
+        self.tables: dict[tuple, Any] = {}
         if p.kind == "learned":
             self.table = nn.Parameter(torch.randn(p.words + p.places, spec.width) * 0.02)
         if isinstance(p, Relative):
             self.media_bias = RelativeBias(head, (p.reach,) * 3)
             if not spec.cross:  # words are in the sequence
                 self.cross_bias = nn.Parameter(torch.zeros(2, head))
+
+    def once(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, made once for a key."""
+        if key not in self.tables:
+            if len(self.tables) >= TABLES:
+                self.tables.clear()
+            with torch.inference_mode(False):  # a table outlives the call that made it
+                self.tables[key] = make()
+        return self.tables[key]
+
+    def waves(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """``place_waves`` of a picture of so many patches."""
+        return self.once(("waves", rows, columns, like.device, like.dtype),
+                         lambda: place_waves(rows, columns, PLACE_WAVES, like.device).to(like.dtype))
 
     def added(self, grid: tuple[int, int, int], like: Tensor) -> Tensor | None:
         """``[T h w, D]`` to be added to the patches, or None."""
@@ -128,11 +157,12 @@ class Places(nn.Module):
             return self.table[p.words :]
         if not isinstance(p, SinCos) and not (isinstance(p, Rotary) and p.sincos):
             return None
-        key = ("sincos", *grid, like.device, like.dtype)
-        if key not in self.tables:
-            table = sincos_2d(self.steps(grid[1]), self.steps(grid[2]), self.spec.width).repeat(grid[0], 1)
-            self.tables[key] = (table.to(device=like.device, dtype=like.dtype), None)
-        return self.tables[key][0]
+
+        def table() -> Tensor:
+            made = sincos_2d(self.steps(grid[1]), self.steps(grid[2]), self.spec.width).repeat(grid[0], 1)
+            return made.to(device=like.device, dtype=like.dtype)
+
+        return self.once(("sincos", *grid, like.device, like.dtype), table)
 
     def steps(self, n: int) -> Tensor:
         """Coordinates of ``n`` rows or columns."""
@@ -150,17 +180,13 @@ class Places(nn.Module):
             return None, None
         follow = lengths if p.words == "first" else None
         axes = p.dealt(self.spec.width // self.spec.attention.heads)
-        key = ("turns", *grid, words, frame, device)
-        if follow is None and key in self.tables:
-            return self.tables[key]
-        text, picture = coordinates(grid, words, len(axes), p.words, centred=p.centred, start=p.start,
-                                    corner=p.corner, lengths=follow, frame=frame, device=device)
-        made = (None if p.words == "none" else turns(text, axes, p.theta), turns(picture, axes, p.theta))
-        if follow is None:
-            if len(self.tables) >= TABLES:
-                self.tables.clear()
-            self.tables[key] = made
-        return made
+
+        def made() -> tuple[Tensor | None, Tensor]:
+            text, picture = coordinates(grid, words, len(axes), p.words, centred=p.centred, start=p.start,
+                                        corner=p.corner, lengths=follow, frame=frame, device=device)
+            return None if p.words == "none" else turns(text, axes, p.theta), turns(picture, axes, p.theta)
+
+        return made() if follow is not None else self.once(("turns", *grid, words, frame, device), made)
 
     def unturned(self, like: Tensor | None, tokens: Tensor) -> Tensor | None:
         """Turns that leave ``tokens`` ``[B, N, D]`` as they are, where those of the picture are ``like``."""
@@ -180,16 +206,24 @@ class Places(nn.Module):
         """Learned bias ``[1, heads, N, M]`` of N words and patches over these and those of the past, or None."""
         if not isinstance(self.spec.positions, Relative):
             return None
-        T, h, w = grid
-        now, words = words + T * h * w, words + past_words
-        axes = [torch.arange(n, device=self.media_bias.table.device) for n in (past_frames + T, h, w)]
+        now, words, seen = words + math.prod(grid), words + past_words, (past_frames + grid[0], *grid[1:])
+        make, large = partial(self.entries, now, words, seen), now * (words + math.prod(seen)) > LARGE
+        entries = make() if large else self.once(("entries", now, words, *seen, self.media_bias.table.device), make)
+        biases = self.media_bias.biases()
+        if not self.spec.cross:
+            biases = torch.cat([biases, self.cross_bias.T], dim=1)
+        return looked_up(biases, entries)[None]
+
+    def entries(self, now: int, words: int, seen: tuple[int, int, int]) -> Tensor:
+        """``[now, M]``: the learned biases of the last ``now`` of words and patches, of which there are M in all.
+
+        Two come after those of offsets: that of a word, whatever it looks at, and that of a patch that looks at a word.
+        """
+        axes = [torch.arange(n, device=self.media_bias.table.device) for n in seen]
         where = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-        if not words:
-            return self.media_bias(where)[None, :, -now:]
-        N = words + len(where)
-        to_word, to_patch = (b.view(-1, 1, 1) for b in self.cross_bias)
-        from_patch = torch.cat([to_patch.expand(-1, N - words, words), self.media_bias(where)], dim=2)
-        return torch.cat([to_word.expand(-1, words, N), from_patch], dim=1)[None, :, N - now :]
+        last = self.media_bias.table[0].numel()
+        from_patch = F.pad(self.media_bias.entries(where), (words, 0), value=last + 1)
+        return F.pad(from_patch, (0, 0, words, 0), value=last)[-now:]
 
 
 class Head(nn.Module):

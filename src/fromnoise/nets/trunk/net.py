@@ -26,7 +26,6 @@ from fromnoise.blocks import (
     UnitStreamLayer,
     feature_maps,
     patchify,
-    place_waves,
     token_shift,
     unpatchify,
 )
@@ -72,17 +71,17 @@ class Stage(nn.Module):
         for i, block in enumerate(cast(Iterable[JointBlock], self.blocks)):
             if i >= joined:
                 both = torch.cat([now["all"].x, passed.pop()], dim=-1)
-                now["all"] = replace(now["all"], x=self.skips[i - joined](both))
+                now["all"] = now["all"].become(self.skips[i - joined](both))
             if trip is not None and trip.leaves(block.index):
                 before, now = now, trip.off(now)
             seen = around(block.index)
             if seen is not None:
-                now = {name: replace(now[name], x=x) for name, x in block(now, seen).items()}
+                now = {name: now[name].become(x) for name, x in block(now, seen).items()}
             if trip is not None and trip.returns(block.index):
                 now = trip.back(before, now)
             if i < len(self.skips):
                 passed.append(now["all"].x)
-        return {name: replace(part, x=now[name].x) if name in now else part for name, part in tokens.items()}
+        return {name: part.become(now[name].x) if name in now else part for name, part in tokens.items()}
 
     def clock(self, name: str, clock: Clock | None) -> Clock | None:
         """What the blocks are told of the noise level: through the map they share, if any."""
@@ -210,8 +209,8 @@ class TrunkNet(nn.Module):
     def located(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Patches ``[B, T h w, D]`` with what tells them their place, where that is added to them."""
         if self.place_in is not None:
-            waves = place_waves(*grid[1:], PLACE_WAVES, tokens.device).to(self.place_in.weight.dtype)
-            tokens = tokens + self.place_in(waves).repeat(grid[0], 1)
+            told = self.place_in(self.places.waves(*grid[1:], self.place_in.weight))
+            tokens = tokens + (told if grid[0] == 1 else told.repeat(grid[0], 1))
         added = self.places.added(grid, tokens)
         if added is not None and self.spec.magnitude:
             return unit_sum(tokens, unit(added).expand_as(tokens), 0.5)
@@ -273,9 +272,10 @@ class TrunkNet(nn.Module):
                 return streams
             return self.stages[stage](streams, partial(disturbed, around, perturb, streams, trip), trip)
 
-        if "text" in streams:
+        if spec.refine and "text" in streams:
             streams = through("refine_text", streams, replace(around, mask=self.words_mask(streams, mask)))
-        streams = through("refine_picture", streams, replace(around, mask=self.frames_mask(streams, grid)))
+        if spec.refine:
+            streams = through("refine_picture", streams, replace(around, mask=self.frames_mask(streams, grid)))
         if self.class_in is not None:
             first = through("before", {"all": streams["picture"]}, around)["all"]
             told = self.class_in(condition.pooled, len(first.x))
@@ -285,7 +285,7 @@ class TrunkNet(nn.Module):
             text, among = streams["text"].x if words else None, {"picture": streams["picture"]}
             around = replace(around, text=text, text_mask=mask, mask=self.mask(among, None, grid, None))
             return through("cross_stream", streams, around)["picture"].x
-        around = replace(around, mask=self.mask(streams, mask, grid, cache, routed=route is not None), cache=cache)
+        around = Around(self.mask(streams, mask, grid, cache, routed=route is not None), cache, grid, mix=mix)
         streams = through("double_stream", through("read_stream", streams, around), around)
         if "single_stream" not in self.stages:
             return streams["picture"].x
