@@ -34,11 +34,11 @@ def shapes64() -> Recipe:
     return Recipe(
         name="shapes64",
         data=coder.data,
-        text=Trained(width=128, depth=2, max_length=48),
+        text=Trained(width=96, depth=1, max_length=32),
         latents=coder.latents,
         encoding=Encoding(examples=60_000),
         objective=Objective(prediction="x0", loss="velocity", max_weight=6.0, times=LogNormal(mean=0.5, std=1.4)),
-        net=house(patch=1, width=128, depth=5),
+        net=house(patch=2, width=96, depth=4),
         train=Training(steps=12_000, batch=32, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
                        checkpoint_every=200, preview_every=1000),
         sample=Sampling(guidance=Guidance(scale=1.5), steps=20, shift=2.0),
