@@ -123,7 +123,7 @@ def statistics(system: Coding, source: Source, count: int = PICTURES, batch: int
     """(mean, standard deviation) of each latent channel, over all places of about ``count`` pictures of a source.
 
     Where a latent is a distribution they are those of its draws, as in latent diffusion (Rombach et al. 2022, G): what
-    the mean of a channel says below its own noise is nothing that the decoder hears, and is not made as loud as the rest.
+    the mean of a channel says below its own noise the decoder does not hear, and it is not made as loud as the rest.
     """
     system.eval()
     total, squares, n = 0.0, 0.0, 0
