@@ -104,10 +104,10 @@ def test_the_recipe_at_64_px_takes_a_run_of_its_autoencoder(tmp_path):
     """Two commands are enough: what the one leaves the other trains in, and both speak of the same pictures."""
     coder, base = shapes64_kl(), shapes64()
     assert base.data == coder.data
-    statistics = {"mean": [0.5, -0.5], "std": [2.0, 4.0]}
+    statistics = {"mean": [0.5, -0.5, 0.0, 0.0], "std": [2.0, 4.0, 1.0, 1.0]}
     autoencoder_run(tmp_path / "ae", coder.latents, statistics=statistics)
     recipe = with_autoencoder(base, tmp_path / "ae")
-    assert recipe.latents == replace(base.latents, mean=(0.5, -0.5), std=(2.0, 4.0))
+    assert recipe.latents == replace(base.latents, mean=(0.5, -0.5, 0.0, 0.0), std=(2.0, 4.0, 1.0, 1.0))
     short = replace(recipe, encoding=replace(recipe.encoding, examples=12),
                     train=replace(recipe.train, steps=2, batch=6, threads=1, preview_every=0))
     run(short, tmp_path / "run")

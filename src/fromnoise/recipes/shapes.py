@@ -36,7 +36,7 @@ def shapes64() -> Recipe:
         data=coder.data,
         text=Trained(width=96, depth=1, max_length=32),
         latents=coder.latents,
-        encoding=Encoding(examples=60_000),
+        encoding=Encoding(examples=40_000),
         objective=Objective(prediction="x0", loss="velocity", max_weight=6.0, times=LogNormal(mean=0.5, std=1.4)),
         net=house(patch=2, width=96, depth=4),
         train=Training(steps=12_000, batch=32, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
