@@ -68,3 +68,20 @@ def test_glyphs_differ_by_character_family_and_style():
     distance = ((mean[:, None] - mean[None]) ** 2).mean(-1) ** 0.5
     distance[np.diag_indices(len(mean))] = np.inf
     assert distance.min() > 4
+
+
+def test_shapes_of_one_to_three_objects_take_turns():
+    """The scenes of each number are those of data that hold this number alone, in any order and company."""
+    mixed = Shapes(objects=3, fewest=1)
+    for split in ("train", "test"):
+        batch = mixed.open(split).batch([4, 0, 2, 1, 3, 4], range(6))
+        for i, (index, media, text) in enumerate(zip(batch.index, batch.media, batch.text, strict=True)):
+            alone = Shapes(objects=1 + index % 3).open(split).batch([index], [i])
+            assert torch.equal(media, alone.media[0])
+            assert text == alone.text[0]
+    held_out = mixed.open("test")
+    assert held_out.choose(range(9), range(9))[1] == held_out.batch(range(9), range(9)).text
+    assert torch.equal(held_out.pictures(range(9), range(9)), held_out.batch(range(9), range(9)).media)
+    assert list(Shapes().numbers) == list(Shapes(objects=2, fewest=2).numbers) == [2]
+    with pytest.raises(ValueError, match="fewest above objects"):
+        Shapes(objects=2, fewest=3)

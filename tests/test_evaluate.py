@@ -205,6 +205,18 @@ def test_oracle_judge_on_true_and_false_pictures():
     assert evaluate(lambda p, s: truth(p, s).roll(1, 0), data, count=64)["everything right"] < 0.1
 
 
+def test_oracle_judge_tells_numbers_of_objects_apart():
+    data = Shapes(objects=3, fewest=1)
+    source = data.open("test")
+    media = source.batch(range(30), range(30)).media
+    media[1::3] = media[1::3].roll(1, 0)  # what was said of another picture of two
+    report = evaluate(lambda prompts, seed: media, data, count=30)
+    found = [report[f"everything right, {n}"] for n in ("1 object", "2 objects", "3 objects")]
+    assert found[0] == found[2] == 1.0
+    assert found[1] < 0.2
+    assert report["everything right"] == pytest.approx(sum(found) / 3)
+
+
 @pytest.fixture(scope="module")
 def glyphs():
     return ClassJudge(Glyphs())

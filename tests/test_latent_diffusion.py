@@ -23,7 +23,7 @@ from fromnoise.latents import KL, KLLatents
 from fromnoise.nets import UNet
 from fromnoise.opening import open_autoencoder, with_autoencoder
 from fromnoise.recipe import Encoding, Recipe, Training, differences, without_effect
-from fromnoise.recipes import digits
+from fromnoise.recipes import digits, shapes64, shapes64_kl
 from fromnoise.system import System
 from fromnoise.text import Trained
 from fromnoise.train import Hooks, train
@@ -98,6 +98,21 @@ def test_statistics_are_of_what_the_autoencoder_gives(tmp_path):
     mean, std = torch.tensor([0.5, -0.5])[:, None, None], torch.tensor([2.0, 4.0])[:, None, None]
     expected = (module.encode(media) - mean) / std
     torch.testing.assert_close(ours.encode(media), expected)
+
+
+def test_the_recipe_at_64_px_takes_a_run_of_its_autoencoder(tmp_path):
+    """Two commands are enough: what the one leaves the other trains in, and both speak of the same pictures."""
+    coder, base = shapes64_kl(), shapes64()
+    assert base.data == coder.data
+    statistics = {"mean": [0.5, -0.5, 0.0, 0.0], "std": [2.0, 4.0, 1.0, 1.0]}
+    autoencoder_run(tmp_path / "ae", coder.latents, statistics=statistics)
+    recipe = with_autoencoder(base, tmp_path / "ae")
+    assert recipe.latents == replace(base.latents, mean=(0.5, -0.5, 0.0, 0.0), std=(2.0, 4.0, 1.0, 1.0))
+    short = replace(recipe, encoding=replace(recipe.encoding, examples=12),
+                    train=replace(recipe.train, steps=2, batch=6, threads=1, preview_every=0))
+    run(short, tmp_path / "run")
+    model = fn.load(tmp_path / "run", "cpu")
+    assert model.sample("a small red star", steps=2).media.shape == (1, 1, 3, 64, 64)
 
 
 def test_an_autoencoder_of_diffusers(tmp_path):

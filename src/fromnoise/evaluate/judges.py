@@ -95,8 +95,23 @@ class OracleJudge:
         found, truth = score(media, prompts), score(real.media, real.text)
         names = {"all_correct": "everything right", "count": "count", "color": "colours", "shape": "shapes",
                  "size": "sizes", "relation": "relation", "unclear": "unclear pictures"}
-        return [Row(name, found[key], truth[key], ".1%", "lower" if key == "unclear" else "higher")
+        rows = [Row(name, found[key], truth[key], ".1%", "lower" if key == "unclear" else "higher")
                 for key, name in names.items()]
+        return rows + (self.by_number(media, real.media, prompts) if len(self.source.spec.numbers) > 1 else [])
+
+    def by_number(self, media: Tensor, real: Tensor, prompts: list[str]) -> list[Row]:
+        """Everything right, of captions of each number of objects."""
+        from fromnoise.data.universe import parse, score
+
+        groups: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            groups.setdefault(len(parse(prompt).things), []).append(i)
+        rows = []
+        for number, some in sorted(groups.items()):
+            found, truth = (score(m[some], [prompts[i] for i in some])["all_correct"] for m in (media, real))
+            rows.append(Row(f"everything right, {number} object{'s' * (number > 1)}", found, truth, ".1%",
+                            note=f"of {len(some)} captions"))
+        return rows
 
     def held_out(self, count: int) -> Tensor:
         """True renders of further held-out captions."""

@@ -30,3 +30,15 @@ def shapes_kl() -> Coder:
         train=Schedule(steps=2000, batch=16, ema=0.06, optimizer=Optimizer(lr=4e-3), checkpoint_every=250,
                        preview_every=500),
     )
+
+
+def shapes64_kl() -> Coder:
+    """A KL autoencoder of shapes at 64 px, four-fold, one to three objects: the latents of the recipe shapes64."""
+    return Coder(
+        name="shapes64-kl",
+        data=Shapes(objects=3, fewest=1, height=64, width=64),
+        latents=KL(channels=4, widths=(8, 24, 48), depth=1, groups=8, attention=False, weight=1e-3),
+        loss=Reconstruction(pixel="l2"),
+        train=Schedule(steps=1000, batch=16, ema=0.06, optimizer=Optimizer(lr=4e-3), checkpoint_every=200,
+                       preview_every=400),
+    )

@@ -4,7 +4,8 @@ from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance
 from fromnoise.nets import house
 from fromnoise.process import LogNormal, Objective
-from fromnoise.recipe import Evaluation, Optimizer, Recipe, Sampling, Training
+from fromnoise.recipe import Encoding, Evaluation, Optimizer, Recipe, Sampling, Training
+from fromnoise.recipes.autoencoders import shapes64_kl
 from fromnoise.text import Trained
 
 
@@ -25,4 +26,22 @@ def shapes() -> Recipe:
                        checkpoint_every=200, preview_every=400),
         sample=Sampling(guidance=Guidance(scale=1.5), steps=20, shift=2.0),
         evaluate=Evaluation(samples=512),
+    )
+
+
+def shapes64() -> Recipe:
+    """One to three shapes at 64 px, in the latents of a run of shapes64-kl: --latents runs/shapes64-kl."""
+    coder = shapes64_kl()
+    return Recipe(
+        name="shapes64",
+        data=coder.data,
+        text=Trained(width=96, depth=1, max_length=32),
+        latents=coder.latents,
+        encoding=Encoding(examples=40_000),
+        objective=Objective(prediction="x0", loss="velocity", max_weight=6.0, times=LogNormal(mean=0.5, std=1.4)),
+        net=house(patch=2, width=96, depth=4),
+        train=Training(steps=12_000, batch=32, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
+                       checkpoint_every=200, preview_every=1000),
+        sample=Sampling(guidance=Guidance(scale=1.5), steps=20, shift=2.0),
+        evaluate=Evaluation(samples=600),
     )

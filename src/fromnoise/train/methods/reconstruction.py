@@ -15,7 +15,7 @@ from torch import Tensor
 from fromnoise.files import write_text
 from fromnoise.latents.coding import noise_shape
 from fromnoise.perception.distance import Distance, distance, pictures_of, resolved
-from fromnoise.random import NOISE, generator
+from fromnoise.random import NOISE, POSTERIOR, generator
 from fromnoise.recipe import Coder
 from fromnoise.system import Coding
 from fromnoise.train.methods.adversary import Discriminator, balance, below, last_layer
@@ -120,15 +120,21 @@ def spread(group: Sequence[int], count: int) -> list[int]:
 
 @torch.no_grad()
 def statistics(system: Coding, source: Source, count: int = PICTURES, batch: int = 64) -> tuple[list[float], ...]:
-    """(mean, standard deviation) of each latent channel, over all places of about ``count`` pictures of a source."""
+    """(mean, standard deviation) of each latent channel, over all places of about ``count`` pictures of a source.
+
+    Where a latent is a distribution they are those of its draws, as in latent diffusion (Rombach et al. 2022, G): what
+    the mean of a channel says below its own noise the decoder does not hear, and it is not made as loud as the rest.
+    """
     system.eval()
     total, squares, n = 0.0, 0.0, 0
+    random = generator(system.recipe.seed, POSTERIOR)
     for group in source.groups:
         chosen = spread(group, max(1, round(count * len(group) / len(source))))
         for start in range(0, len(chosen), batch):
             some = chosen[start : start + batch]
             media = source.batch(some, [0] * len(some)).media.to(system.device)
-            values = system.latents.encode(media).double().movedim(2, 0).flatten(1)  # [c, places]
+            noise = torch.randn(noise_shape(system.latents, media), generator=random).to(system.device)
+            values = system.latents.encode(media, noise).double().movedim(2, 0).flatten(1)  # [c, places]
             total, squares, n = total + values.sum(1), squares + values.square().sum(1), n + values.shape[1]
     mean = torch.as_tensor(total / n)
     std = (torch.as_tensor(squares / n) - mean.square()).clamp(min=0).sqrt()
