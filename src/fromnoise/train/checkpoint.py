@@ -123,7 +123,7 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tens
 
 def laid_as(tensor: Tensor, like: Tensor) -> Tensor:
     """A copy of ``tensor`` that lies as ``like`` does: files know one order, and it can change the last bit."""
-    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+    return torch.empty_like(like, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def restore_optimizers(optimizers: list[torch.optim.Optimizer], flat: dict[str, Tensor]) -> None:
