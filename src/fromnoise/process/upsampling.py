@@ -3,7 +3,7 @@
     p(x0 | z, s),      z = alpha(s) small + sigma(s) eps,      s drawn for every example
 
 A stage that was trained on clean small pictures alone takes the faults of those made before it for true.  With noise of
-a level that it is told (noise-conditioning augmentation, section 4.1) it learns how far to trust them.
+a level that it is told (noise-conditioning augmentation, as Imagen calls it) it learns how far to trust them.
 """
 
 from __future__ import annotations
