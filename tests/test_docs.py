@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import fromnoise
 from fromnoise.cli import COMMANDS, bench, demo, encode, evaluate, presets, sample, train, tune
 from fromnoise.cli.options import parse
 from fromnoise.latents import KL
+from fromnoise.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if p.stat().st_size]
@@ -52,7 +54,10 @@ def test_commands_are_understood(line, capsys, monkeypatch):
     module = {"bench": bench, "demo": demo, "evaluate": evaluate, "sample": sample, "tune": tune}.get(name)
     with pytest.raises(SystemExit) if "--help" in args else contextlib.nullcontext():
         if name == "train":
-            train.resolve(args)
+            recipe, *_ = train.resolve(args)
+            if isinstance(recipe, Recipe):
+                with torch.device("meta"):
+                    recipe.net.build(4, 8, 8)  # which refuses what does not go together
         elif name == "encode":
             train.resolve(args, "encode", {"diffusion": encode.Arguments})
         elif name == "presets":

@@ -7,19 +7,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_latent_diffusion import autoencoder_run
 from tiny_pipelines import CASES, NAMES, dit
 
 import fromnoise as fn
 from fromnoise.cli import main
 from fromnoise.interop.configs import WRITERS, config_of
-from fromnoise.interop.export import export
+from fromnoise.interop.export import export, told_of_text
 from fromnoise.interop.transformers import FAMILIES
+from fromnoise.latents import FSQ, KL
 from fromnoise.nets.trunk import presets
+from fromnoise.opening import open_autoencoder, with_autoencoder
 from fromnoise.process import DDPM, VP, Flow, ScaledLinear
-from fromnoise.recipe import Training
+from fromnoise.recipe import Coder, Schedule, Training
 from fromnoise.recipes import shapes
 from fromnoise.recipes.presets import with_preset
 from fromnoise.sample import solve
+from fromnoise.text import Frozen
 from fromnoise.train import train
 from fromnoise.types import Condition, UserError
 
@@ -124,6 +128,69 @@ def test_pictures_of_a_run_are_those_of_its_export(preset, path, tmp_path):
                      solver="euler" if kind.startswith("Flow") else "ddim")
     assert float(x.std()) > 0.1
     assert float((mine[:, 0] - x).abs().max()) < 1e-4
+
+
+def latent_run(spec, folder):
+    """A run of SD3's trunk in the latents of an autoencoder with random weights, factor 4."""
+    autoencoder_run(folder / "ae", spec, statistics={"mean": [0.5, -0.5], "std": [2.0, 4.0]})
+    recipe = with_autoencoder(with_preset(shapes(), "sd3"), folder / "ae")
+    net = replace(recipe.net, time=replace(recipe.net.time, scale=1000.0), patch=2)
+    train(replace(recipe, net=net, encoding=replace(recipe.encoding, examples=4),
+                  train=Training(steps=1, batch=2, threads=1, preview_every=0)),
+          folder / "run", autoencoder=lambda: open_autoencoder(folder / "ae")[1])
+    return fn.load(folder / "run", "cpu")
+
+
+def same_autoencoder(latents, peer):
+    """Both give the same normalised latents, and the same pictures of them."""
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean, std = (torch.tensor(peer.config[f"latents_{name}"])[:, None, None] for name in ("mean", "std"))
+    with torch.no_grad():
+        its = (peer.encode(pictures).latent_dist.mean - mean) / std
+        torch.testing.assert_close(latents.encode(pictures[:, None])[:, 0], its, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(latents.decode(its[:, None])[:, 0], peer.decode(its * std + mean).sample,
+                                   rtol=1e-4, atol=1e-4)
+
+
+SMALL = {"channels": 2, "widths": (8, 8, 8), "depth": 1, "groups": 4, "attention": False}
+
+
+def test_the_autoencoder_of_a_latent_run_is_exported_with_it(tmp_path):
+    model = latent_run(KL(**SMALL), tmp_path)
+    said = " ".join(export(model, tmp_path / "out"))
+    assert "vae is for AutoencoderKL.from_pretrained" in said
+    assert "trained along" in said
+    same_autoencoder(model.system.latents, diffusers.AutoencoderKL.from_pretrained(tmp_path / "out", subfolder="vae"))
+    assert "latents_mean" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_autoencoder_without_a_peer_stays_with_the_run(tmp_path):
+    model = latent_run(FSQ(levels=(8, 5), **{k: v for k, v in SMALL.items() if k != "channels"}), tmp_path)
+    assert "no counterpart in diffusers. It stays with the run." in " ".join(export(model, tmp_path / "out"))
+    assert not (tmp_path / "out" / "vae").exists()
+    assert (tmp_path / "out" / "transformer").is_dir()
+
+
+def test_a_run_that_trained_an_autoencoder_is_exported(tmp_path, capsys):
+    recipe = Coder(name="ae", data=shapes().data, latents=KL(**SMALL),
+                   train=Schedule(steps=1, batch=2, threads=1, preview_every=0))
+    train(recipe, tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
+    spec, tensors = open_autoencoder(tmp_path / "run")
+    latents = spec.build(3)
+    latents.load_state_dict(tensors)
+    same_autoencoder(latents, diffusers.AutoencoderKL.from_pretrained(tmp_path / "out", subfolder="vae"))
+    (tmp_path / "a.safetensors").touch()
+    lora = ["--lora", str(tmp_path / "a.safetensors")]
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "new"), *lora]) == 2
+    assert "kind autoencoder" in capsys.readouterr().err
+
+
+def test_where_a_text_stays_is_said():
+    assert "trained along" in told_of_text(shapes().text)
+    said = told_of_text(Frozen(folder="encoders/clip", combine="mix"))
+    assert "was not trained and is not copied: it is in encoders/clip" in said
+    assert "mixed stay with the run" in said
 
 
 @pytest.mark.long

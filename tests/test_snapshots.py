@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from shutil import rmtree
 
@@ -10,8 +11,10 @@ import torch
 
 from fromnoise.cli import main
 from fromnoise.generate import load
+from fromnoise.latents import KL
 from fromnoise.nets import UNet
-from fromnoise.recipe import Recipe, Training, load_recipe
+from fromnoise.opening import open_autoencoder, with_autoencoder
+from fromnoise.recipe import Coder, Recipe, Schedule, Training, load_recipe
 from fromnoise.recipes import digits
 from fromnoise.text import Trained
 from fromnoise.train import Hooks, train
@@ -128,6 +131,22 @@ def test_ema_writes_a_run_of_that_width(run, tmp_path, capsys):
     assert load(tmp_path / "wide", "cpu").step == 12
     assert main(["ema", str(run), "--out", str(tmp_path / "wide")]) == 2
     assert "there already" in capsys.readouterr().err
+
+
+def test_averages_of_runs_with_autoencoders_are_whole(tmp_path):
+    """That of an autoencoder has statistics of its own, and that of a latent run keeps its autoencoder."""
+    spec = KL(channels=2, widths=(8, 8), depth=1, groups=4, attention=False)
+    short = {"steps": 4, "batch": 4, "threads": 1, "preview_every": 0, "snapshots": 2}
+    train(Coder(name="ae", data=digits().data, latents=spec, train=Schedule(**short)), tmp_path / "ae")
+    assert main(["ema", str(tmp_path / "ae"), "--sigma-rel", "0.15", "--out", str(tmp_path / "wide")]) == 0
+    found = [json.loads((tmp_path / name / "statistics.json").read_text()) for name in ("ae", "wide")]
+    assert found[0]["std"] != found[1]["std"]
+    assert found[1]["std"] == pytest.approx(found[0]["std"], rel=0.1)
+    latent = with_autoencoder(replace(tiny(), train=Training(**short)), tmp_path / "wide")
+    train(latent, tmp_path / "latent", autoencoder=lambda: open_autoencoder(tmp_path / "wide")[1])
+    assert main(["ema", str(tmp_path / "latent"), "--sigma-rel", "0.15", "--out", str(tmp_path / "other")]) == 0
+    before, after = (load(tmp_path / name, "cpu").system.frozen() for name in ("latent", "other"))
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_what_cannot_be_averaged_is_said(run, tmp_path):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fromnoise.nets import UNet, house
 from fromnoise.random import DATA, DROP, NOISE, ORDER, fold
-from fromnoise.recipe import Optimizer, Recipe, Training
+from fromnoise.recipe import Optimizer, Recipe, Training, load_recipe
 from fromnoise.recipes import digits, shapes
 from fromnoise.text import Trained
 from fromnoise.train import Hooks, train
@@ -422,6 +422,7 @@ def test_a_finished_run_may_be_trained_for_longer_and_not_for_less(tmp_path):
     assert any("train.steps 12 -> 16" in text for text in said)
     with pytest.raises(UserError, match="trained for 16 steps already"):
         train(tiny(steps=8), tmp_path)
+    assert load_recipe(tmp_path / "recipe.json").train.steps == 16  # what is refused leaves the run as it was
 
 
 def test_a_finished_run_gets_its_weights_back(tmp_path):

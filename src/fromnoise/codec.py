@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fromnoise.config import from_dict, read_json, to_dict
+from fromnoise.latents import Pixels
 from fromnoise.latents.coding import noise_shape
-from fromnoise.recipe import Coder
+from fromnoise.recipe import Coder, Latents
 from fromnoise.system import Coding, autocast, load_system
 from fromnoise.types import UserError
+from fromnoise.weights import load_weights
 
 
 class Codec:
@@ -77,3 +81,31 @@ def load(run: str | Path, device: str = "auto") -> Codec:
         raise UserError(f"{run} is a run of kind {system.recipe.kind}, and this asks for an autoencoder: name another "
                         "run.")
     return Codec(system, str(run), step)
+
+
+def autoencoder_of_run(folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """That of a run: an autoencoder's own with the statistics of its latents, or a latent diffusion model's."""
+    path = folder / "recipe.json"
+    recipe = read_json(path)
+    latents = recipe.get("latents") if isinstance(recipe, dict) else None
+    spec: Any = from_dict(Latents, latents, f"{path}: latents")  # type: ignore[arg-type]
+    if isinstance(spec, Pixels):
+        raise UserError(f"{folder} holds no autoencoder: its model works on pixels.")
+    start = "latents."
+    tensors = {name.removeprefix(start): t for name, t in load_weights(folder)[0].items() if name.startswith(start)}
+    if (folder / "statistics.json").is_file():
+        spec = normalised(spec, folder / "statistics.json")
+    return spec, tensors
+
+
+def normalised(spec: Any, path: Path) -> Any:
+    """The spec with latents of mean 0 and standard deviation 1 a channel, by what was measured of its latents."""
+    found = read_json(path)
+    try:
+        means, stds = found["mean"], found["std"]
+        old_means, old_stds = (list(old) * (len(means) if len(old) == 1 else 1) for old in (spec.mean, spec.std))
+        mean = [m0 + s0 * m for m0, s0, m in zip(old_means, old_stds, means, strict=True)]
+        std = [s0 * s for s0, s in zip(old_stds, stds, strict=True)]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f'{path} must hold "mean" and "std", a number for each channel of the latents.') from None
+    return from_dict(type(spec), to_dict(spec) | {"mean": mean, "std": std}, str(path))

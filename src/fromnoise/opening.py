@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fromnoise import codec, generate
-from fromnoise.codec import Codec
-from fromnoise.config import from_dict, read_json, to_dict
+from fromnoise.codec import Codec, autoencoder_of_run
 from fromnoise.denoise import Guidance
-from fromnoise.latents import Pixels
-from fromnoise.recipe import Latents, Recipe, load_diffusion, load_recipe
+from fromnoise.recipe import Recipe, load_diffusion, load_recipe
 from fromnoise.types import UserError
-from fromnoise.weights import digest, load_weights
+from fromnoise.weights import digest
 
 if TYPE_CHECKING:
     from fromnoise.interop.lora.model import Adaptable
@@ -100,40 +98,14 @@ def open_autoencoder(source: str | Path) -> tuple[Any, dict[str, Tensor]]:
     UserError where there is none, or it is damaged or of a kind that is not trained on here.
     """
     folder = Path(source)
+    if not folder.exists():
+        raise UserError(f"{no_model(folder)} An autoencoder is named by a run folder, or a folder of diffusers.")
     if (folder / "recipe.json").is_file():
         return autoencoder_of_run(folder)
     if not (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} holds no autoencoder: name a run folder (with recipe.json), or a folder of "
                         "diffusers (with config.json).")
     return autoencoder_of_diffusers(folder)
-
-
-def autoencoder_of_run(folder: Path) -> tuple[Any, dict[str, Tensor]]:
-    """That of a run: an autoencoder's own with the statistics of its latents, or a latent diffusion model's."""
-    path = folder / "recipe.json"
-    recipe = read_json(path)
-    latents = recipe.get("latents") if isinstance(recipe, dict) else None
-    spec: Any = from_dict(Latents, latents, f"{path}: latents")  # type: ignore[arg-type]
-    if isinstance(spec, Pixels):
-        raise UserError(f"{folder} holds no autoencoder: its model works on pixels.")
-    start = "latents."
-    tensors = {name.removeprefix(start): t for name, t in load_weights(folder)[0].items() if name.startswith(start)}
-    if (folder / "statistics.json").is_file():
-        spec = normalised(spec, folder / "statistics.json")
-    return spec, tensors
-
-
-def normalised(spec: Any, path: Path) -> Any:
-    """The spec with latents of mean 0 and standard deviation 1 a channel, by what was measured of its latents."""
-    found = read_json(path)
-    try:
-        means, stds = found["mean"], found["std"]
-        old_means, old_stds = (list(old) * (len(means) if len(old) == 1 else 1) for old in (spec.mean, spec.std))
-        mean = [m0 + s0 * m for m0, s0, m in zip(old_means, old_stds, means, strict=True)]
-        std = [s0 * s for s0, s in zip(old_stds, stds, strict=True)]
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f'{path} must hold "mean" and "std", a number for each channel of the latents.') from None
-    return from_dict(type(spec), to_dict(spec) | {"mean": mean, "std": std}, str(path))
 
 
 def autoencoder_of_diffusers(folder: Path) -> tuple[Any, dict[str, Tensor]]:

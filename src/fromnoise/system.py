@@ -112,7 +112,7 @@ class System(Built):
         told = recipe.net.image_channels
         if recipe.train.self_conditioning and told != self.latents.channels:
             raise UserError(f"train.self_conditioning tells the network {self.latents.channels} channels beside those "
-                            f"of x, and net.image_channels is {told}.")
+                            f"of x, and net.image_channels is {told}: set it to {self.latents.channels}.")
         self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
         # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
         self.variance = LossVariance() if recipe.objective.learned_variance else None

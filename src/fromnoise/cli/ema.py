@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
     if not args.run:
         raise UserError("Name a run folder: fromnoise ema runs/shapes --sigma-rel 0.15.")
     from fromnoise.recipe import load_recipe
+    from fromnoise.system import Coding, load_system
+    from fromnoise.train.methods.reconstruction import save_statistics
     from fromnoise.train.snapshots import reconstruct
     from fromnoise.weights import load_weights, save_weights
 
@@ -49,10 +51,13 @@ def main(argv: list[str]) -> int:
     recipe = load_recipe(run / "recipe.json")
     if out.exists():
         raise UserError(f"{out} is there already: choose another folder with --out.")
-    _, tokenizer, _, words = load_weights(run)
-    tensors, step, error = reconstruct(run, args.sigma_rel, args.step)
-    save_weights(out, tensors, tokenizer, step, words)
+    tensors, tokenizer, _, words = load_weights(run)
+    averages, step, error = reconstruct(run, args.sigma_rel, args.step)
+    save_weights(out, tensors | averages, tokenizer, step, words)  # what is not learned stays as it is
     name = f"{recipe.name}-ema-{args.sigma_rel:g}"
     replace(recipe, name=name, train=replace(recipe.train, ema=args.sigma_rel, snapshots=0)).save(out / "recipe.json")
+    system = load_system(out, "cpu")[0]
+    if isinstance(system, Coding):
+        save_statistics(system, out, recipe.data.open("train"), step)
     print(f"{out}: the average of width {args.sigma_rel:g} after step {step}; its profile is met to {error:.2%}.")
     return 0

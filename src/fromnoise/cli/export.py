@@ -18,8 +18,8 @@ fromnoise export runs/shapes-sd3 --out exported
 
 fromnoise export path/to/a/pipeline --lora style.safetensors:0.8 --out merged
 
-A pipeline that fromnoise opened (with what has been added to it since) is written whole; of a run of ours the network
-and its schedule are, where diffusers has such a network."""
+A pipeline that fromnoise opened (with what has been added to it since) is written whole; of a run of ours the network,
+its schedule and its autoencoder are, where diffusers has such; of an autoencoder's run the autoencoder."""
 
 
 @spec
@@ -41,11 +41,15 @@ def main(argv: list[str]) -> int:
     if not args.run:
         raise UserError("Name a run folder: fromnoise export runs/shapes-sd3 --out exported.")
     from fromnoise.interop.export import export
-    from fromnoise.opening import load_model
+    from fromnoise.opening import load, load_model
 
-    loras, model = files_and_scales(args.lora), load_model(args.run, "cpu")
-    for path, scale in loras:
-        model.add_lora(path, scale)
+    loras = files_and_scales(args.lora)
+    if loras:  # which an autoencoder does not take
+        model = load_model(args.run, "cpu")
+        for path, scale in loras:
+            model.add_lora(path, scale)
+    else:
+        model = load(args.run, "cpu")
     for sentence in export(model, args.out):
         print(sentence)
     return 0

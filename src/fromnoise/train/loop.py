@@ -98,6 +98,9 @@ def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None,
         if found is not None and ("tokenizer" not in found.state or is_older(found.tensors["weights"], NET)):
             raise UserError(f"The checkpoints in {out} were written by an earlier fromnoise, which this one cannot go "
                             f"on from: choose another folder with --out, or delete {out} to start again.")
+        if found is not None and found.step > recipe.train.steps:
+            raise UserError(f"{out} has been trained for {found.step} steps already, which is more than train.steps "
+                            f"{recipe.train.steps}: ask for more, or choose another --out.")
         changed = compare(recipe, out, found)
         trainer = Trainer(recipe, out, hooks, found, autoencoder)  # refuses what cannot be built: nothing is left
         recipe.save(out / "recipe.json")
@@ -182,9 +185,6 @@ class Trainer:
         for remark in self.system.remarks(self.captions):
             self.hooks.message(remark)
         if found is not None:
-            if found.step > self.recipe.train.steps:
-                raise UserError(f"{self.out} has been trained for {found.step} steps already, which is more than "
-                                f"train.steps {self.recipe.train.steps}: ask for more, or choose another --out.")
             self.system.load_state_dict(found.tensors["weights"] | self.system.frozen())
             self.ema.restore([found.tensors["ema"][name] for name in self.system.learned()])
             restore_optimizers(self.optimizers, found.tensors["optimizer"])

@@ -108,14 +108,18 @@ class Reconstruct(Method):
         self.fitted = below(tensors, "looks.") or None
 
     def conclude(self, out: Path, source: Source, step: int) -> None:
-        """``statistics.json``: mean and standard deviation of each channel of the latents of training pictures."""
-        mean, std = statistics(self.system, source)
-        write_text(out / STATISTICS, json.dumps({"mean": mean, "std": std, "step": step}, indent=2) + "\n")
+        save_statistics(self.system, out, source, step)
 
 
 def spread(group: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of the indices of a group, evenly spread."""
     return [group[int(i)] for i in np.linspace(0, len(group) - 1, min(count, len(group)))]
+
+
+def save_statistics(system: Coding, out: Path, source: Source, step: int) -> None:
+    """``statistics.json``: mean and standard deviation of each channel of the latents of training pictures."""
+    mean, std = statistics(system, source)
+    write_text(out / STATISTICS, json.dumps({"mean": mean, "std": std, "step": step}, indent=2) + "\n")
 
 
 @torch.no_grad()
