@@ -106,6 +106,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
     assert failed == [jobs[0]]
     assert jobs[1].report() is not None
     assert any(variant == "bad" and 'no device "cuda:7"' in what for variant, what in told)
+    assert all(what.startswith(("started", "failed: fromnoise: ")) for variant, what in told if variant == "bad")
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

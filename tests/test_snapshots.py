@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from shutil import rmtree
+from typing import Any
 
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_ema_writes_a_run_of_that_width(run, tmp_path, capsys):
 def test_averages_of_runs_with_autoencoders_are_whole(tmp_path):
     """That of an autoencoder has statistics of its own, and that of a latent run keeps its autoencoder."""
     spec = KL(channels=2, widths=(8, 8), depth=1, groups=4, attention=False)
-    short = {"steps": 4, "batch": 4, "threads": 1, "preview_every": 0, "snapshots": 2}
+    short: dict[str, Any] = {"steps": 4, "batch": 4, "threads": 1, "preview_every": 0, "snapshots": 2}
     train(Coder(name="ae", data=digits().data, latents=spec, train=Schedule(**short)), tmp_path / "ae")
     assert main(["ema", str(tmp_path / "ae"), "--sigma-rel", "0.15", "--out", str(tmp_path / "wide")]) == 0
     found = [json.loads((tmp_path / name / "statistics.json").read_text()) for name in ("ae", "wide")]

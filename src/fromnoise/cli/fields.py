@@ -17,6 +17,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
 
+from pydantic.fields import FieldInfo
+
 from fromnoise.config import Named, Short, to_dict
 
 Values = dict[str, Any]
@@ -103,7 +105,10 @@ def defaults(cls: Any) -> Values:
     """The fields of a spec that have a default."""
     found = {}
     for f in dataclasses.fields(cls):
-        if f.default is not dataclasses.MISSING:
+        if isinstance(f.default, FieldInfo):  # pydantic's own way to say it
+            if not f.default.is_required():
+                found[f.name] = f.default.get_default(call_default_factory=True)
+        elif f.default is not dataclasses.MISSING:
             found[f.name] = to_dict(f.default) if dataclasses.is_dataclass(f.default) else f.default
         elif f.default_factory is not dataclasses.MISSING:
             found[f.name] = f.default_factory()

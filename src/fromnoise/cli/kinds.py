@@ -104,10 +104,10 @@ def _arguments(name: str, arguments: Values, queue: list[str]) -> tuple[Values, 
 
 
 def shorthand(choice: dict[str, type]) -> tuple[str, str] | None:
-    """(kind, field) where one of the kinds needs one thing to be said, and so can be chosen by saying it."""
+    """(kind, field) where one of the kinds needs one free text to be said, and so can be chosen by saying it."""
     for kind, spec in choice.items():
         needed = [f.name for f in dataclasses.fields(spec) if f.name not in defaults(spec)]  # type: ignore[arg-type]
-        if len(needed) == 1:
+        if len(needed) == 1 and not names(hints(spec)[needed[0]]):
             return kind, needed[0]
     return None
 

@@ -192,7 +192,7 @@ def _fault(error: dict[str, Any], values: Values) -> str:
     message = re.sub(r"^(Input|String) should|, unable to parse.*", lambda m: "should" if m[1] else "", error["msg"])
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return f'{name} cannot be "{error["input"]}": it {message}'
-    return f"{name} {message} (got {error['input']})"
+    return f"{name} {message}" if isinstance(error["input"], dict) else f"{name} {message} (got {error['input']})"
 
 
 def _unknown(unknown: list[str], cls: Any, values: Values, prog: str) -> str:

@@ -96,4 +96,5 @@ def last_words(job: Job) -> str:
     """How a failed run ended."""
     lines = job.out.with_suffix(".log").read_text(errors="replace").split("\n")
     said = [line for line in lines if line.strip()]
-    return " ".join(said[-LAST:]) or "it said nothing"
+    begun = [i for i, line in enumerate(said) if line.startswith("fromnoise: ")]  # a refusal, wrapped or not
+    return " ".join(said[begun[-1] :] if begun else said[-LAST:]) or "it said nothing"

@@ -162,8 +162,7 @@ def scan_folder(spec: Folder) -> Scan:
     Decoded pictures are kept up to IN_MEMORY bytes.  UserError where no picture can be used.
     """
     if not spec.root:
-        raise UserError("Which folder are the pictures in? Add --data and the folder: "
-                        "fromnoise train image --data ./photos")
+        raise UserError("Which folder are the pictures in? Add --data and the folder: --data ./photos.")
     root = Path(os.path.expanduser(spec.root))
     found = discover(root, spec.caption_key, spec.folder_names)
     refused: dict[int, str] = {}
