@@ -27,7 +27,9 @@ def preset(name):
 @pytest.mark.parametrize("name", ["cross", "sd3", "flux1", "z_image", "lumina2", "uvit", "sana", "pixart"])
 def test_networks_are_brought_to_the_same_size(name):
     found = same_parameters(preset(name), 1_000_000)
-    assert abs(size_of(found).parameters / 1_000_000 - 1) < 0.025
+    assert abs(size_of(found).parameters / 1_000_000 - 1) < 0.05
+    heads = abs(found.net.attention.heads - preset(name).net.attention.heads)
+    assert heads <= (2 if name == "lumina2" else 1)  # whose 3 heads cannot share 2 of keys and values
     assert replace(found, net=preset(name).net) == preset(name)  # nothing but the network has changed
 
 

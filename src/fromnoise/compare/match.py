@@ -16,13 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.nets import Trunk, UNet
 from fromnoise.nets.count import Count, count
-from fromnoise.nets.trunk import Rotary
+from fromnoise.nets.trunk import Rotary, SinCos
 from fromnoise.nets.trunk.presets import axes
 from fromnoise.recipe import AnyRecipe, Coder, Recipe
 from fromnoise.types import UserError
 
 BACKWARD = 2  # a backward pass multiplies twice for every product of the forward pass
-HEADS = 2  # how many heads more or fewer a width may have than the recipe's
+HEADS = 2  # how many heads more or fewer a width may have than the recipe's, where no other width fits
+NEAR = 0.05  # how far a size that fits may be from the one that is asked for
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,15 @@ def same_parameters(recipe: AnyRecipe, parameters: int) -> Recipe:
     """
     if not isinstance(recipe, Recipe):
         raise UserError("Sizes are matched for diffusion models alone: leave --parameters out.")
-    found: list[tuple[int, int, Trunk | UNet]] = []
-    to = given(recipe)
+    to, best = given(recipe), []
     for ladder in ladders(recipe.net):
-        found += [(abs(size - parameters), len(found) + i, net)
-                  for i, (size, net) in enumerate(around(ladder, to, parameters))]
-    if not found:
+        best += around(ladder, to, parameters)
+        nearest = min(best, key=lambda one: abs(one[0] - parameters), default=None)
+        if nearest is not None and abs(nearest[0] - parameters) <= NEAR * parameters:
+            return replace(recipe, net=nearest[1])  # with as many heads, or nearly
+    if not best:
         raise UserError(f"No width of net {recipe.net.kind} can be built to match {parameters:,} parameters.")
-    return replace(recipe, net=min(found, key=lambda one: one[:2])[-1])
+    return replace(recipe, net=min(best, key=lambda one: abs(one[0] - parameters))[1])
 
 
 def around(ladder: Sequence[Trunk | UNet], to: Given, parameters: int) -> list[tuple[int, Trunk | UNet]]:
@@ -138,9 +140,12 @@ def ladders(net: Trunk | UNet) -> list[list[Trunk | UNet]]:
         return [[resized(net, width) for width in range(max(step, least // step * step), most + 1, step)]]
     own = net.attention.heads
     counts = sorted(range(max(1, own - HEADS), own + HEADS + 1), key=lambda n: abs(n - own))
+    # Features are turned two by two, and sinusoids come as two.
+    pairs = 2 if isinstance(net.positions, Rotary) or not net.time.network else 1
+    fours = isinstance(net.positions, SinCos) or (isinstance(net.positions, Rotary) and net.positions.sincos)
     found = []
     for n in counts:
-        step = max(2, 4 // math.gcd(n, 4))  # sines and cosines of rows and columns share a width evenly
+        step = math.lcm(pairs, 4 // math.gcd(n, 4) if fours else 1)  # sines and cosines of row and column: four shares
         sizes = range(max(8, least // n // step * step), most // n + 1, step)
         found.append([resized(net, n * head, n) for head in sizes])
     return found
