@@ -30,7 +30,12 @@ def shapes() -> Recipe:
 
 
 def shapes64() -> Recipe:
-    """One to three shapes at 64 px, in the latents of a run of shapes64-kl: --latents runs/shapes64-kl."""
+    """One to three shapes at 64 px, in the latents of a run of shapes64-kl: --latents runs/shapes64-kl.
+
+    With --train.steps 5000 --train.threads 1, 0.90 M parameters: everything right in 98.5, 54.5 and 22.0 % of held-out
+    captions of one, two and three objects, in 1,035 core-seconds.  The 24,000 steps, some 5,000 core-seconds, have not
+    been run to their end.
+    """
     coder = shapes64_kl()
     return Recipe(
         name="shapes64",
@@ -40,7 +45,7 @@ def shapes64() -> Recipe:
         encoding=Encoding(examples=40_000),
         objective=Objective(prediction="x0", loss="velocity", max_weight=6.0, times=LogNormal(mean=0.5, std=1.4)),
         net=house(patch=2, width=96, depth=4),
-        train=Training(steps=12_000, batch=32, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
+        train=Training(steps=24_000, batch=32, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
                        checkpoint_every=200, preview_every=1000),
         sample=Sampling(guidance=Guidance(scale=1.5), steps=20, shift=2.0),
         evaluate=Evaluation(samples=600),
