@@ -21,6 +21,7 @@ from fromnoise.nets import house
 from fromnoise.process import describe_weighting
 from fromnoise.recipe import Evaluation
 from fromnoise.recipes import RECIPES
+from fromnoise.showing import facts
 from fromnoise.train import Interrupted
 from fromnoise.train.metrics import read_metrics
 from fromnoise.types import UserError
@@ -144,8 +145,8 @@ def test_evaluating_again_updates_report_and_page(run):
 def test_the_facts_of_the_training_outlive_an_evaluation(run, tmp_path, monkeypatch):
     folder, recipe, showcase = shutil.copytree(run[0], tmp_path / "run"), *run[1:]
     kept = {name: showcase.facts[name] for name in ("Training time", "Peak memory", "Machine", "Software")}
-    monkeypatch.setattr(workflow, "machine", lambda device: "another machine")
-    monkeypatch.setattr(workflow, "peak_memory", lambda device: 77 * 2**40)
+    monkeypatch.setattr(facts, "machine", lambda device: "another machine")
+    monkeypatch.setattr(facts, "peak_memory", lambda device: 77 * 2**40)
     evaluate_run(folder, samples=30, console=Console(quiet=True))
     for name in ("index.html", "README.md"):
         text = (folder / name).read_text().replace("\\", "")

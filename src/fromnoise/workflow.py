@@ -12,34 +12,37 @@ A run is a folder:
 from __future__ import annotations
 
 import json
-import platform
-import re
-import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from fromnoise import enlargements, reconstructions
 from fromnoise.codec import Codec
 from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model
-from fromnoise.media import enlargement, grid, ungrid
 from fromnoise.opening import load, open_autoencoder
-from fromnoise.process import describe_weighting, effective_weighting
-from fromnoise.process.effective import LAMBDAS, named_weightings
 from fromnoise.recipe import AnyRecipe, Recipe, has_own_grid, recipe_dict
-from fromnoise.studio import FilmFrame, Showcase, Weightings, write_card, write_page
+from fromnoise.showing import enlargements, generated, reconstructions
+from fromnoise.showing.facts import (
+    Timings,
+    facts,
+    headline,
+    read_training_facts,
+    repeat_command,
+    save_training_facts,
+    size_of,
+)
+from fromnoise.showing.previews import read_previews
+from fromnoise.studio import Showcase, write_card, write_page
 from fromnoise.system import Built, System, resolve_device
 from fromnoise.train import Hooks, Interrupted, Result, train
 from fromnoise.train.autoencoder import fill_autoencoder
@@ -47,34 +50,10 @@ from fromnoise.train.latent_cache import LatentCache, training_source
 from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.metrics import read_metrics
 from fromnoise.train.order import UNBOUNDED
-from fromnoise.train.threads import available_cores, fastest_threads
+from fromnoise.train.threads import fastest_threads
 from fromnoise.types import UserError
 
-TRAINING = "training.json"
-PREVIEWS = 8  # pictures of a preview, always of the same prompts and seeds
-COLUMNS = 8  # samples of each prompt on the page
 SAY_EVERY = 30  # seconds between lines of progress where there is no terminal
-
-
-@dataclass
-class Timings:
-    """Seconds spent in each part of a run."""
-
-    parts: dict[str, float] = field(default_factory=dict)
-
-    def measure(self, name: str):
-        return _Measure(self, name)
-
-
-class _Measure:
-    def __init__(self, timings: Timings, name: str):
-        self.timings, self.name = timings, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_) -> None:
-        self.timings.parts[self.name] = time.perf_counter() - self.start
 
 
 @dataclass(frozen=True)
@@ -99,7 +78,7 @@ def manner_of(recipe: AnyRecipe) -> Manner:
     if isinstance(recipe, Recipe) and recipe.upsample.factor > 1:
         return Manner(Model, judge, evaluation_settings, enlargements.show, enlargements.save_preview)
     return {
-        "diffusion": Manner(Model, judge, evaluation_settings, show, save_preview),
+        "diffusion": Manner(Model, judge, evaluation_settings, generated.show, generated.save_preview),
         "autoencoder": Manner(Codec, reconstructions.judge, reconstructions.evaluation_settings, reconstructions.show,
                               reconstructions.save_preview),
     }[recipe.kind]
@@ -185,13 +164,6 @@ def _train_with_progress(recipe: AnyRecipe, out: Path, console: Console) -> Resu
         return train(recipe, out, hooks, lambda: open_autoencoder(source)[1])
     finally:
         bar.stop()
-
-
-def size_of(system: Built) -> str:
-    """The parameters that are learned, and those of the autoencoder in front of them, in words."""
-    frozen = sum(tensor.numel() for tensor in system.frozen().values())
-    learned = sum(p.numel() for p in system.learned().values())
-    return f"{learned:,} parameters" + (f" behind an autoencoder of {frozen:,}" if frozen else "")
 
 
 def encode_data(recipe: Recipe, root: Path, run: Path, console: Console | None = None) -> Path:
@@ -315,166 +287,6 @@ def completed(showcase: Showcase, model: Model | Codec, out: Path, report: Repor
     recipe = model.recipe
     return replace(
         showcase, headline=headline(recipe), previews=read_previews(model, out),
-        weighting=weightings(model) if isinstance(model, Model) else None,
+        weighting=generated.weightings(model) if isinstance(model, Model) else None,
         metrics=read_metrics(out / "metrics.jsonl"), report=report, facts=facts(model, out, timings),
         recipe=recipe_dict(recipe), command=read_training_facts(out).get("command") or repeat_command(recipe, out))
-
-
-def show(model: Model, out: Path) -> Showcase:
-    """Sample what the page shows."""
-    recipe = model.recipe
-    source = recipe.data.open("test")
-    prompts = list(source.prompts())[:10]
-    wide = COLUMNS if model.recipe.data.height <= 16 else 6
-    output = model.sample([p for p in prompts for _ in range(wide)], seed=0)
-    output.save(out / "samples" / "grid.png", columns=wide)
-    group = list(max(source.groups, key=len)[:12])  # pictures of one size
-    real = source.batch(group, range(len(group)))
-    name, film = film_of(model, prompts[0])
-    return Showcase(
-        name=recipe.name, description=description(recipe), prompts=prompts,
-        grid=output.media.unflatten(0, (len(prompts), wide)), real=real.media, real_captions=list(real.text), film=film,
-        film_prompt=name, preview_prompts=preview_prompts(model))
-
-
-def weightings(model: Model) -> Weightings:
-    """The effective weighting of the recipe, with the variance where that was learned, beside the named ones."""
-    objective, path, learned = model.recipe.objective, model.recipe.path, model.system.variance
-    variance = None if learned is None else lambda at: learned(at.to(model.system.device)).cpu()
-    at = LAMBDAS[::5]
-    named = {name: values.numpy() for name, values in named_weightings(path, at).items()}
-    return Weightings(at.numpy(), effective_weighting(objective, path, at, variance).numpy(), named,
-                      describe_weighting(objective, path))
-
-
-def film_of(model: Model, prompt: str) -> tuple[str, list[FilmFrame]]:
-    """One sample from noise to picture: x_t and the predicted x0 at a dozen times."""
-    frames: list[FilmFrame] = []
-    noise: list[Tensor] = []
-    decode = model.system.latents.decode
-
-    def keep(progress) -> None:
-        before = noise[-1] if noise else model.starting_noise([prompt], seed=3)
-        frames.append(FilmFrame(progress.t, decode(before)[0].cpu(), decode(progress.x0)[0].cpu()))
-        noise.append(progress.x)
-
-    steps = max(12, model.recipe.sample.steps)
-    model.sample([prompt], seed=3, steps=steps, callback=keep)
-    frames.append(FilmFrame(0.0, decode(noise[-1])[0].cpu(), frames[-1].x0))
-    chosen = sorted({round(i * (len(frames) - 1) / 11) for i in range(12)})
-    return prompt, [frames[i] for i in chosen]
-
-
-def preview_prompts(model: Model) -> list[str]:
-    prompts = list(model.recipe.data.open("test").prompts())
-    return [prompts[i % len(prompts)] for i in range(PREVIEWS)]
-
-
-def save_preview(model: Model, out: Path, step: int) -> None:
-    """``samples/step-000500.png``: the preview prompts on one row."""
-    output = model.sample(preview_prompts(model), seed=0)
-    output.save(out / "samples" / f"step-{step:06d}.png", columns=PREVIEWS)
-
-
-def read_previews(model: Model | Codec, out: Path) -> list[tuple[int, Tensor]]:
-    """The previews of a run, from its folder; at most eight, spread over training.
-
-    Other files are passed over, and so are previews that cannot be read or are not of this model's size.
-    """
-    named = ((re.fullmatch(r"step-([0-9]+)\.png", f.name), f) for f in (out / "samples").glob("step-*.png"))
-    files = sorted((int(match[1]), f) for match, f in named if match)
-    if len(files) > 8:
-        files = [files[round(i * (len(files) - 1) / 7)] for i in range(8)]
-    read = [(step, read_preview(model, f)) for step, f in files]
-    return [(step, media) for step, media in read if media is not None]
-
-
-def read_preview(model: Model | Codec, path: Path) -> Tensor | None:
-    """The pictures ``[PREVIEWS, 1, C, H, W]`` of a preview; None where the file is damaged or something else."""
-    data = model.recipe.data
-    blank = torch.zeros(PREVIEWS, 1, data.channels, data.height, data.width)
-    enlarge = enlargement(data.height)
-    expected = grid(blank, PREVIEWS, enlarge)
-    try:
-        with Image.open(path) as image:
-            if (image.size, image.mode) != (expected.size, expected.mode):
-                return None
-        return ungrid(path, (data.height, data.width), PREVIEWS, enlarge)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-
-
-def facts(model: Model | Codec, out: Path, timings: Timings) -> dict[str, str]:
-    """Size, time, memory and machine of the training, in words; the four that matter most first."""
-    lines = read_metrics(out / "metrics.jsonl")
-    last = {"seconds": 0.0, "core_seconds": 0.0, "step": model.step} | (lines[-1] if lines else {})
-    known = read_training_facts(out)
-    found = {
-        "Parameters": size_of(model.system).replace(" parameters", ""),
-        "Training time": f"{last['seconds']:.0f} s",
-        "Core-seconds": f"{last['core_seconds']:.0f}",
-        "Peak memory": f"{known['peak_mebibytes']} MiB" if "peak_mebibytes" in known else "",
-        "Steps": f"{last['step']:,} of {model.recipe.train.batch} examples",
-        "Machine": known.get("machine", ""),
-        "Software": known.get("software", ""),
-    }
-    found |= {f"Time for {name}": f"{s:.1f} s" for name, s in timings.parts.items() if name != "training"}
-    return {name: words for name, words in found.items() if words}
-
-
-def save_training_facts(out: Path, command: str, device: torch.device | None) -> None:
-    """``training.json``, which later looks at the run read back: an evaluation may be made on another machine.
-
-    device: where it was just trained; None where nothing was left to train, and then only the command is new.
-    """
-    known = read_training_facts(out) | {"command": command}
-    if device is not None:
-        peak = round(peak_memory(device) / 2**20)
-        known |= {"machine": machine(device), "peak_mebibytes": max(peak, known.get("peak_mebibytes", 0)),
-                  "software": f"torch {torch.__version__}, Python {platform.python_version()}"}
-    write_text(out / TRAINING, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_training_facts(out: Path) -> dict[str, Any]:
-    """What ``training.json`` holds of command, machine, peak_mebibytes and software; damaged parts are left out."""
-    kinds = {"command": str, "machine": str, "peak_mebibytes": int, "software": str}
-    try:
-        found = json.loads((out / TRAINING).read_text(encoding="utf-8", errors="replace"))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    known = found if isinstance(found, dict) else {}
-    return {name: known[name] for name, kind in kinds.items() if isinstance(known.get(name), kind)}
-
-
-def peak_memory(device: torch.device) -> int:
-    """Largest memory use in bytes: of the GPU, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} of {available_cores()} cores"
-
-
-def headline(recipe: AnyRecipe) -> str:
-    """The first line of the named recipe's docstring, or the recipe's name."""
-    from fromnoise.recipes import RECIPES
-
-    named = RECIPES.get(recipe.name)
-    return (named.__doc__ or "").strip().splitlines()[0] if named and named.__doc__ else recipe.name
-
-
-def description(recipe: Recipe) -> str:
-    return (f"A {recipe.net.kind} that predicts {recipe.objective.prediction} along the {recipe.path.kind} path, "
-            f"sampled with {recipe.sample.solver} in {recipe.sample.steps} steps at "
-            f"guidance {recipe.sample.guidance.words()}.")
-
-
-def repeat_command(recipe: AnyRecipe, out: Path) -> str:
-    """A command that trains the same recipe again, from its file."""
-    return shlex.join(["fromnoise", "train", str(out / "recipe.json"), "--out", f"{out}-again"])

@@ -94,7 +94,7 @@ def last_preview(variant: str, jobs: Sequence[Job]) -> Path | None:
 
 def prompts(jobs: Sequence[Job]) -> list[str]:
     """What the pictures of a row were asked to show."""
-    from fromnoise.workflow import PREVIEWS
+    from fromnoise.showing.previews import PREVIEWS
 
     said = list(jobs[0].recipe.data.open("test").prompts())
     return [said[i % len(said)] for i in range(PREVIEWS)]

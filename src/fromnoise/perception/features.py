@@ -67,7 +67,21 @@ def fit_classifier(images: Tensor, labels: Tensor, classes: Sequence[int], steps
     return net.eval()
 
 
-class RandomFeatures(nn.Module):
+class Convolutions(nn.Module):
+    """Convolutions one after another, whose features are looked at layer by layer."""
+
+    convs: nn.ModuleList
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The features ``[n, D, h, w]`` of each layer, of pictures ``[n, C, H, W]``."""
+        found = []
+        for conv in self.convs:
+            images = F.leaky_relu(conv(images), 0.2)
+            found.append(images)
+        return found
+
+
+class RandomFeatures(Convolutions):
     """A fixed random convolutional network: no training, no download, sensitive to texture and layout alike."""
 
     def __init__(self, channels: int, seed: int = 0):
@@ -83,11 +97,3 @@ class RandomFeatures(nn.Module):
     def look(self, images: Tensor, batch: int = 256) -> Tensor:
         """Features ``[n, FEATURES]`` of images ``[n, C, H, W]``."""
         return torch.cat([self.maps(part)[-1].mean((2, 3)) for part in images.split(batch)])
-
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """The features ``[n, D, h, w]`` of each layer."""
-        found = []
-        for conv in self.convs:
-            images = F.leaky_relu(conv(images), 0.2)
-            found.append(images)
-        return found

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.perception.features import Convolutions
 from fromnoise.types import UserError
 
 WIDTHS = (16, 32, 48)
@@ -20,7 +21,7 @@ RARE = 0.01  # share of captions below which a word is too rare to learn, and ab
 STEPS, BATCH = 300, 64
 
 
-class WordFeatures(nn.Module):
+class WordFeatures(Convolutions):
     """Convolutions, each but the first at half the size of the one before, and a score for each word."""
 
     def __init__(self, channels: int, words: int, seed: int = 0):
@@ -31,14 +32,6 @@ class WordFeatures(nn.Module):
             self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=1 if i == channels else 2, padding=1)
                                        for i, o in zip(before, WIDTHS, strict=True))
             self.head = nn.Linear(2 * WIDTHS[-1], words)
-
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """The features ``[n, D, h, w]`` of each layer, of pictures ``[n, C, H, W]``."""
-        found = []
-        for conv in self.convs:
-            images = F.leaky_relu(conv(images), 0.2)
-            found.append(images)
-        return found
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[n, words]``, from the mean and the largest of the last features."""

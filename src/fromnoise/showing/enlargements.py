@@ -12,7 +12,7 @@ from torch import Tensor
 from fromnoise.evaluate import Report
 from fromnoise.evaluate.enlarging import evaluate_enlarging
 from fromnoise.generate import Model
-from fromnoise.reconstructions import save_sheet
+from fromnoise.showing.reconstructions import save_sheet
 from fromnoise.studio import Showcase
 from fromnoise.types import Batch
 

@@ -1,0 +1,78 @@
+"""What the page of a diffusion model shows: samples beside real pictures, a film from noise to picture, weightings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from fromnoise.generate import Model
+from fromnoise.process import describe_weighting, effective_weighting
+from fromnoise.process.effective import LAMBDAS, named_weightings
+from fromnoise.recipe import Recipe
+from fromnoise.showing.previews import PREVIEWS
+from fromnoise.studio import FilmFrame, Showcase, Weightings
+
+COLUMNS = 8  # samples of each prompt on the page
+
+
+def show(model: Model, out: Path) -> Showcase:
+    """Sample what the page shows."""
+    recipe = model.recipe
+    source = recipe.data.open("test")
+    prompts = list(source.prompts())[:10]
+    wide = COLUMNS if model.recipe.data.height <= 16 else 6
+    output = model.sample([p for p in prompts for _ in range(wide)], seed=0)
+    output.save(out / "samples" / "grid.png", columns=wide)
+    group = list(max(source.groups, key=len)[:12])  # pictures of one size
+    real = source.batch(group, range(len(group)))
+    name, film = film_of(model, prompts[0])
+    return Showcase(
+        name=recipe.name, description=description(recipe), prompts=prompts,
+        grid=output.media.unflatten(0, (len(prompts), wide)), real=real.media, real_captions=list(real.text), film=film,
+        film_prompt=name, preview_prompts=preview_prompts(model))
+
+
+def weightings(model: Model) -> Weightings:
+    """The effective weighting of the recipe, with the variance where that was learned, beside the named ones."""
+    objective, path, learned = model.recipe.objective, model.recipe.path, model.system.variance
+    variance = None if learned is None else lambda at: learned(at.to(model.system.device)).cpu()
+    at = LAMBDAS[::5]
+    named = {name: values.numpy() for name, values in named_weightings(path, at).items()}
+    return Weightings(at.numpy(), effective_weighting(objective, path, at, variance).numpy(), named,
+                      describe_weighting(objective, path))
+
+
+def film_of(model: Model, prompt: str) -> tuple[str, list[FilmFrame]]:
+    """One sample from noise to picture: x_t and the predicted x0 at a dozen times."""
+    frames: list[FilmFrame] = []
+    noise: list[Tensor] = []
+    decode = model.system.latents.decode
+
+    def keep(progress) -> None:
+        before = noise[-1] if noise else model.starting_noise([prompt], seed=3)
+        frames.append(FilmFrame(progress.t, decode(before)[0].cpu(), decode(progress.x0)[0].cpu()))
+        noise.append(progress.x)
+
+    steps = max(12, model.recipe.sample.steps)
+    model.sample([prompt], seed=3, steps=steps, callback=keep)
+    frames.append(FilmFrame(0.0, decode(noise[-1])[0].cpu(), frames[-1].x0))
+    chosen = sorted({round(i * (len(frames) - 1) / 11) for i in range(12)})
+    return prompt, [frames[i] for i in chosen]
+
+
+def preview_prompts(model: Model) -> list[str]:
+    prompts = list(model.recipe.data.open("test").prompts())
+    return [prompts[i % len(prompts)] for i in range(PREVIEWS)]
+
+
+def save_preview(model: Model, out: Path, step: int) -> None:
+    """``samples/step-000500.png``: the preview prompts on one row."""
+    output = model.sample(preview_prompts(model), seed=0)
+    output.save(out / "samples" / f"step-{step:06d}.png", columns=PREVIEWS)
+
+
+def description(recipe: Recipe) -> str:
+    return (f"A {recipe.net.kind} that predicts {recipe.objective.prediction} along the {recipe.path.kind} path, "
+            f"sampled with {recipe.sample.solver} in {recipe.sample.steps} steps at "
+            f"guidance {recipe.sample.guidance.words()}.")
