@@ -239,6 +239,7 @@ def test_from_the_command_line(base, expert, tmp_path, capsys):
                         (["--expert", str(expert)], "such as runs/noisy:0.6-1"),
                         (["--expert", f"{expert}:0.5-1.5"], "times from 0 to 1"),
                         (["--expert", f"{expert}:0.7-0.7"], "from a smaller to a larger"),
+                        (["--expert", f"{expert}:0.9-0.1"], "from a smaller to a larger"),
                         (["--expert", f"{tmp_path}:0.5-1"], "is not a run folder")):
         assert words in refused(capsys, *argv, *said)
 

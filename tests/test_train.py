@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -537,3 +538,13 @@ def test_the_order_of_words_is_heard_early(tmp_path):
         right, wrong = (float((system.denoiser(noise, t, system.text.encode(texts)) - batch.media).square().mean())
                         for texts in (batch.text, swapped))
     assert wrong - right > 0.01
+
+
+def test_a_model_without_checkpoints_is_not_trained_over(tmp_path):
+    """Such as one that `fromnoise ema` wrote, or that came without them."""
+    train(tiny(steps=2), tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="holds a model and no checkpoints"):
+        train(tiny(steps=2), tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before

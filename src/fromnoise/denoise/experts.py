@@ -38,10 +38,11 @@ def experts(parts: Sequence[Part]) -> Denoise:
 
 def check_intervals(intervals: Sequence[tuple[float, float]]) -> None:
     """UserError where intervals of t, in order, do not cover [0, 1] exactly once."""
-    end = 0.0
     for low, high in intervals:
         if not low < high:
             raise UserError(f"An expert is for times from a smaller to a larger one (got {low:g} to {high:g}).")
+    end = 0.0
+    for low, high in intervals:
         if low < end:
             raise UserError(f"Two experts are for the times from {low:g} to {min(end, high):g}: their intervals may "
                             "not overlap.")
@@ -56,4 +57,6 @@ def check_intervals(intervals: Sequence[tuple[float, float]]) -> None:
 def fill(experts: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The intervals that those of some experts leave to the denoiser which they join, in order."""
     edges = [0.0, *(end for interval in sorted(experts) for end in interval), 1.0]
+    if any(low > high for low, high in experts):
+        return []  # which is said where the intervals are checked
     return [(low, high) for low, high in zip(edges[::2], edges[1::2], strict=True) if low < high]

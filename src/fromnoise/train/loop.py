@@ -101,6 +101,9 @@ def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None,
         if found is not None and found.step > recipe.train.steps:
             raise UserError(f"{out} has been trained for {found.step} steps already, which is more than train.steps "
                             f"{recipe.train.steps}: ask for more, or choose another --out.")
+        if found is None and (out / "model.safetensors").exists() and not (out / "checkpoints").exists():
+            raise UserError(f"{out} holds a model and no checkpoints to go on from: choose another folder with --out, "
+                            f"or delete {out} to start again.")
         changed = compare(recipe, out, found)
         trainer = Trainer(recipe, out, hooks, found, autoencoder)  # refuses what cannot be built: nothing is left
         recipe.save(out / "recipe.json")
