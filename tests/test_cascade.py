@@ -16,9 +16,10 @@ from fromnoise.cli import main
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance
 from fromnoise.evaluate.enlarging import evaluate_enlarging
-from fromnoise.generate import Model, read_picture
+from fromnoise.generate import Model
 from fromnoise.latents import KL
 from fromnoise.nets import UNet, house
+from fromnoise.output import read_picture
 from fromnoise.perception import RandomFeatures
 from fromnoise.perception.distance import Distance
 from fromnoise.process import Upsampling

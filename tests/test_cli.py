@@ -436,7 +436,7 @@ def test_a_picture_from_given_noise_is_not_made_again_as_another(run, capsys, tm
 
 
 def test_a_replay_can_be_varied(run, tmp_path):
-    from fromnoise.generate import read_picture
+    from fromnoise.output import read_picture
 
     first, other = tmp_path / "a.png", tmp_path / "b.png"
     assert main(["sample", str(run), "seven", "--n", "2", "--guidance", "3", "--steps", "2", "--out", str(first)]) == 0
@@ -446,7 +446,7 @@ def test_a_replay_can_be_varied(run, tmp_path):
 
 
 def test_a_text_beside_like_is_a_prompt_unless_it_is_a_folder(run, tmp_path, capsys):
-    from fromnoise.generate import read_picture
+    from fromnoise.output import read_picture
 
     first, other = tmp_path / "a.png", tmp_path / "b.png"
     assert main(["sample", str(run), "seven", "--n", "2", "--steps", "2", "--out", str(first)]) == 0
@@ -476,7 +476,7 @@ def test_a_replay_warns_where_the_recipe_makes_other_pictures(change, warned, ru
 
 
 def test_prompts_come_from_a_file_as_well(run, tmp_path):
-    from fromnoise.generate import read_picture
+    from fromnoise.output import read_picture
 
     (tmp_path / "p.txt").write_text("one\n\n  two \n")
     out = tmp_path / "x.png"

@@ -16,8 +16,8 @@ from fromnoise.analytic import ring
 from fromnoise.cli import main
 from fromnoise.denoise import classifier_free, experts
 from fromnoise.denoise.experts import fill
-from fromnoise.generate import read_picture
 from fromnoise.nets import UNet, house
+from fromnoise.output import read_picture
 from fromnoise.process import EDM, VP, Cosine, Flow, LogNormal, LogUniform, MinSNR, Mode, Objective, Uniform
 from fromnoise.process.effective import raw_weighting
 from fromnoise.recipe import Start, load_recipe

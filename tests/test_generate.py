@@ -13,8 +13,9 @@ from test_train import tiny
 
 import fromnoise as fn
 from fromnoise.denoise import APG, Guidance
-from fromnoise.generate import Model, read_picture
+from fromnoise.generate import Model
 from fromnoise.nets import house
+from fromnoise.output import read_picture
 from fromnoise.train import train
 from fromnoise.types import UserError
 

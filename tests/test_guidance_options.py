@@ -15,8 +15,8 @@ from fromnoise.cli import main
 from fromnoise.cli.train import resolve
 from fromnoise.config import from_dict
 from fromnoise.denoise import APG, CFGZero, Guidance, autoguidance
-from fromnoise.generate import read_picture
 from fromnoise.nets import UNet
+from fromnoise.output import read_picture
 from fromnoise.process import Trigonometric
 from fromnoise.recipe import Sampling, load_recipe, read_recipe, recipe_dict, without_effect
 from fromnoise.recipes import digits

@@ -15,10 +15,10 @@ from tiny_pipelines import stable_diffusion_3
 import fromnoise as fn
 from fromnoise.cli import main
 from fromnoise.cli.loras import file_and_scale
-from fromnoise.generate import read_picture
 from fromnoise.interop.configs import counterpart
 from fromnoise.interop.lora import NETWORK, difference, own_place, place_of, write_lora
 from fromnoise.nets import house
+from fromnoise.output import read_picture
 from fromnoise.recipe import Training
 from fromnoise.recipes import digits, shapes
 from fromnoise.recipes.presets import with_preset

@@ -12,7 +12,7 @@ from tiny_pipelines import CASES, NAMES, dit, net, stable_diffusion
 
 import fromnoise as fn
 from fromnoise.cli import main
-from fromnoise.generate import read_picture
+from fromnoise.output import read_picture
 from fromnoise.types import UserError
 
 diffusers = pytest.importorskip("diffusers")

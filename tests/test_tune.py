@@ -13,7 +13,7 @@ import fromnoise as fn
 from fromnoise.analytic import GaussianMixture, ode_map, ring
 from fromnoise.cli import main
 from fromnoise.config import from_dict, to_dict
-from fromnoise.generate import read_picture
+from fromnoise.output import read_picture
 from fromnoise.process import EDM, VP, Cosine, Flow
 from fromnoise.random import sample_noise
 from fromnoise.sample import GRIDS, SOLVERS, Tuned, solve, time_grid, tune

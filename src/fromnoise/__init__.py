@@ -12,15 +12,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fromnoise.codec import Codec as Codec
     from fromnoise.generate import Model as Model
-    from fromnoise.generate import Output as Output
     from fromnoise.opening import load as load
+    from fromnoise.output import Output as Output
     from fromnoise.recipe import Coder as Coder
     from fromnoise.recipe import Recipe as Recipe
     from fromnoise.types import UserError as UserError
 
 _PUBLIC = {
     "Codec": "fromnoise.codec", "Coder": "fromnoise.recipe", "Model": "fromnoise.generate",
-    "Output": "fromnoise.generate", "load": "fromnoise.opening", "Recipe": "fromnoise.recipe",
+    "Output": "fromnoise.output", "load": "fromnoise.opening", "Recipe": "fromnoise.recipe",
     "UserError": "fromnoise.types",
 }
 

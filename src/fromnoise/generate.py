@@ -2,79 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-import fromnoise
 from fromnoise.config import nearest
 from fromnoise.denoise import Denoise, Guidance, SelfConditioned, experts
 from fromnoise.denoise.experts import fill
-from fromnoise.files import disk_errors, replacing
-from fromnoise.media import enlargement, grid, to_pil, to_uint8
+from fromnoise.output import Output
 from fromnoise.random import AUGMENT, fold, sample_noise
-from fromnoise.recipe import Recipe, load_diffusion, recipe_dict
-from fromnoise.sample import SOLVERS, Callback, Procedure, SolveInfo, Solver, Tuned, solve, tune
+from fromnoise.recipe import load_diffusion
+from fromnoise.sample import SOLVERS, Callback, Procedure, Solver, Tuned, solve, tune
 from fromnoise.settings import Adapter, Expert, Noise, Settings, as_noise, as_numbers, checked
 from fromnoise.system import System, autocast, check_threshold, load_system, run_recipe
 from fromnoise.text import composed, emphasis, read_prompts, unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import digest
 
-PNG_KEY = "fromnoise"
 TUNING = 2**40  # index of the first sample that solvers are tuned on, far from those that people look at
-
-# ---- samples --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Output:
-    """Samples and how they were made.
-
-    media: ``[B, 1, C, H, W]`` in [-1, 1];  settings: what makes them again;  notes: sentences the user
-    should read, such as how a long prompt was cut;  before: the stage of a cascade whose pictures these enlarge.
-    """
-
-    media: Tensor = field(repr=False)
-    settings: Settings
-    info: SolveInfo = field(repr=False)
-    recipe: Recipe = field(repr=False)
-    run: str = ""
-    notes: tuple[str, ...] = ()
-    before: Output | None = field(default=None, repr=False)
-
-    def images(self) -> list[Image.Image]:
-        """The samples as PIL images, at their own size."""
-        return [to_pil(frame) for frame in to_uint8(self.media[:, 0])]
-
-    def save(self, path: str | Path, enlarge: int | None = None, columns: int | None = None) -> Path:
-        """One PNG: a single sample, or a grid of them, enlarged by whole pixels to be seen well.
-
-        The file carries prompts, seed, settings and recipe, from which ``fromnoise sample --like`` makes
-        it again, unless they were made from noise that the caller gave.
-        """
-        path = Path(path)
-        if path.suffix.lower() != ".png":
-            raise UserError(f"Samples are saved as .png, which keeps them exact (got {path.name}).")
-        factor = enlargement(self.media.shape[-2]) if enlarge is None else checked("enlarge", enlarge)
-        sheet = grid(self.media, None if columns is None else checked("columns", columns), factor)
-        header = PngImagePlugin.PngInfo()
-        header.add_itxt(PNG_KEY, json.dumps({"fromnoise": fromnoise.__version__, **self._story()}, ensure_ascii=False))
-        with disk_errors(path), replacing(path) as temporary:
-            sheet.save(temporary, format="PNG", pnginfo=header)
-        return path
-
-    def _story(self) -> dict[str, Any]:
-        """How the samples were made, as JSON types; of a cascade, that of every stage inside that of the next."""
-        told = {"run": self.run, "settings": asdict(self.settings), "recipe": recipe_dict(self.recipe)}
-        return told if self.before is None else {**told, "before": self.before._story()}
-
 
 class Model:
     """A system ready to sample."""
@@ -410,40 +359,3 @@ def load(run: str | Path, device: str = "auto") -> Model:
     load_diffusion(run_recipe(run))
     system, step, words = load_system(run, device)
     return Model(system, str(run), step, words)  # type: ignore[arg-type]
-
-
-def read_picture(path: str | Path) -> dict[str, Any]:
-    """What a PNG saved by fromnoise says of itself: run, settings and recipe, and as ``before`` the same of the stage
-    of a cascade that it enlarges.  UserError if it says nothing.
-    """
-    try:
-        with Image.open(path) as image:
-            text = getattr(image, "text", {}).get(PNG_KEY)
-    except FileNotFoundError:
-        raise UserError(f"There is no picture {path}.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UserError(f"{path} is not a PNG that can be read.") from None
-    try:
-        found = json.loads(text or "")
-        return _read_story(found, found.get("fromnoise", "unknown"))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} does not say how it was made: it was not saved by fromnoise, or its "
-                        "metadata was removed.") from None
-    except UserError as e:
-        raise UserError(f"{path} cannot be made again: {e}") from None
-
-
-def _read_story(found: dict[str, Any], version: str) -> dict[str, Any]:
-    """Run, settings and recipe of a picture, and as ``before`` those of the stage that it enlarges, or None."""
-    before = found.get("before")
-    return {"run": checked("run", found["run"]), "recipe": checked("recipe", found["recipe"]),
-            "settings": _read_settings(found["settings"], version),
-            "before": None if before is None else _read_story(before, version)}
-
-
-def _read_settings(found: dict[str, Any], version: str) -> Settings:
-    """Settings as they stand in a picture."""
-    if unknown := found.keys() - {f.name for f in fields(Settings)}:
-        raise UserError(f"it comes from a newer fromnoise ({version}), and this one, {fromnoise.__version__}, does not "
-                        f"know its setting {min(unknown)}; update fromnoise.")
-    return Settings(**{name: checked(name, value) for name, value in found.items()})

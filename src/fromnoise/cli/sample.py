@@ -19,8 +19,8 @@ from fromnoise.cli.options import parse
 from fromnoise.cli.stages import expert_of, sizes_of, stages_of, through
 from fromnoise.config import spec, to_dict
 from fromnoise.denoise import Guidance, Guided
-from fromnoise.generate import read_picture
 from fromnoise.opening import is_pipeline, load_model, usual_guidance
+from fromnoise.output import read_picture
 from fromnoise.recipe import Recipe, changes, differences, read_recipe
 from fromnoise.settings import Settings
 from fromnoise.text import parts

@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from fromnoise.data.images import Refused, open_picture
-from fromnoise.generate import Model, Output
+from fromnoise.generate import Model
 from fromnoise.media import from_uint8
+from fromnoise.output import Output
 from fromnoise.process import Upsampling
 from fromnoise.settings import Expert, Settings
 from fromnoise.types import UserError
