@@ -2,7 +2,11 @@
 
 import json
 import math
+import signal
 import statistics
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +18,7 @@ from fromnoise.compare.outcome import Comparison, Outcome, summarise
 from fromnoise.compare.runs import Job, run_jobs
 from fromnoise.recipes import RECIPES
 from fromnoise.recipes.presets import with_preset
+from fromnoise.train.lock import locked
 from fromnoise.types import UserError
 
 TINY = ["--train.steps", "2", "--train.batch", "2", "--evaluate.samples", "20", "--sample.steps", "2",
@@ -109,6 +114,29 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
     assert jobs[1].report() is not None
     assert any(variant == "bad" and 'no device "cuda:7"' in what for variant, what in told)
     assert all(what.startswith(("started", "failed: fromnoise: ")) for variant, what in told if variant == "bad")
+
+
+@pytest.mark.long
+def test_a_comparison_that_is_terminated_leaves_no_run_behind(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "fromnoise", "compare", "shapes", "cross", "double", "--seeds", "1", "--jobs", "2",
+               "--out", str(out), *TINY, "--train.steps", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    logs = [out / "runs" / f"{name}-0.log" for name in ("cross", "double")]
+    wait_for(lambda: all(log.exists() and "steps/s" in log.read_text() for log in logs))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 130
+    for name in ("cross", "double"):
+        assert list((out / "runs" / f"{name}-0" / "checkpoints").iterdir())  # which a run writes when it is stopped
+        with locked(out / "runs" / f"{name}-0"):  # and nobody trains there any more
+            pass
+
+
+def wait_for(so, seconds=120):
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +70,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[Job, str], None]
             failed.append(job)
         tell(job, f"failed: {last_words(job)}" if code else "done")
 
-    with ThreadPoolExecutor(at_once) as pool:
+    with terminable(), ThreadPoolExecutor(at_once) as pool:
         waiting = [pool.submit(one, job) for job in left]
         try:
             for each in waiting:
@@ -79,6 +81,19 @@ def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[Job, str], None]
                 process.terminate()
             raise
     return failed
+
+
+@contextmanager
+def terminable():
+    """SIGTERM does as Ctrl-C does, so that no run is left behind.  Only the main thread is told of signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def start(job: Job) -> subprocess.Popen:
