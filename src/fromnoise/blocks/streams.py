@@ -88,7 +88,8 @@ class Around:
     """What all streams of a block share: who sees whom, what is cached, and what the tokens stand on.
 
     mask: bool or bias that broadcasts against ``[B, heads, Nq, Nk]``, or a ``BlockMask``;  grid: frames, rows and
-    columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]`` for cross-attention;  mix: lets neighbours
+    columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]``, or ``[B, N, L]`` where tokens see other
+    words, for cross-attention;  mix: lets neighbours
     in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
     """
 
