@@ -8,7 +8,7 @@ After DDPM (Ho et al. 2020) and ADM (Dhariwal and Nichol 2021), Stable Diffusion
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,12 @@ class TemporalLevels(TemporalSpec):
 
     levels: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Scales that have them, 0 being full resolution, behind every residual block; the last one in the middle too."""
+    WHERE: ClassVar[str] = "levels"
+
+    @property
+    def there(self) -> bool:
+        """Whether there are any."""
+        return bool(self.levels)
 
 
 @spec

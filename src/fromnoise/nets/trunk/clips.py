@@ -94,7 +94,7 @@ class Pack:
         for i, part in enumerate(parts):
             own = (whose == i).nonzero()[:, 0]
             assert part is not None
-            whole = whole.index_put((None, None, own[:, None], own), part)  # type: ignore[arg-type]
+            whole[:, :, own[:, None], own] = part
         return whole
 
     def shifted(self, y: Tensor) -> Tensor:

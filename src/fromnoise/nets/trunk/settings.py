@@ -8,7 +8,7 @@ Any count may be 0.  Presets (``fromnoise.nets.trunk.presets``) are settings of 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -154,6 +154,12 @@ class Temporal(TemporalSpec):
 
     every: Number = 0
     """A layer behind every so many blocks (1: behind each); 0: there is none, and blocks see all frames at once."""
+    WHERE: ClassVar[str] = "every"
+
+    @property
+    def there(self) -> bool:
+        """Whether there are any."""
+        return self.every > 0
 
 
 @spec
@@ -259,7 +265,7 @@ class Trunk:
     @property
     def causal(self) -> bool:
         """Whether no frame sees one to come, so that frames can be cached."""
-        return self.mask == "causal" or (self.temporal.every > 0 and self.temporal.causal)
+        return self.mask == "causal" or (self.temporal.there and self.temporal.causal)
 
     def check(self) -> None:
         """UserError with the reason where the fields contradict each other."""
