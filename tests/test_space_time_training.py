@@ -80,8 +80,8 @@ def test_an_inflated_run_goes_on_to_the_same_weights_without_its_base(bases, tmp
 
 
 def test_a_run_is_inflated_from_the_command_line(bases, tmp_path, capsys):
-    common = ["train", "digits", "--train.steps", "2", "--train.batch", "4", "--train.threads", "1", "--train.preview_every", "0",
-              "--evaluate.samples", "4", "--text.width", "16", "--text.max_length", "16"]
+    common = ["train", "digits", "--train.steps", "2", "--train.batch", "4", "--train.threads", "1",
+              "--train.preview_every", "0", "--evaluate.samples", "4", "--text.width", "16", "--text.max_length", "16"]
     net = ["--net", "unet", "--net.width", "8", "--net.multipliers", "1", "2"]
     start = ["--train.start", str(bases / "unet"), "--train.only", "temporal"]
     whole = [*common, "--out", str(tmp_path / "film"), *net, "--net.temporal.levels", "0", "1"]
