@@ -255,7 +255,7 @@ def test_a_cache_along_time_in_float32_and_for_frames_of_another_size():
          net(x, t, told), 1e-5)
     with pytest.raises(UserError, match="frames of one size"):
         net(x[:, :1, :, :, :4], t[:, :1], told, cache=cache)
-    with pytest.raises(UserError, match="Only a causal network"):
+    with pytest.raises(UserError, match=r"Only a causal network .* net\.temporal\.causal is not set"):
         network(along(BASE))(x, t, told, cache=Cache())
 
 

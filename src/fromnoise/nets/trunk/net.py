@@ -171,7 +171,8 @@ class TrunkNet(nn.Module):
               cache: Cache | None = None, route: Route | None = None) -> Tensor:
         """All channels that come out, a learned variance among them."""
         if cache is not None and not self.spec.causal:
-            raise UserError('Only a causal network can go on from what it has seen: net.mask is "full".')
+            field = "net.temporal.causal is not set" if self.temporal else 'net.mask is "full"'
+            raise UserError(f"Only a causal network can go on from what it has seen: {field}.")
         if cache is not None and perturb.layers:
             raise UserError("A disturbed network would remember wrongly: give it no cache.")
         check_route(self.detour, route, bool(perturb.layers))
@@ -312,9 +313,9 @@ class TrunkNet(nn.Module):
             return self.stages[stage](streams, partial(disturbed, around, perturb, streams, trip), trip, along)
 
         if spec.refine and "text" in streams:
-            streams = through("refine_text", streams, replace(around, mask=words_mask(self.spec, pack)))
+            streams = through("refine_text", streams, replace(around, mask=words_mask(spec, pack)))
         if spec.refine:
-            streams = through("refine_picture", streams, replace(around, mask=frames_mask(self.spec, pack)))
+            streams = through("refine_picture", streams, replace(around, mask=frames_mask(spec, pack)))
         if self.class_in is not None:
             first = through("before", {"all": streams["picture"]}, around)["all"]
             told = self.class_in(condition.pooled, len(first.x))
