@@ -155,6 +155,14 @@ def test_rotary_positions_along_time_know_offsets_alone():
     near(layer(x, Frames(6, signal, first=500)), layer(x, Frames(6, signal)), TURNED)
 
 
+@pytest.mark.parametrize("name", sorted(TRUNKS.keys() - {"long skips"}))  # in which every clock is a word
+@torch.no_grad()
+def test_frames_with_one_clock_each_are_frames_with_one_for_all(name):
+    net, (x, t, told) = network(TRUNKS[name]), inputs()
+    near(net(x, t[:, :1].expand(B, T), told), net(x, t[:, :1], told), 1e-11)
+    assert float((net(x, t, told) - net(x, t[:, :1], told)).abs().max()) > 1e-6
+
+
 # ---- the trunk -------------------------------------------------------------------------------------------------
 
 

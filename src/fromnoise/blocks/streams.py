@@ -37,6 +37,10 @@ class Clock:
         """The same with a clock for every token, so that what many blocks need is spread once."""
         return Clock(self.spread(self.signal))
 
+    def mean(self) -> Clock:
+        """One clock for all, the mean of what they say."""
+        return self if self.signal.shape[1] == 1 else Clock(self.signal.mean(1, keepdim=True))
+
     def take(self, index: Tensor) -> Clock:
         """The clock of the tokens ``index`` ``[B, K]`` alone."""
         if self.row is not None:

@@ -319,7 +319,8 @@ class TrunkNet(nn.Module):
         if self.class_in is not None:
             first = through("before", {"all": streams["picture"]}, around)["all"]
             told = self.class_in(condition.pooled, len(first.x))
-            streams = {"text": Tokens(told, first.clock, self.places.unturned(first.turns, told)), "picture": first}
+            clock = None if first.clock is None else first.clock.mean()
+            streams = {"text": Tokens(told, clock, self.places.unturned(first.turns, told)), "picture": first}
             pack = replace(pack, words=(len(streams["text"]),))
         words = len(streams["text"]) if "text" in streams else 0
         if "cross_stream" in self.stages:
