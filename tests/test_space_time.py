@@ -14,6 +14,7 @@ from fromnoise.blocks import (
     Clock,
     FeedForwardSpec,
     Frames,
+    Perturbation,
     TemporalLayer,
     TemporalSpec,
     Tokens,
@@ -204,6 +205,21 @@ def test_an_inflated_network_says_of_every_frame_what_it_says_of_a_picture(name)
     assert float((learned - turned).abs().max()) > 1e-3  # it knows the order of frames
     near(film(x, t[:, :1].expand(B, T), told), film(x, t[:, :1] if isinstance(spec, Trunk) else
                                                     t[:, :1].expand(B, T), told))
+
+
+@pytest.mark.parametrize("name", ["double, single", "words"])
+@torch.no_grad()
+def test_pictures_beside_x_and_disturbed_blocks_are_those_of_each_frame(name):
+    spec = replace({**TRUNKS, **UNETS}[name], image_channels=2)
+    image, film = network(spec), along(spec).build(C, 16, 48).double()
+    film.load_state_dict(image.state_dict() | {k: v for k, v in film.state_dict().items() if k.startswith("temporal.")})
+    x, t, told = inputs()
+    beside = torch.randn(B, T, 2, *SIDE).double()
+    for perturb in (Perturbation((0,)), Perturbation((1,), "skip")):
+        apart = [image(x[:, i : i + 1], t[:, i : i + 1], replace(told, image=beside[:, i : i + 1]), perturb)
+                 for i in range(T)]
+        near(film(x, t, replace(told, image=beside), perturb), torch.cat(apart, dim=1))
+        assert float((apart[0] - image(x[:, :1], t[:, :1], replace(told, image=beside[:, :1]))).abs().max()) > 1e-6
 
 
 @pytest.mark.parametrize("net", ["trunk", "unet"])
