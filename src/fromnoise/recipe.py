@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 import fromnoise
+from fromnoise.blocks import TemporalSpec
 from fromnoise.config import Named, Short, from_dict, nearest, read_json, spec, to_dict
 from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
@@ -136,7 +137,8 @@ class Start:
     """The weights that training begins with, where they are not random: the run is a branch of another."""
 
     run: str = ""
-    """A run folder of the same network, whose averaged weights are taken."""
+    """A run folder whose averaged weights are taken, of the same network, or of one that is the same but for layers
+    along time (net.temporal): those begin as the identity, and the image model is inflated to films."""
     sha256: str = ""
     """Of these weights, which are read only when the run starts; it sets this itself."""
 
@@ -147,6 +149,9 @@ class Training(Schedule):
 
     start: Annotated[Start, Short("run")] = Start()
 
+    only: Literal["all", "temporal"] = "all"
+    """What is trained: all that is learned, or the layers along time alone, while the image model that train.start
+    names stays as it is."""
     text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of captions replaced by the empty text, which classifier-free guidance needs."""
     self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -392,6 +397,8 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "text.cache_precision": frozen and text.cache == "none" and "text.cache is none",
         "net.heads": isinstance(net, UNet) and net.head_width > 0 and "net.head_width says how wide a head is",
         "net.groups": isinstance(net, UNet) and net.magnitude and "magnitude-preserving layers have no norms",
+        "net.temporal.theta": net.temporal.reach > 0 and "net.temporal.reach takes the place of rotary positions",
+        "net.temporal.causal": isinstance(net, Trunk) and net.mask == "causal" and 'net.mask is "causal"',
         "train.start.sha256": not recipe.train.start.run and "train.start.run names no run",
         "upsample.noise": recipe.upsample.factor == 1 and "upsample.factor is 1",
         "sample.augment": recipe.upsample.factor == 1 and "there is no small picture (upsample.factor is 1)",
@@ -399,6 +406,9 @@ def _idle(recipe: Recipe) -> dict[str, str]:
     }
     if isinstance(recipe.latents, Pixels):
         idle |= {f"encoding.{f.name}": "latents are pixels" for f in fields(Encoding)}  # type: ignore[arg-type]
+    if not net.temporal.there:
+        idle |= {f"net.temporal.{field.name}": f"net.temporal.{net.temporal.WHERE} names no place for layers along time"
+                 for field in fields(TemporalSpec)}  # type: ignore[arg-type]
     if isinstance(net, Trunk) and net.magnitude:
         idle |= dict.fromkeys(UNMEASURED, "magnitude-preserving layers have no norms, biases, shifts or gates")
     if has_own_grid(recipe.sample):

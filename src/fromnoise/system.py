@@ -22,6 +22,7 @@ from fromnoise.weights import load_weights
 
 AT_ONCE = 2**18  # pixels: 256 pictures of 32 px, one of 512
 NET = "denoiser.net."  # how the names of the network's weights begin
+TEMPORAL = f"{NET}temporal."  # and those of its layers along time
 
 
 class Built(nn.Module):
@@ -116,11 +117,21 @@ class System(Built):
         self.denoiser = Denoiser(net, recipe.path, recipe.objective.prediction)
         # Only training uses it, but it is learned, averaged, saved and resumed as every other weight.
         self.variance = LossVariance() if recipe.objective.learned_variance else None
+        if recipe.train.only == "temporal":
+            self.hold_pictures()
 
     @classmethod
     def of(cls, recipe: Recipe, captions: Sequence[str] = (), tokenizer: str | None = None) -> Self:
         text = recipe.text
         return cls(recipe, text.learn_tokenizer(captions) if tokenizer is None else text.load_tokenizer(tokenizer))
+
+    def hold_pictures(self) -> None:
+        """Keep training from all but the layers along time.  UserError where there are none."""
+        if not any(name.startswith(TEMPORAL) for name, _ in self.named_parameters()):
+            raise UserError('train.only "temporal" trains the layers along time, and this network has none: set '
+                            f"net.temporal.{self.recipe.net.temporal.WHERE}, or leave train.only out.")
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(TEMPORAL))
 
     @property
     def tokenizer(self) -> str:  # type: ignore[override]

@@ -131,6 +131,13 @@ class Condition:
         """The condition with ``f`` applied to every tensor it holds."""
         return Condition(**{name: f(value) for name, value in self._held().items()})
 
+    def of_frames(self, count: int) -> Condition:
+        """What each of ``count`` frames is told, as pictures of their own in the batch: ``[B count, ...]``."""
+        told = {name: value.repeat_interleave(count, 0) for name, value in self._held().items() if name != "image"}
+        if self.image is not None:
+            told["image"] = self.image.expand(-1, count, -1, -1, -1).flatten(0, 1)[:, None]
+        return Condition(**told)
+
     def _held(self) -> dict[str, Tensor]:
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 

@@ -24,13 +24,18 @@ def layout(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format if x.is_contiguous() else torch.channels_last
 
 
+def widened(x: Tensor) -> Tensor:
+    """x in float32, laid out anew: of a side of one picture or place the strides say nothing, and the kernel minds."""
+    return x.to(torch.float32, memory_format=layout(x))
+
+
 class _ThroughFloat(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:  # type: ignore[override]
         x = x.contiguous(memory_format=layout(x))
         B, C = x.shape[:2]
         sizes = (B, C, x[0, 0].numel(), groups)
-        y, mean, scale = torch.native_group_norm(x.float(), weight, bias, *sizes, eps)
+        y, mean, scale = torch.native_group_norm(widened(x), weight, bias, *sizes, eps)
         ctx.save_for_backward(x, weight, mean, scale)
         ctx.sizes = sizes
         return y.to(x.dtype)
@@ -41,5 +46,5 @@ class _ThroughFloat(torch.autograd.Function):
         needed = list(ctx.needs_input_grad[:3])
         grad = grad.float().contiguous(memory_format=layout(x))  # the kernel takes both to lie alike
         dx, dw, db = torch.ops.aten.native_group_norm_backward(
-            grad, x.float(), mean, scale, weight, *ctx.sizes, needed)
+            grad, widened(x), mean, scale, weight, *ctx.sizes, needed)
         return None if dx is None else dx.to(x.dtype), dw, db, None, None

@@ -104,10 +104,12 @@ class CrossAttention(nn.Module):
         self.across, self.scale = spec.qk_norm == "rms_across", spec.logit_scale(self.dim)
 
     def forward(self, x: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
-        """x ``[B, N, D]``, text ``[B, L, D]``, mask ``[B, L]`` True for real tokens."""
+        """x ``[B, N, D]``, text ``[B, L, D]``, mask ``[B, L]`` True for real tokens, or ``[B, N, L]``, of pairs."""
         k, v = self.kv(text).chunk(2, dim=-1)
         q, k = scaled(self.normed(self.q(x), self.q_norm), self.scale), self.normed(k, self.k_norm)
-        y = attend_heads(q, k, v.unflatten(-1, (-1, self.dim)), None if mask is None else mask[:, None, None, :])
+        if mask is not None:
+            mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+        y = attend_heads(q, k, v.unflatten(-1, (-1, self.dim)), mask)
         return self.out(y)
 
     def normed(self, x: Tensor, norm: nn.Module | None) -> Tensor:

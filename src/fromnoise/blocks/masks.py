@@ -14,12 +14,20 @@ class Mask:
 
     keys: ``[B, Nk]`` bool, False for padding;  queries, groups: ``[Nq]`` and ``[Nk]`` integers, with which a query
     sees the keys of its own and of earlier groups.  A frame is one group and a word of causal text is one, so that
-    text is causal, a frame sees all of itself, and nobody sees what comes later (*block-causal*).
+    text is causal, a frame sees all of itself, and nobody sees what comes later (*block-causal*).  asking, documents:
+    ``[Nq]`` and ``[Nk]`` integers, with which a query sees the keys of its own document alone.
     """
 
     keys: Tensor | None = None
     queries: Tensor | None = None
     groups: Tensor | None = None
+    asking: Tensor | None = None
+    documents: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether all queries see the same keys."""
+        return self.queries is None and self.asking is None
 
     def dense(self) -> Tensor | None:
         """A bool tensor that broadcasts against ``[B, heads, Nq, Nk]``, True where a query sees a key; None for all."""
@@ -27,22 +35,32 @@ class Mask:
         if self.queries is not None and self.groups is not None:
             causal = (self.queries[:, None] >= self.groups[None])[None, None]
             seen = causal if seen is None else seen & causal
+        if self.asking is not None and self.documents is not None:
+            own = (self.asking[:, None] == self.documents[None])[None, None]
+            seen = own if seen is None else seen & own
         return seen
 
     def blocks(self):
         """The same as a ``BlockMask`` for FlexAttention, which skips what nobody sees; None where all see all."""
         from torch.nn.attention.flex_attention import create_block_mask
 
-        keys, queries, groups = self.keys, self.queries, self.groups
-        if queries is None or groups is None:
+        if self.plain:
             return None
+        keys, queries, groups, asking, documents = self.keys, self.queries, self.groups, self.asking, self.documents
 
         def sees(b, h, q, k):
-            causal = queries[q] >= groups[k]
-            return causal if keys is None else causal & keys[b, k]
+            seen = q >= 0
+            if queries is not None and groups is not None:
+                seen = seen & (queries[q] >= groups[k])
+            if asking is not None and documents is not None:
+                seen = seen & (asking[q] == documents[k])
+            return seen if keys is None else seen & keys[b, k]
 
-        return create_block_mask(sees, None if keys is None else len(keys), None, len(queries), len(groups),
-                                 device=str(queries.device))
+        rows, columns = (queries, groups) if asking is None else (asking, documents)
+        assert rows is not None
+        assert columns is not None
+        return create_block_mask(sees, None if keys is None else len(keys), None, len(rows), len(columns),
+                                 device=str(rows.device))
 
 
 @dataclass

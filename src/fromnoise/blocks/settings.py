@@ -1,4 +1,4 @@
-"""What a transformer block is made of, as specs: attention, feed-forward and modulation.
+"""What a transformer block is made of, as specs: attention, feed-forward and modulation; and layers along time.
 
 Together with the trunk's own fields they are the choices in which published diffusion transformers differ.
 """
@@ -86,3 +86,20 @@ class ModulationSpec:
     def parts(self, sublayers: int) -> int:
         """Vectors for so many sub-layers: (shift,) scale and gate of each."""
         return 0 if self.source == "none" else sublayers * (3 if self.shift else 2)
+
+
+@spec
+class TemporalSpec:
+    """What a layer along time is made of, in which every place of the picture sees itself in the other frames."""
+
+    causal: bool = False
+    """A frame sees itself and those before it alone."""
+    reach: Annotated[int, Field(ge=0)] = 0
+    """A learned bias for every distance of frames up to this takes the place of rotary positions (Video Diffusion
+    Models); 0: rotary."""
+    theta: Annotated[float, Field(gt=1)] = 100.0
+    """The slowest turn of the rotary positions is about 1 / theta a frame."""
+    kernel: Annotated[int, Field(ge=0)] = 0
+    """Frames that a convolution along time spans, before the attention (Make-A-Video); 0: there is none."""
+    ratio: Annotated[float, Field(ge=0)] = 0.0
+    """Hidden features of a feed-forward layer behind the attention, relative to the width; 0: there is none."""

@@ -37,6 +37,10 @@ class Clock:
         """The same with a clock for every token, so that what many blocks need is spread once."""
         return Clock(self.spread(self.signal))
 
+    def mean(self) -> Clock:
+        """One clock for all, the mean of what they say."""
+        return self if self.signal.shape[1] == 1 else Clock(self.signal.mean(1, keepdim=True))
+
     def take(self, index: Tensor) -> Clock:
         """The clock of the tokens ``index`` ``[B, K]`` alone."""
         if self.row is not None:
@@ -88,7 +92,8 @@ class Around:
     """What all streams of a block share: who sees whom, what is cached, and what the tokens stand on.
 
     mask: bool or bias that broadcasts against ``[B, heads, Nq, Nk]``, or a ``BlockMask``;  grid: frames, rows and
-    columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]`` for cross-attention;  mix: lets neighbours
+    columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]``, or ``[B, N, L]`` where tokens see other
+    words, for cross-attention;  mix: lets neighbours
     in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
     """
 

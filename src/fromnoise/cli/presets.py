@@ -53,6 +53,7 @@ def cost(name: str, spec: Trunk | UNet) -> str:
     """Parameters, and operations of a forward pass on what the network was published for, in a sentence."""
     media = MEDIA[name]
     given = f"x of {media.channels}x{media.size[0]}x{media.size[1]}"
+    given += f" in {media.frames} frames" if media.frames > 1 else ""
     given += f" and {media.words} words of {media.text_width} features" if media.text_width else ""
     try:
         found = published_count(name, spec)

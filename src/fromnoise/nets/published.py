@@ -22,7 +22,7 @@ class Media:
     """What a network was published for.
 
     channels and size (height, width) of x, which are latents but for pixels;  text_width and words of the text;
-    pooled_width of the pooled text or class.
+    pooled_width of the pooled text or class;  frames of a film.
     """
 
     channels: int
@@ -30,6 +30,7 @@ class Media:
     text_width: int | None = None
     words: int = 0
     pooled_width: int | None = None
+    frames: int = 1
 
 
 # Widths and lengths of the texts are those of the systems' encoders: CLIP 77 words (768 wide, OpenCLIP-H 1024, both of
@@ -52,6 +53,7 @@ MEDIA: dict[str, Media] = {
     "qwen_image21": Media(64, (64, 64), 4096, 512),
     "lumina2": Media(16, (128, 128), 2304, 256),
     "z_image": Media(16, (128, 128), 2560, 512),
+    "latte": Media(4, (32, 32), pooled_width=1152, frames=16),
     "house": Media(3, (32, 32), 96, 32),  # never published: the shapes of our own recipe
     "ddpm": Media(3, (32, 32)),  # CIFAR-10
     "adm": Media(3, (256, 256), pooled_width=1000),
@@ -60,6 +62,7 @@ MEDIA: dict[str, Media] = {
     "sdxl": Media(4, (128, 128), 2048, 77, 1280),
     "edm2": Media(4, (64, 64), pooled_width=1000),  # ImageNet at 512 pixels
     "simple_diffusion": Media(3, (128, 128), pooled_width=1000),  # ImageNet at 128 pixels
+    "vdm": Media(3, (64, 64), 1024, 32, frames=16),
 }
 MEDIA |= dict.fromkeys(("cross", "double", "double_single", "single", "native"), MEDIA["uvit"])  # never published
 
@@ -87,4 +90,4 @@ def published_count(name: str, spec: Any = None) -> Count:
     """Parameters and operations of a network, or of ``spec`` in its place, on what it was published for."""
     media = MEDIA[resolve(name)]
     return count(spec or published(name)(), media.channels, media.size, media.text_width, media.words,
-                 media.pooled_width)
+                 media.pooled_width, media.frames)

@@ -8,14 +8,29 @@ After DDPM (Ho et al. 2020) and ADM (Dhariwal and Nichol 2021), Stable Diffusion
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from fromnoise.blocks.settings import TemporalSpec
 from fromnoise.blocks.waves import Fourier, Sinusoid, Time
 from fromnoise.config import spec
 from fromnoise.nets.unet_net import UNetNet
 from fromnoise.types import UserError
+
+
+@spec
+class TemporalLevels(TemporalSpec):
+    """Layers along time behind the attention over places, or behind residual blocks that have none."""
+
+    levels: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Scales that have them, 0 being full resolution, behind every residual block; the last one in the middle too."""
+    WHERE: ClassVar[str] = "levels"
+
+    @property
+    def there(self) -> bool:
+        """Whether there are any."""
+        return bool(self.levels)
 
 
 @spec
@@ -72,6 +87,7 @@ class UNet:
     """Numbers beside the pooled vector, such as SDXL's six of size and crop."""
     number_waves: Annotated[int, Field(ge=1)] = 128
     """Sinusoids that each of the numbers becomes."""
+    temporal: TemporalLevels = TemporalLevels()
     image_channels: Annotated[int, Field(ge=0)] = 0
     """Channels of the condition's image, set beside those of x: a small picture, a mask, the last estimate of x0."""
     extra_outputs: Annotated[int, Field(ge=0)] = 0
@@ -103,6 +119,10 @@ class UNet:
         """Attention blocks behind each residual block, for every scale."""
         return self.depths or (0,) * len(self.multipliers)
 
+    def head_count(self, width: int) -> int:
+        """Heads of an attention over features of ``width``."""
+        return width // self.head_width if self.head_width else self.heads
+
     def check(self) -> None:
         """UserError, one sentence, for the first thing that cannot be built."""
         if not self.multipliers or min(self.multipliers) < 1:
@@ -124,6 +144,9 @@ class UNet:
     def conflicts(self) -> list[tuple[bool, str]]:
         """Combinations of settings that mean nothing, each with the reason."""
         odd = [w for w in self.widths if w % self.groups]
+        temporal = self.temporal
+        timed = [self.widths[level] for level in temporal.levels if level < len(self.widths)]
+        heads = [w // self.head_count(w) for w in timed if w % (self.head_width or self.heads) == 0]
         deep = max((*self.all_depths, 0 if self.middle == "transformer" else self.middle_depth))
         transformer, vector = self.middle == "transformer", self.pooled in ("linear", "mlp")
         return [
@@ -151,6 +174,18 @@ class UNet:
             (bool(self.pooled_width) and not vector,
              f'net.pooled_width is of no use with net.pooled "{self.pooled}": take "linear" or "mlp".'),
             (bool(self.numbers) and self.pooled != "mlp", 'net.numbers go through net.pooled "mlp".'),
+            (len(timed) < len(temporal.levels),
+             f"net.temporal.levels {list(temporal.levels)} names a scale that is not there: there are "
+             f"0 to {len(self.widths) - 1}."),
+            (len(heads) < len(timed), "the heads of net.temporal are those of the other attention (net.heads, "
+                                      "net.head_width), and these do not divide the widths of net.temporal.levels."),
+            (any(head % 2 for head in heads) and not temporal.reach,
+             "rotary positions of frames turn pairs of features, and a head has an odd number: choose another "
+             "net.head_width or net.heads, or set net.temporal.reach."),
+            (bool(timed) and temporal.kernel > 0 and temporal.kernel % 2 == 0 and not temporal.causal,
+             f"net.temporal.kernel {temporal.kernel} has no middle: take an odd number."),
+            (self.magnitude and bool(timed),
+             "net.magnitude has no magnitude-preserving form of net.temporal here: leave that out."),
             (self.magnitude and not (self.attention == "plain" and self.resample == "residual" and self.skips == "all"
                                      and self.middle == "residual" and self.modulation == "scale_shift"
                                      and self.pooled != "mlp" and isinstance(self.time, Fourier)),

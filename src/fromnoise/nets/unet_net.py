@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from fromnoise.blocks import UNDISTURBED, Perturbation, mean_text
-from fromnoise.blocks.spatial import Words
+from fromnoise.blocks import UNDISTURBED, Frames, Perturbation, mean_text
+from fromnoise.blocks.spatial import Words, picture, places
 from fromnoise.nets.unet_parts import MagnitudeParts, Parts
 from fromnoise.types import Condition
 
@@ -16,11 +18,20 @@ if TYPE_CHECKING:
     from fromnoise.nets.unet import UNet
 
 
+Meet = Callable[[str, Tensor], Tensor]
+
+
+def unmet(name: str, y: Tensor) -> Tensor:
+    """Pictures whose frames do not meet."""
+    return y
+
+
 class UNetNet(nn.Module):
     """``(x [B, T, C, H, W], t [B, T], condition) -> [B, T, C + extra_outputs, H, W]``.
 
-    Frames ride along in the batch, each with its own clock.  ``perturb`` disturbs some of the ``attention_layers``,
-    which are numbered from the input: the way down, the middle, the way up.
+    Frames ride along in the batch, each with its own clock, and meet in layers along time at the scales that have them
+    (``spec.temporal``), as in the factorised U-Net of Video Diffusion Models (Ho et al. 2022).  ``perturb`` disturbs
+    some of the ``attention_layers``, which are numbered from the input: the way down, the middle, the way up.
     """
 
     def __init__(self, spec: UNet, channels: int, text_width: int | None):
@@ -63,27 +74,32 @@ class UNetNet(nn.Module):
         self.norm_out, self.conv_out = parts.head(current + sum(skips), channels + spec.extra_outputs)
         self.attention_layers = parts.layers
         self.combine, self.join, self.activate = parts.combine, parts.join, parts.activate
+        # Last, so that the weights of pictures begin as they do without.
+        self.temporal = nn.ModuleDict(parts.temporal(counts, [len(blocks) for blocks in self.up]))  # type: ignore[arg-type]
         # Channels innermost, in weights and in pictures: convolutions are faster so, and tokens are a view.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED) -> Tensor:
         B, T, _, H, W = x.shape
-        features = self.features(t, condition).flatten(0, 1)
+        signal = self.features(t, condition)
+        features = signal.flatten(0, 1)
+        along = partial(self.along, Frames.of(T, signal, self.spec.temporal.causal)) if self.temporal else unmet
         words = self.words(condition, T)
         if self.spec.image_channels:
             x = torch.cat([x, self.told(condition.image, "image")], dim=2)
         x = x.flatten(0, 1)
         y = self.conv_in(x.contiguous(memory_format=torch.channels_last))
-        y, skips = self.descend(y, features, words, perturb)
+        y, skips = self.descend(y, features, words, perturb, along)
         if self.middle is not None:
             y = self.middle(y, features)
         if self.spec.middle == "transformer":
             y = self.attention(y, features, words, perturb)  # type: ignore[misc]
         elif self.attention is not None:
             y = self.attention(y, words, perturb)
+        y = along("middle", y)
         if self.middle_out is not None:
             y = self.middle_out(y, features)
-        y = self.ascend(y, skips, features, words, perturb)
+        y = self.ascend(y, skips, features, words, perturb, along)
         return self.conv_out(self.norm_out(y)).view(B, T, -1, H, W)
 
     @property
@@ -100,7 +116,11 @@ class UNetNet(nn.Module):
         """The features ``[B, T, D, h, w]`` in what a block said, at its own scale."""
         return said.unflatten(0, x.shape[:2])
 
-    def descend(self, y: Tensor, features: Tensor, words: Words | None, perturb: Perturbation):
+    def along(self, frames: Frames, name: str, y: Tensor) -> Tensor:
+        """Pictures ``[B T, C, h, w]`` after their frames have met in the layer of this name, where there is one."""
+        return picture(self.temporal[name](places(y), frames), y) if name in self.temporal else y
+
+    def descend(self, y: Tensor, features: Tensor, words: Words | None, perturb: Perturbation, along: Meet):
         """The coarsest picture, and the pictures that the way up will read, the last one first to be read."""
         skips = [] if self.spec.skips == "add" else [y]
         for level, (blocks, attentions) in enumerate(zip(self.down, self.down_attention, strict=True)):
@@ -108,6 +128,7 @@ class UNetNet(nn.Module):
                 y = block(y, features)
                 if len(attentions):  # type: ignore[arg-type]
                     y = attentions[i](y, words, perturb)  # type: ignore[index]
+                y = along(f"down_{level}_{i}", y)
                 skips.append(y)
             if level < len(self.downsample):
                 y = self.downsample[level](y, features)
@@ -116,7 +137,7 @@ class UNetNet(nn.Module):
         return y, skips
 
     def ascend(self, y: Tensor, skips: list[Tensor], features: Tensor, words: Words | None,
-               perturb: Perturbation) -> Tensor:
+               perturb: Perturbation, along: Meet) -> Tensor:
         for level, (blocks, attentions) in enumerate(zip(self.up, self.up_attention, strict=True)):
             for i, block in enumerate(blocks):  # type: ignore[arg-type]
                 skip = skips.pop()
@@ -126,6 +147,7 @@ class UNetNet(nn.Module):
                     y = block(self.join(y, skip), features)
                 if len(attentions):  # type: ignore[arg-type]
                     y = attentions[i](y, words, perturb)  # type: ignore[index]
+                y = along(f"up_{len(self.up) - 1 - level}_{i}", y)
             if level < len(self.upsample):
                 y = self.upsample[level](y, features, skips[-1].shape[-2:])
         return self.join(y, skips.pop()) if skips else y

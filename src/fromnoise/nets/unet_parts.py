@@ -20,7 +20,9 @@ from fromnoise.blocks.magnitude import (
     unit_silu,
     unit_sum,
 )
+from fromnoise.blocks.settings import AttentionSpec
 from fromnoise.blocks.spatial import JointAttention, MiddleTransformer, PlainAttention, SpatialTransformer
+from fromnoise.blocks.temporal import TemporalLayer
 from fromnoise.blocks.waves import Sinusoid, SinusoidWaves, TimeFeatures, TwoLayers
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Parts:
         """``depth`` attention blocks over pictures of ``width`` channels."""
         spec, first = self.spec, self.layers
         self.layers += depth
-        heads = width // spec.head_width if spec.head_width else spec.heads
+        heads = spec.head_count(width)
         if spec.attention == "spatial":
             return SpatialTransformer(width, heads, self.text_width, depth, spec.groups, first)
         if spec.attention == "plain":
@@ -72,12 +74,22 @@ class Parts:
         """Residual block, attention, residual block."""
         spec = self.spec
         if spec.middle == "transformer":
-            first, heads = self.layers, width // spec.head_width if spec.head_width else spec.heads
+            first, heads = self.layers, spec.head_count(width)
             self.layers += spec.middle_depth
             return None, MiddleTransformer(width, heads, self.text_width, spec.middle_depth, self.features, first), None
         before = self.residual(width, width, encoder=False)
         attention = self.attention(width, spec.middle_depth) if spec.middle_depth else None
         return before, attention, self.residual(width, width, encoder=False) if spec.middle == "residual" else None
+
+    def temporal(self, down: list[int], up: list[int]) -> dict[str, TemporalLayer]:
+        """Layers along time by where they are; ``down`` and ``up``: residual blocks at each scale, on the way there."""
+        spec, places = self.spec, {}
+        for level in sorted(set(spec.temporal.levels)):
+            places |= {f"down_{level}_{i}": spec.widths[level] for i in range(down[level])}
+            places |= {f"up_{level}_{i}": spec.widths[level] for i in range(up[-1 - level])}
+            places |= {"middle": spec.widths[level]} if level == len(spec.widths) - 1 else {}
+        return {place: TemporalLayer(width, self.features, AttentionSpec(heads=spec.head_count(width)), spec.temporal)
+                for place, width in places.items()}
 
     def down(self, width: int, coarser: int) -> nn.Module:
         if self.spec.resample == "residual":
@@ -142,7 +154,7 @@ class MagnitudeParts(Parts):
         return UnitBlock(inside, outside, self.features, encoder=encoder, resample=resample)
 
     def attention(self, width: int, depth: int) -> nn.Module:
-        first, heads = self.layers, width // self.spec.head_width if self.spec.head_width else self.spec.heads
+        first, heads = self.layers, self.spec.head_count(width)
         self.layers += depth
         return UnitAttention(width, heads, first)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 from fromnoise.blocks.waves import Fourier, Sinusoid
-from fromnoise.nets.unet import UNet
+from fromnoise.nets.unet import TemporalLevels, UNet
 
 
 def integer_time(width: int, shift: float = 0.0) -> Sinusoid:
@@ -82,6 +82,18 @@ def simple_diffusion(width: int = 128, multipliers: tuple[int, ...] = (1, 2, 4, 
                 time_ratio=8, pooled="linear" if classes else "none", pooled_width=classes)
 
 
+def vdm(width: int = 64, multipliers: tuple[int, ...] = (1, 2, 4, 8), depths: tuple[int, ...] = (0, 1, 1, 1),
+        blocks: int = 2, head_width: int = 64, groups: int = 32, reach: int = 16) -> UNet:
+    """The factorised 3D U-Net of Video Diffusion Models (Ho et al. 2022): convolutions and attention see a frame each,
+    and behind every attention over places stands one along time, with learned offsets; the sizes are ours; channels 3.
+    """
+    return UNet(width=width, multipliers=multipliers, blocks=blocks, head_width=head_width, attention="plain",
+                depths=depths, middle="residual", resample="conv", skips="all", groups=groups,
+                time=integer_time(width), temporal=TemporalLevels(
+                    levels=tuple(level for level, depth in enumerate(depths) if depth), reach=reach))
+
+
 PRESETS: dict[str, Callable[..., UNet]] = {
     "ddpm": ddpm, "adm": adm, "sd1": sd1, "sd2": sd2, "sdxl": sdxl, "edm2": edm2, "simple_diffusion": simple_diffusion,
+    "vdm": vdm,
 }

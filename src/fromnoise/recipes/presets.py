@@ -38,6 +38,7 @@ LATENT_V = Paradigm(ScaledLinear(), Objective(prediction="v", loss="v", times=Un
 FLOW = Paradigm(Flow(), Objective(times=Uniform()))  # rectified flow (Liu et al. 2022; Lipman et al. 2022)
 LOGIT_NORMAL = Paradigm(Flow(), Objective(times=LogNormal()))  # Stable Diffusion 3 (Esser et al. 2024)
 PIXELS = Paradigm(Flow(), Objective(prediction="x0", times=LogNormal(mean=0.8, std=0.8)))  # JiT (Li and He 2025)
+COSINE = Paradigm(Cosine(), EPS.objective)  # Video Diffusion Models (Ho et al. 2022)
 COSINE_V = Paradigm(Cosine(), Objective(prediction="v", loss="eps", times=Uniform()))  # Hoogeboom et al. 2023
 # What EDM's network outputs, from x of unit variance, is v but for the data's variance (Karras et al. 2022; 2024).
 EDM2 = Paradigm(EDM(), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.0), learned_variance=True))
@@ -81,6 +82,7 @@ SMALL: dict[str, Small] = {
     "qwen_image21": Small(LOGIT_NORMAL, tokens(depth=7)),
     "lumina2": Small(LOGIT_NORMAL, tokens(count=4, kv_heads=2, depth=4, refine=1)),
     "z_image": Small(LOGIT_NORMAL, tokens(depth=5, refine=1)),
+    "latte": Small(PATCHES, tokens(count=4, depth=3)),
     "house": Small(HOUSE, tokens("heads", 4, depth=4)),
     "cross": Small(None, tokens("heads", 4, depth=5)),
     "double": Small(None, tokens("heads", 4, depth=3)),
@@ -94,6 +96,7 @@ SMALL: dict[str, Small] = {
     "sdxl": Small(LATENT, scales(16, 1, 2, 4, depths=(0, 1, 1))),
     "edm2": Small(EDM2, scales(depths=(0, 1, 1), blocks=1)),
     "simple_diffusion": Small(COSINE_V, scales(24, 1, 2, 4, depth=5, blocks=1)),
+    "vdm": Small(COSINE, scales(24, depths=(0, 1, 1), blocks=1)),
 }
 
 
@@ -135,4 +138,4 @@ def small_unet(net: UNet, recipe: Recipe) -> UNet:
     net = replace(net, head_width=head_width, heads=min(net.heads, 4), groups=8, time=time, extra_outputs=0, numbers=0)
     if net.pooled == "none" and net.attention != "spatial":  # trained without a text (DDPM)
         net = replace(net, pooled="linear")
-    return net if net.pooled == "none" else replace(net, pooled_width=recipe.text.pooled_width)
+    return net if net.pooled in ("none", "mean") else replace(net, pooled_width=recipe.text.pooled_width)

@@ -63,10 +63,12 @@ def facts(model: Model | Codec, out: Path, timings: Timings) -> dict[str, str]:
 
 
 def size_of(system: Built) -> str:
-    """The parameters that are learned, and those of the autoencoder in front of them, in words."""
-    frozen = sum(tensor.numel() for tensor in system.frozen().values())
-    learned = sum(p.numel() for p in system.learned().values())
-    return f"{learned:,} parameters" + (f" behind an autoencoder of {frozen:,}" if frozen else "")
+    """The parameters that are learned, those that stay, and those of the autoencoder in front of them, in words."""
+    frozen, learned = system.frozen(), system.learned()
+    coder = sum(tensor.numel() for tensor in frozen.values())
+    kept = sum(p.numel() for name, p in system.named_parameters() if name not in learned and name not in frozen)
+    return f"{sum(p.numel() for p in learned.values()):,} parameters" + (
+        f" beside {kept:,} that stay" if kept else "") + (f" behind an autoencoder of {coder:,}" if coder else "")
 
 
 def save_training_facts(out: Path, command: str, device: torch.device | None) -> None:

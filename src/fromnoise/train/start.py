@@ -1,13 +1,16 @@
-"""Beginning with the weights of another run, as an expert branches off a denoiser of all noise levels (eDiff-I)."""
+"""Beginning with the weights of another run.
+
+As an expert branches off a denoiser of all noise levels (eDiff-I), or an image model is inflated to films by layers
+along time, which begin as the identity (Make-A-Video, Align Your Latents, AnimateDiff).
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fromnoise.recipe import AnyRecipe, Recipe, load_recipe
-from fromnoise.system import Built, System, load_system, mismatch
+from fromnoise.system import TEMPORAL, Built, System, load_system, mismatch
 from fromnoise.types import UserError
 from fromnoise.weights import digest
 
@@ -32,9 +35,14 @@ def with_start(recipe: AnyRecipe, out: Path) -> AnyRecipe:
 def begin(recipe: AnyRecipe) -> System | None:
     """The system whose weights, and tokenizer, training begins with; None where they are random.
 
-    UserError where they are not those that the recipe was made with.
+    UserError where they are not those that the recipe was made with, or where what is not trained would be random.
     """
-    if not isinstance(recipe, Recipe) or not recipe.train.start.run:
+    if not isinstance(recipe, Recipe):
+        return None
+    if not recipe.train.start.run:
+        if recipe.train.only != "all":
+            raise UserError(f'train.only "{recipe.train.only}" leaves the rest of the network as it is: name the run '
+                            "that it is of with train.start.")
         return None
     found = other(recipe.train.start.run)
     if weights_hash(found) != recipe.train.start.sha256:
@@ -44,11 +52,21 @@ def begin(recipe: AnyRecipe) -> System | None:
 
 
 def fill(system: Built, start: System) -> None:
-    """Give a new system the weights of another.  UserError where their networks differ."""
-    tensors: dict[str, Any] = start.state_dict()
-    if wrong := mismatch({name: t.shape for name, t in system.state_dict().items()}, tensors):
-        raise UserError(f"Training cannot begin with the weights in {system.recipe.train.start.run}, whose network is "
-                        f"another: {wrong}.")
+    """Give a new system the weights of another, whose network may lack layers along time.
+
+    UserError where their networks differ in anything else, or where what will not be trained was trained for another
+    task: with another path or prediction.
+    """
+    run, own, tensors = system.recipe.train.start.run, system.state_dict(), start.state_dict()
+    if not any(name.startswith(TEMPORAL) for name in tensors):
+        tensors |= {name: value for name, value in own.items() if name.startswith(TEMPORAL)}
+    if wrong := mismatch({name: value.shape for name, value in own.items()}, tensors):
+        raise UserError(f"Training cannot begin with the weights in {run}, whose network is another: {wrong}.")
+    if system.recipe.train.only != "all":
+        told = [(recipe.path, recipe.objective.prediction) for recipe in (system.recipe, start.recipe)]
+        if told[0] != told[1]:
+            raise UserError(f"{run} was trained with another path or prediction, and train.only would leave it so: "
+                            "choose its path and objective.prediction, or train all.")
     system.load_state_dict(tensors)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -18,28 +18,29 @@ from fromnoise.blocks import (
     BlockSpec,
     Cache,
     Clock,
+    Frames,
     JointBlock,
-    Mask,
     Perturbation,
     StreamLayer,
+    TemporalLayer,
     Tokens,
     UnitStreamLayer,
     feature_maps,
     patchify,
-    token_shift,
     unpatchify,
 )
 from fromnoise.blocks.magnitude import unit, unit_silu, unit_sum
 from fromnoise.blocks.perturb import alone
+from fromnoise.nets.trunk.clips import Along, Clip, Grid, Pack, frames_of, same_batch
 from fromnoise.nets.trunk.detour import Detour, Trip, check_route
 from fromnoise.nets.trunk.inputs import PLACE_WAVES, ClassTokens, Conditioner, Head, Places, TextIn
+from fromnoise.nets.trunk.refusals import unpackable
 from fromnoise.nets.trunk.routing import MaskDiT, NoRouting, Route
-from fromnoise.nets.trunk.settings import Trunk
+from fromnoise.nets.trunk.settings import Trunk, refuse
+from fromnoise.nets.trunk.sight import additive, frames_mask, joint_mask, reads_mask, words_mask
 from fromnoise.nets.trunk.start import reset_parameters
 from fromnoise.nets.trunk.unit_inputs import UnitConditioner, UnitHead, UnitPatchIn, UnitTextIn
 from fromnoise.types import Condition, UserError
-
-Grid = tuple[int, int, int]  # frames, rows and columns of patches
 
 
 class Stage(nn.Module):
@@ -58,10 +59,10 @@ class Stage(nn.Module):
         self.skips = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(skips))
 
     def forward(self, tokens: dict[str, Tokens], around: Callable[[int], Around | None],
-                trip: Trip | None = None) -> dict[str, Tokens]:
+                trip: Trip | None = None, along: Along | None = None) -> dict[str, Tokens]:
         """Streams to the same after all blocks; ``around(i)`` is what block i is given, None to leave it out.
 
-        trip: the way of tokens that go past some of the blocks.
+        trip: the way of tokens that go past some of the blocks;  along: how frames meet behind some of them.
         """
         now = {name: replace(part, clock=self.clock(name, part.clock))
                for name, part in tokens.items() if name in self.streams}
@@ -79,6 +80,8 @@ class Stage(nn.Module):
                 now = {name: now[name].become(x) for name, x in block(now, seen).items()}
             if trip is not None and trip.returns(block.index):
                 now = trip.back(before, now)
+            if along is not None:
+                now = along(block.index, now)
             if i < len(self.skips):
                 passed.append(now["all"].x)
         return {name: part.become(now[name].x) if name in now else part for name, part in tokens.items()}
@@ -96,7 +99,8 @@ class TrunkNet(nn.Module):
 
     perturb disturbs some of the blocks.  route says which patches go through the routed ones (``spec.routing``), all of
     them where there is none.  With a ``cache`` (causal masks only) x are the frames after those held, and the text is
-    looked at once.
+    looked at once.  With layers along time (``spec.temporal``) blocks see each frame as a picture with a text of its
+    own, which is then looked at again with every frame.
     """
 
     def __init__(self, spec: Trunk, channels: int, text_width: int | None, pooled_width: int | None = None):
@@ -121,6 +125,10 @@ class TrunkNet(nn.Module):
         self.head = UnitHead(spec, outside) if spec.magnitude else Head(spec, features, outside)
         if not spec.magnitude:
             reset_parameters(self)
+        # Last, so that the weights of pictures begin as they do without.
+        self.temporal = nn.ModuleDict({
+            str(block): TemporalLayer(D, features, spec.attention, spec.temporal, block)
+            for block in range(spec.meets) if spec.temporal.every and (block + 1) % spec.temporal.every == 0})
 
     def stack(self, features: int, told: bool) -> dict[str, Stage]:
         """The blocks, in the order in which tokens meet them; ``told``: whether there is a text."""
@@ -162,11 +170,42 @@ class TrunkNet(nn.Module):
     def whole(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED,
               cache: Cache | None = None, route: Route | None = None) -> Tensor:
         """All channels that come out, a learned variance among them."""
-        if cache is not None and self.spec.mask != "causal":
-            raise UserError('Only a causal network can go on from what it has seen: net.mask is "full".')
+        if cache is not None and not self.spec.causal:
+            field = "net.temporal.causal is not set" if self.temporal else 'net.mask is "full"'
+            raise UserError(f"Only a causal network can go on from what it has seen: {field}.")
         if cache is not None and perturb.layers:
             raise UserError("A disturbed network would remember wrongly: give it no cache.")
         check_route(self.detour, route, bool(perturb.layers))
+        if not self.temporal:
+            clip = self.enter(x, t, condition, cache)
+            return self.leave(clip, self.run(Pack.of([clip]), condition, perturb, cache, route))
+        return self.framewise(x, t, condition, perturb, cache)
+
+    def framewise(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation,
+                  cache: Cache | None) -> Tensor:
+        """``whole`` where there are layers along time: frames are pictures of the batch, each with its own text."""
+        B, T = x.shape[:2]
+        told = condition.of_frames(T)
+        clip = self.enter(x.flatten(0, 1)[:, None], t.expand(B, T).reshape(-1, 1), told)
+        frames = Frames.of(T, F.silu(clip.features[:, -1]).unflatten(0, (B, T)), self.spec.causal, cache)
+        along = Along(self.temporal, frames, math.prod(clip.grid), len(clip.streams["picture"]))
+        return self.leave(clip, self.run(Pack.of([clip]), told, perturb, along=along)).view(B, T, -1, *x.shape[-2:])
+
+    def packed(self, clips: Sequence[tuple[Tensor, Tensor, Condition]]) -> list[Tensor]:
+        """What ``forward`` says of each of the clips ``(x, t, condition)``, all of them in one sequence.
+
+        Each has its own frames, height, width, clocks and text; the batch is the same for all.  Nobody sees another
+        clip.  UserError for a network whose blocks cannot be told where a clip ends.
+        """
+        refuse(unpackable(self.spec))
+        same_batch(x for x, _, _ in clips)
+        entered = [self.enter(*clip) for clip in clips]
+        pack = Pack.of(entered)
+        parts = self.run(pack, clips[0][2]).split_with_sizes(list(pack.places), dim=1)
+        return [self.leave(clip, part)[:, :, : self.channels] for clip, part in zip(entered, parts, strict=True)]
+
+    def enter(self, x: Tensor, t: Tensor, condition: Condition, cache: Cache | None = None) -> Clip:
+        """Media, clocks and text as tokens."""
         B, T, _, H, W = x.shape
         grid = (T, H // self.spec.patch, W // self.spec.patch)
         text, mask = self.words(condition, cache)
@@ -179,10 +218,15 @@ class TrunkNet(nn.Module):
         if m.source == "none":  # the noise level is a word
             text, mask = add_words(features[:, told and self.spec.text.clean :], text, mask)
             clocks = (None, None)
-        streams = self.streams(self.patches(x, condition, grid), text, mask, clocks, grid, cache)
-        picture = self.run(*streams, grid, condition, perturb, cache, route)
-        tokens = self.head(picture[:, : math.prod(grid)], self.clocks(features, told, grid)[1])
-        return self.head.picture(unpatchify(tokens, self.spec.patch, (T, self.head.channels, H, W)))
+        streams, real = self.streams(self.patches(x, condition, grid), text, mask, clocks, grid, cache)
+        return Clip(streams, real, features, told, grid)
+
+    def leave(self, clip: Clip, picture: Tensor) -> Tensor:
+        """The picture's tokens as media, with all channels that come out."""
+        T, rows, columns = clip.grid
+        tokens = self.head(picture[:, : math.prod(clip.grid)], self.clocks(clip.features, clip.told, clip.grid)[1])
+        p = self.spec.patch
+        return self.head.picture(unpatchify(tokens, p, (T, self.head.channels, rows * p, columns * p)))
 
     @property
     def taps(self) -> list[JointBlock]:
@@ -192,11 +236,13 @@ class TrunkNet(nn.Module):
 
     def picture(self, said: dict[str, Tensor], x: Tensor) -> Tensor:
         """The features ``[B, T, D, h, w]`` in what a block said: words come first, what fills the picture up last."""
-        grid = (x.shape[1], x.shape[3] // self.spec.patch, x.shape[4] // self.spec.patch)
+        frames = 1 if self.temporal else x.shape[1]
+        grid = (frames, x.shape[3] // self.spec.patch, x.shape[4] // self.spec.patch)
         tokens, places = said.get("all", said.get("picture")), math.prod(grid)
         assert tokens is not None
         filled = places + (-places % self.spec.text.pad_to if self.spec.text.pad_to else 0)
-        return feature_maps(tokens[:, -filled:][:, :places], grid)
+        maps = feature_maps(tokens[:, -filled:][:, :places], grid)
+        return maps if frames == x.shape[1] else maps.view(*x.shape[:2], *maps.shape[2:])
 
     def patches(self, x: Tensor, condition: Condition, grid: Grid) -> Tensor:
         """Patches as tokens ``[B, T h w, D]`` that know their place."""
@@ -235,12 +281,7 @@ class TrunkNet(nn.Module):
             return (clock := Clock(features)), clock
         clean = told and self.spec.text.clean
         text, picture = (features[:, :1], features[:, 1:]) if clean else (features.mean(1, keepdim=True), features)
-        return Clock(text), Clock(picture, None if picture.shape[1] == 1 else self.frames(grid, features.device))
-
-    @staticmethod
-    def frames(grid: Grid, device: torch.device) -> Tensor:
-        """``[T h w]``, the frame of every patch."""
-        return torch.arange(grid[0], device=device).repeat_interleave(grid[1] * grid[2])
+        return Clock(text), Clock(picture, None if picture.shape[1] == 1 else frames_of(grid, features.device))
 
     def streams(self, picture: Tensor, text: Tensor | None, mask: Tensor | None,
                 clocks: tuple[Clock | None, Clock | None], grid: Grid,
@@ -259,33 +300,35 @@ class TrunkNet(nn.Module):
             streams = {"text": Tokens(self.places.add_words(text), clocks[0], turns[0]), **streams}
         return streams, mask
 
-    def run(self, streams: dict[str, Tokens], mask: Tensor | None, grid: Grid, condition: Condition,
-            perturb: Perturbation, cache: Cache | None, route: Route | None) -> Tensor:
+    def run(self, pack: Pack, condition: Condition, perturb: Perturbation = UNDISTURBED, cache: Cache | None = None,
+            route: Route | None = None, along: Along | None = None) -> Tensor:
         """Text and picture through all blocks; the picture's tokens as they come out."""
-        spec = self.spec
-        mix = (lambda y: token_shift(y, grid, y.shape[1] - math.prod(grid))) if spec.token_shift else None
-        around = Around(grid=grid, mix=mix)
-        trip = self.trip(route, grid, len(streams["picture"]))
+        spec, streams = self.spec, pack.streams
+        around = Around(grid=pack.grids[0], mix=pack.shifted if spec.token_shift else None)
+        trip = self.trip(route, pack.grids[0], len(streams["picture"]))
 
         def through(stage: str, streams: dict[str, Tokens], around: Around) -> dict[str, Tokens]:
             if stage not in self.stages:
                 return streams
-            return self.stages[stage](streams, partial(disturbed, around, perturb, streams, trip), trip)
+            return self.stages[stage](streams, partial(disturbed, around, perturb, streams, trip), trip, along)
 
         if spec.refine and "text" in streams:
-            streams = through("refine_text", streams, replace(around, mask=self.words_mask(streams, mask)))
+            streams = through("refine_text", streams, replace(around, mask=words_mask(spec, pack)))
         if spec.refine:
-            streams = through("refine_picture", streams, replace(around, mask=self.frames_mask(streams, grid)))
+            streams = through("refine_picture", streams, replace(around, mask=frames_mask(spec, pack)))
         if self.class_in is not None:
             first = through("before", {"all": streams["picture"]}, around)["all"]
             told = self.class_in(condition.pooled, len(first.x))
-            streams = {"text": Tokens(told, first.clock, self.places.unturned(first.turns, told)), "picture": first}
+            clock = None if first.clock is None else first.clock.mean()
+            streams = {"text": Tokens(told, clock, self.places.unturned(first.turns, told)), "picture": first}
+            pack = replace(pack, words=(len(streams["text"]),))
         words = len(streams["text"]) if "text" in streams else 0
         if "cross_stream" in self.stages:
-            text, among = streams["text"].x if words else None, {"picture": streams["picture"]}
-            around = replace(around, text=text, text_mask=mask, mask=self.mask(among, None, grid, None))
+            around = replace(around, mask=joint_mask(spec, self.places, pack.without_words(), None))
+            if words:
+                around = replace(around, text=streams["text"].x, text_mask=reads_mask(pack))
             return through("cross_stream", streams, around)["picture"].x
-        around = Around(self.mask(streams, mask, grid, cache, routed=route is not None), cache, grid, mix=mix)
+        around = replace(around, mask=joint_mask(spec, self.places, pack, cache, routed=route is not None), cache=cache)
         streams = through("double_stream", through("read_stream", streams, around), around)
         if "single_stream" not in self.stages:
             return streams["picture"].x
@@ -302,51 +345,11 @@ class TrunkNet(nn.Module):
             mask = self.located(mask, grid) if isinstance(self.spec.routing, MaskDiT) else mask
         return Trip(self.detour, route, patches, places, mask)
 
-    def words_mask(self, streams: dict[str, Tokens], real: Tensor | None) -> Tensor | None:
-        """Which words see which while the text is by itself."""
-        if self.spec.mask != "causal":
-            return Mask(real).dense()
-        order = torch.arange(len(streams["text"]), device=streams["text"].x.device)
-        return Mask(real, order, order).dense()
-
-    def frames_mask(self, streams: dict[str, Tokens], grid: Grid) -> Tensor | None:
-        """Which patches see which while the picture is by itself: under a causal mask those of their own frame."""
-        if self.spec.mask != "causal" or grid[0] == 1:
-            return None
-        frames = self.frames(grid, streams["picture"].x.device)
-        return (frames[:, None] == frames[None])[None, None]
-
-    def mask(self, streams: dict[str, Tokens], real: Tensor | None, grid: Grid, cache: Cache | None,
-             routed: bool = False):
-        """Who sees whom in the joint attention: a bool tensor, a bias, a BlockMask unless ``routed``, or None."""
-        words, places = len(streams["text"]) if "text" in streams else 0, len(streams["picture"])
-        device = streams["picture"].x.device
-        mask = Mask(None if real is None or not words else F.pad(real, (0, places), value=True))
-        past = (cache.words, cache.frames) if cache is not None else (0, 0)
-        if self.spec.mask == "causal":
-            frames = FRAMES + past[1] + self.frames(grid, device)
-            groups = torch.cat([torch.arange(words, device=device), frames])
-            mask = Mask(mask.keys, groups, groups)
-            if cache is not None:
-                mask = cache.extend(mask, grid[0], words)
-        bias = self.places.bias(grid, words, *past)
-        if bias is not None and mask.groups is not None and bias.shape[-1] != len(mask.groups):
-            raise UserError("Relative positions need frames of one size: those held have another than those that come.")
-        if not words and grid[0] == 1:  # a single frame sees all that came before
-            mask = replace(mask, queries=None)
-        if bias is None:
-            blocks = device.type == "cuda" and mask.queries is not None and not routed
-            return mask.blocks() if blocks else mask.dense()
-        return bias if (dense := mask.dense()) is None else bias + additive(dense, bias)
-
 
 def unit_layer(spec: BlockSpec, asks: bool = True, modulated: bool = True, **others) -> UnitStreamLayer:
     """The magnitude-preserving layer; ``others`` are choices among norms, which it has none of, and such as are refused
     (``refusals.magnitudes``)."""
     return UnitStreamLayer(spec, asks, modulated)
-
-
-FRAMES = 1 << 20  # groups of a causal mask: words count from 0, frames from here
 
 
 def add_words(features: Tensor, text: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -395,8 +398,3 @@ def disturbed(around: Around, perturb: Perturbation, streams: dict[str, Tokens],
     if mask is not None:
         bias = bias + (additive(mask, bias) if mask.dtype == torch.bool else mask)
     return replace(around, mask=bias)
-
-
-def additive(seen: Tensor, like: Tensor) -> Tensor:
-    """0 where a query sees a key, -inf elsewhere."""
-    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(~seen, float("-inf"))

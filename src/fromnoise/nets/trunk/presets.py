@@ -12,7 +12,7 @@ from dataclasses import replace
 from fromnoise.blocks import AttentionSpec, FeedForwardSpec, ModulationSpec
 from fromnoise.nets.trunk.attempts import ATTEMPTS
 from fromnoise.nets.trunk.house import house
-from fromnoise.nets.trunk.settings import Learned, NoPositions, Rotary, SinCos, TextSpec, TimeSpec, Trunk
+from fromnoise.nets.trunk.settings import Learned, NoPositions, Rotary, SinCos, Temporal, TextSpec, TimeSpec, Trunk
 
 PLAIN = AttentionSpec(heads=1, qk_norm="none", bias=True, out_bias=True)
 GELU = FeedForwardSpec(ratio=4.0, activation="gelu_tanh", bias=True)
@@ -171,6 +171,15 @@ def z_image(width: int = 3840, heads_: int = 30, depth: int = 30, refine: int = 
                  positions=Rotary(axes=axes(width, heads_, (32, 48, 48)), theta=256.0, words="first", start=1))
 
 
+def latte(width: int = 1152, heads_: int = 16, depth: int = 14, patch: int = 2, base: int = 16) -> Trunk:
+    """Latte-XL/2 (Ma et al. 2024): DiT whose every second block is along time, so that frames meet place by place.
+
+    Here these have rotary positions, where Latte adds sines to the tokens, and the noise level modulates their
+    attention and not their feed-forward.
+    """
+    return replace(dit(width, heads_, depth, patch, base), temporal=Temporal(every=1, ratio=4.0))
+
+
 PRESETS: dict[str, Callable[..., Trunk]] = {f.__name__: f for f in (
     dit, sit, pixart, pixart_sigma, sana, prx, uvit, jit, sd3, flux1, flux2, flux2_klein, qwen_image, qwen_image21,
-    lumina2, z_image, house)} | ATTEMPTS
+    lumina2, z_image, latte, house)} | ATTEMPTS

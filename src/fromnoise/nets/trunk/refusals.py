@@ -97,9 +97,37 @@ def contradictions(spec: Trunk) -> Iterator[Reason]:
     yield spec.mask == "causal" and spec.text.pad_to, "net.text.pad_to adds tokens to a picture that no frame owns."
     yield spec.mask == "causal" and spec.class_tokens, (
         "net.class_tokens stand where a causal mask expects words: choose one.")
+    yield from along_time(spec)
     yield from routed(spec)
     yield from magnitudes(spec)
     yield spec.learned_sigma and spec.head_conv, "net.learned_sigma and net.head_conv do not go together."
+
+
+def along_time(spec: Trunk) -> Iterator[Reason]:
+    """(whether it is so, why frames cannot meet in layers of their own)."""
+    p, every = spec.temporal, spec.temporal.every
+    if not every:
+        return
+    yield every > spec.meets, f"net.temporal.every {every} is more than the {spec.meets} blocks."
+    yield not p.reach and spec.width // spec.attention.heads % 2, (
+        "rotary positions of frames turn pairs of features, and a head has an odd number: choose another net.width or "
+        "net.attention.heads, or set net.temporal.reach.")
+    yield p.kernel % 2 == 0 and p.kernel and not spec.causal, (
+        f"net.temporal.kernel {p.kernel} has no middle: take an odd number.")
+    yield not isinstance(spec.routing, NoRouting), (
+        "net.routing leaves other patches in every frame, and time runs at each place: choose it or net.temporal.")
+    yield spec.magnitude, "net.magnitude has no magnitude-preserving form of net.temporal here: leave that out."
+
+
+def unpackable(spec: Trunk) -> Iterator[Reason]:
+    """(whether it is so, why several clips cannot be one sequence)."""
+    yield spec.temporal.every, (
+        "net.temporal makes every frame a sequence of its own, and clips of one size share a batch: there is nothing "
+        "to pack.")
+    yield not isinstance(spec.routing, NoRouting), "net.routing leaves out patches of one clip: packed ones take none."
+    yield spec.class_tokens, "net.class_tokens join one sequence in its middle, and a packed one has several clips."
+    yield spec.alone, "net.alone knows no mask, and packed clips would see each other."
+    yield spec.feed_forward.conv, "net.feed_forward.conv sees the neighbours of one picture, not of packed ones."
 
 
 def routed(spec: Trunk) -> Iterator[Reason]:

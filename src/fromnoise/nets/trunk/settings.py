@@ -8,13 +8,13 @@ Any count may be 0.  Presets (``fromnoise.nets.trunk.presets``) are settings of 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fromnoise.blocks import AttentionSpec, FeedForwardSpec, ModulationSpec
+from fromnoise.blocks import AttentionSpec, FeedForwardSpec, ModulationSpec, TemporalSpec
 from fromnoise.blocks.settings import Count
-from fromnoise.config import spec
+from fromnoise.config import Short, spec
 from fromnoise.nets.trunk.routing import NoRouting, Routing
 from fromnoise.types import UserError
 
@@ -149,6 +149,20 @@ Positions = Annotated[NoPositions | SinCos | Learned | Rotary | Relative, Field(
 
 
 @spec
+class Temporal(TemporalSpec):
+    """Layers along time between the blocks, which then see each frame by itself (factorised attention)."""
+
+    every: Number = 0
+    """A layer behind every so many blocks (1: behind each); 0: there is none, and blocks see all frames at once."""
+    WHERE: ClassVar[str] = "every"
+
+    @property
+    def there(self) -> bool:
+        """Whether there are any."""
+        return self.every > 0
+
+
+@spec
 class Trunk:
     """A diffusion transformer."""
 
@@ -204,7 +218,8 @@ class Trunk:
     token_shift: bool = False
     """Let each patch see a few features of its four neighbours before every sub-layer."""
     mask: Literal["full", "causal"] = "full"
-    """Who sees whom: everyone; or words the words before them, and a frame what comes before it and itself."""
+    """Who sees whom: everyone; or words the words before them, and a frame what comes before it and itself (also along
+    time, where there are layers for that)."""
     head: Literal["shift_scale", "scale", "table", "plain"] = "shift_scale"
     """The noise level's part in the last layer: shift and scale, scale alone, both from a table (PixArt), or none."""
     head_norm: Literal["layer", "rms"] = "layer"
@@ -221,6 +236,7 @@ class Trunk:
     """EDM2's magnitude-preserving layers in place of norms, biases, shifts and gates."""
     routing: Routing = NoRouting()
     """Patches that go past some of the blocks while training, which saves their work (TREAD, SPRINT, MaskDiT)."""
+    temporal: Annotated[Temporal, Short("every")] = Temporal()
     image_channels: Number = 0
     """Channels of a picture the network is told, beside those of x."""
 
@@ -246,6 +262,11 @@ class Trunk:
         """Blocks in which the picture meets the text (all but the refining ones)."""
         return self.cross + self.read + self.double + self.single
 
+    @property
+    def causal(self) -> bool:
+        """Whether no frame sees one to come, so that frames can be cached."""
+        return self.mask == "causal" or (self.temporal.there and self.temporal.causal)
+
     def check(self) -> None:
         """UserError with the reason where the fields contradict each other."""
         from fromnoise.nets.trunk.refusals import contradictions
@@ -260,4 +281,4 @@ def refuse(reasons: Iterable[tuple[Any, str]]) -> None:
             raise UserError(f"net: {reason}")
 
 
-__all__ = ["Learned", "NoPositions", "Relative", "Rotary", "SinCos", "TextSpec", "TimeSpec", "Trunk"]
+__all__ = ["Learned", "NoPositions", "Relative", "Rotary", "SinCos", "Temporal", "TextSpec", "TimeSpec", "Trunk"]
