@@ -10,6 +10,7 @@ from fromnoise.latents.deep import DC, DCLatents
 from fromnoise.latents.equivariance import Transform, equivariance
 from fromnoise.latents.foreign import Foreign, ForeignLatents
 from fromnoise.latents.fsq import FSQ, FSQLatents
+from fromnoise.latents.inflation import inflated
 from fromnoise.latents.kl import KL, KLLatents
 from fromnoise.latents.pixels import PixelLatents, Pixels
 from fromnoise.latents.reconstruction import Reconstruction
@@ -22,5 +23,6 @@ Latents = Annotated[Pixels | KL | CausalKL | VQ | FSQ | DC | Representation | Fo
 __all__ = [
     "DC", "FSQ", "KL", "VQ", "Autoencoder", "CausalKL", "CausalKLLatents", "Coded", "DCLatents", "FSQLatents",
     "Foreign", "ForeignLatents", "KLLatents", "Latents", "PixelLatents", "Pixels", "Reconstruction", "Representation",
-    "RepresentationLatents", "Transform", "VQLatents", "equivariance", "sliced", "tiled",
+    "RepresentationLatents", "Transform", "VQLatents", "equivariance", "inflated", "sliced",
+    "tiled",
 ]
