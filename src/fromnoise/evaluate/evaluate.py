@@ -56,7 +56,7 @@ def evaluate(sample: Sample, data: Any, *, count: int, seed: int = 0,
 def moving(media: Tensor, data: Any, seed: int) -> tuple[Panel | None, list[Row], str]:
     """(the panel of films, what they show over time beside held-out ones, what is to be said); without those nothing.
 
-    The panel is of whole films, in the features of a random network over frames and places.
+    The panel is of whole films, in what fixed random networks see of them.
     """
     source = data.open("test")
     if not getattr(source, "held_out", True) or not len(source):
@@ -66,7 +66,7 @@ def moving(media: Tensor, data: Any, seed: int) -> tuple[Panel | None, list[Row]
     if found is None:
         return None, rows, ""
     row = found["Frechet, features"]
-    note = "of whole films, in the features of a fixed random network over frames and places; real: among real films"
+    note = "in what fixed random networks see of frames and of their changes; real: of other real films"
     return found, [*rows, Row("Frechet distance of films", row.value, row.null, ".4f", "lower", note)], ""
 
 

@@ -81,4 +81,4 @@ def clip_frechet(made: Tensor, real: Tensor, other: Tensor, data: Any) -> Row:
     look = clip_features(data)
     seen = look(real)
     return Row("Frechet distance of films", frechet(look(made), seen), frechet(look(other), seen), ".4f", "lower",
-               "in the features of a fixed random network over frames and places; real: other held-out films")
+               "in what fixed random networks see of frames and of their changes; real: other held-out films")
