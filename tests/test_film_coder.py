@@ -26,6 +26,7 @@ from fromnoise.train.latent_cache import LatentCache
 from fromnoise.train.methods.adversary import windows
 from fromnoise.train.methods.reconstruction import Reconstruct, statistics
 from fromnoise.train.optim import Muon, build_optimizers
+from fromnoise.train.terms import Aligned
 from fromnoise.types import Batch, UserError
 
 SMALL = CausalKL(channels=2, widths=(8, 8, 8), halved=(True, True), depth=1, groups=4, attention=False)
@@ -180,3 +181,13 @@ def test_latents_of_films_are_kept(tmp_path):
     kept = cache.rows([4, 1], [0, 0]).mean
     assert kept.shape == (2, 2, 2, 4, 4)
     torch.testing.assert_close(kept, system.encode(source.pictures([4, 1], [0, 0])).mean, atol=1e-5, rtol=1e-5)
+
+
+def test_a_teacher_speaks_of_the_last_frame_of_each_span():
+    """A teacher of pictures says something of every frame, one in the same latents of every latent frame."""
+    aligned, media = Aligned.__new__(Aligned), draw(2, 9, 3, 4, 4)
+    aligned.spans = SMALL.build(3).spans
+    aligned.teacher = lambda media: media
+    assert torch.equal(aligned.taught(media), media[:, [0, 4, 8]])
+    aligned.teacher = lambda media: media[:, :3]
+    assert torch.equal(aligned.taught(media), media[:, :3])

@@ -45,7 +45,7 @@ def evaluate(sample: Sample, data: Any, *, count: int, seed: int = 0,
     rows = judge.rows(media, prompts)
     tell("comparing distributions")
     if media.shape[1] > 1:
-        found, more, remark = moving(media, data, seed)
+        found, more, remark = over_time(media, data, seed)
         rows = [*rows, *more]
     else:
         found, remark = distribution(media[:, 0], judge.held_out(2 * len(media)), judge.features, seed), ""
@@ -53,7 +53,7 @@ def evaluate(sample: Sample, data: Any, *, count: int, seed: int = 0,
     return Report(rows if found is None else [*rows, summary(found)], len(prompts), note, {"seed": seed}, found)
 
 
-def moving(media: Tensor, data: Any, seed: int) -> tuple[Panel | None, list[Row], str]:
+def over_time(media: Tensor, data: Any, seed: int) -> tuple[Panel | None, list[Row], str]:
     """(the panel of films, what they show over time beside held-out ones, what is to be said); without those nothing.
 
     The panel is of whole films, in what fixed random networks see of them.

@@ -24,7 +24,8 @@ def flow(a: Tensor, b: Tensor) -> Tensor:
     """The flow ``[n, 2, H, W]``, (x, y) in pixels, between pictures ``[n, C, H, W]`` of any number of channels."""
     pyramid = [(a, b)]
     while min(pyramid[-1][0].shape[-2:]) >= 2 * SMALLEST:
-        pyramid.append(tuple(F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in pyramid[-1]))
+        small, other = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in pyramid[-1])
+        pyramid.append((small, other))
     found = a.new_zeros(len(a), 2, *pyramid[-1][0].shape[-2:])
     for small, other in reversed(pyramid):
         size = small.shape[-2:]

@@ -84,6 +84,18 @@ class CausalResidual(nn.Module):
         return per_frame(self.skip, x) + self.conv2(F.silu(per_frame(self.norm2, y)), past)
 
 
+class CausalLevel(nn.ModuleList):
+    """Residual blocks, the first of which changes the width."""
+
+    def __init__(self, before: int, width: int, depth: int, kind: Norm, groups: int):
+        super().__init__(CausalResidual(before if i == 0 else width, width, kind, groups) for i in range(depth))
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        for block in self:
+            x = block(x, past)
+        return x
+
+
 class CausalMiddle(nn.Module):
     """A residual block, attention within each frame, and another."""
 

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from fromnoise.config import spec
-from fromnoise.latents.causal import CausalConv, CausalMiddle, CausalResidual, Down, Norm, Past, Up, norm, per_frame
+from fromnoise.latents.causal import CausalConv, CausalLevel, CausalMiddle, Down, Norm, Past, Up, norm, per_frame
 from fromnoise.latents.kl import GaussianLatents
 from fromnoise.latents.pictures import Count, Mean, Std, Widths, check_statistics, check_widths
 
@@ -107,18 +107,19 @@ class CausalEncoder(nn.Module):
 
     def __init__(self, spec: CausalKL, channels: int, out: int):
         super().__init__()
-        widths, kind = spec.widths, (spec.norm, spec.groups)
+        widths, kind, groups = spec.widths, spec.norm, spec.groups
         self.enter = CausalConv(channels, widths[0])
         before = (widths[0], *widths[:-1])
-        self.levels = nn.ModuleList(level(before[i], width, spec.depth, *kind) for i, width in enumerate(widths))
+        self.levels = nn.ModuleList(CausalLevel(*sizes, spec.depth, kind, groups)
+                                    for sizes in zip(before, widths, strict=True))
         self.down = nn.ModuleList(Down(width, half) for width, half in zip(widths[:-1], spec.halved, strict=True))
-        self.middle = CausalMiddle(widths[-1], *kind, spec.attention)
-        self.norm, self.leave = norm(spec.norm, widths[-1], spec.groups), CausalConv(widths[-1], out)
+        self.middle = CausalMiddle(widths[-1], kind, groups, spec.attention)
+        self.norm, self.leave = norm(kind, widths[-1], groups), CausalConv(widths[-1], out)
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         x = self.enter(x, past)
-        for i, blocks in enumerate(self.levels):
-            x = through(blocks, x, past)
+        for i, level in enumerate(self.levels):
+            x = level(x, past)
             x = self.down[i](x, past) if i < len(self.down) else x
         x = self.leave(F.silu(per_frame(self.norm, self.middle(x, past))), past)
         past.begun = True
@@ -130,32 +131,21 @@ class CausalDecoder(nn.Module):
 
     def __init__(self, spec: CausalKL, channels: int, out: int):
         super().__init__()
-        widths, kind = (spec.decoder_widths or spec.widths)[::-1], (spec.norm, spec.groups)
+        widths, kind, groups = (spec.decoder_widths or spec.widths)[::-1], spec.norm, spec.groups
         after = tuple(width // 2 if spec.narrowing else width for width in widths[:-1])
         self.enter = CausalConv(channels, widths[0])
-        self.middle = CausalMiddle(widths[0], *kind, spec.attention)
+        self.middle = CausalMiddle(widths[0], kind, groups, spec.attention)
         before = (widths[0], *after)
-        self.levels = nn.ModuleList(level(before[i], width, spec.depth + 1, *kind) for i, width in enumerate(widths))
+        self.levels = nn.ModuleList(CausalLevel(*sizes, spec.depth + 1, kind, groups)
+                                    for sizes in zip(before, widths, strict=True))
         self.up = nn.ModuleList(Up(*sizes) for sizes in zip(widths[:-1], after, spec.halved[::-1], strict=True))
-        self.norm, self.leave = norm(spec.norm, widths[-1], spec.groups), CausalConv(widths[-1], out)
+        self.norm, self.leave = norm(kind, widths[-1], groups), CausalConv(widths[-1], out)
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         x = self.middle(self.enter(x, past), past)
-        for i, blocks in enumerate(self.levels):
-            x = through(blocks, x, past)
+        for i, level in enumerate(self.levels):
+            x = level(x, past)
             x = self.up[i](x, past) if i < len(self.up) else x
         x = self.leave(F.silu(per_frame(self.norm, x)), past)
         past.begun = True
         return x
-
-
-def level(before: int, width: int, depth: int, kind: Norm, groups: int) -> nn.ModuleList:
-    """Residual blocks, the first of which changes the width."""
-    return nn.ModuleList(CausalResidual(before if i == 0 else width, width, kind, groups) for i in range(depth))
-
-
-def through(blocks: nn.ModuleList, x: Tensor, past: Past) -> Tensor:
-    """One block after another."""
-    for block in blocks:
-        x = block(x, past)
-    return x

@@ -27,9 +27,9 @@ def inflated(pictures: KLLatents, halved: tuple[bool, ...]) -> CausalKLLatents:
                                                    "attention", "mean", "std", "weight")}
     films = CausalKL(halved=halved, **same).build(enter.in_channels).to(enter.weight)
     known = pictures.state_dict()
-    for layer in (films.quant, films.post_quant):  # which pictures may go without
-        nn.init.dirac_(layer.weight)
-        nn.init.zeros_(layer.bias)
+    for weight, bias in (films.quant.parameters(), films.post_quant.parameters()):  # which pictures may go without
+        nn.init.dirac_(weight)
+        nn.init.zeros_(bias)
     for name, tensor in films.state_dict().items():
         of_pictures = known.get(name.replace(".space.", "."))
         if of_pictures is not None:
