@@ -213,8 +213,8 @@ def test_without_diffusers_it_is_said_what_to_install(monkeypatch):
 
 
 def test_an_autoencoder_that_is_not_known_is_named():
-    with pytest.raises(UserError, match="AutoencoderKLWan has no counterpart here"):
-        kl_spec("AutoencoderKLWan", {}, {})
+    with pytest.raises(UserError, match="AutoencoderKLMochi has no counterpart here"):
+        kl_spec("AutoencoderKLMochi", {}, {})
 
 
 def test_a_pass_of_training_draws_latents_and_measures_the_divergence():

@@ -1,4 +1,4 @@
-"""The front door to a trained autoencoder: pictures to latents, and back."""
+"""The front door to a trained autoencoder: pictures and films to latents, and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fromnoise.weights import load_weights
 
 
 class Codec:
-    """An autoencoder ready to use.  Pictures are ``[B, T, C, H, W]`` in [-1, 1], and so is what comes back."""
+    """An autoencoder ready to use.  Media are ``[B, T, C, H, W]`` in [-1, 1], and so is what comes back."""
 
     def __init__(self, system: Coding, run: str = "", step: int = 0):
         self.system, self.run, self.step = system.eval(), run, step
@@ -30,29 +30,31 @@ class Codec:
 
     @torch.no_grad()
     def encode(self, media: Tensor, batch: int = 64) -> Tensor:
-        """Normalised latents ``[B, T, c, h, w]``.
+        """Normalised latents ``[B, t, c, h, w]``.
 
-        batch: pictures at a time.  UserError for pictures whose sides or channels the autoencoder does not take.
+        batch: frames at a time, and always one film.  UserError for media whose sides, channels or number of frames the
+        autoencoder does not take.
         """
         self._check(media)
         return self._map(self.system.latents.encode, media, batch)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, batch: int = 64) -> Tensor:
-        """The pictures of normalised latents."""
+        """The media of normalised latents."""
         return self._map(self.system.latents.decode, latents, batch).clamp(-1, 1)
 
     def reconstruct(self, media: Tensor, batch: int = 64) -> Tensor:
-        """The pictures after they went through the latents."""
+        """The media after they went through the latents."""
         return self.decode(self.encode(media, batch), batch)
 
     @torch.no_grad()
     def codes(self, media: Tensor, batch: int = 64) -> Tensor | None:
-        """Which entry of the codebook stands at each place, ``[B, T, h, w]``; None where latents are continuous."""
+        """Which entry of the codebook stands at each place, ``[B, t, h, w]``; None where latents are continuous."""
         latents = self.system.latents
         if not latents.codebook:
             return None
         self._check(media)
+        batch = max(1, batch // media.shape[1])
         still = torch.zeros(batch, *noise_shape(latents, media)[1:])
         found = [latents.code(part.to(self.system.device), still[: len(part)].to(self.system.device)).codes
                  for part in media.split(batch)]
@@ -61,15 +63,17 @@ class Codec:
     def trial(self) -> None:
         """A little of its work, by which threads are measured."""
         data = self.recipe.data
-        self.reconstruct(torch.zeros(16, 1, data.channels, data.height, data.width))
+        self.reconstruct(torch.zeros(max(1, 16 // data.frames), data.frames, data.channels, data.height, data.width))
 
     def _check(self, media: Tensor) -> None:
         channels = self.recipe.data.channels
         if media.ndim != 5 or media.shape[2] != channels:
             raise UserError(f"The autoencoder takes pictures [B, T, {channels}, H, W]; these are {list(media.shape)}.")
         self.system.latent_size(*media.shape[-2:])
+        self.system.latents.latent_frames(media.shape[1])
 
     def _map(self, f, x: Tensor, batch: int) -> Tensor:
+        batch = max(1, batch // x.shape[1])
         with autocast(self.system.device, self.recipe.train.precision):
             return torch.cat([f(part.to(self.system.device)).float().cpu() for part in x.split(batch)])
 

@@ -178,7 +178,8 @@ class Model:
 
     def noise_shape(self, settings: Settings) -> tuple[int, ...]:
         h, w = self.system.latent_size(*settings.size)
-        return (len(settings.prompts), self.recipe.data.frames, self.system.latents.channels, h, w)
+        latents = self.system.latents
+        return (len(settings.prompts), latents.latent_frames(self.recipe.data.frames), latents.channels, h, w)
 
     def _solve(self, settings: Settings, noise: Tensor | None, callback: Callback | None, small: Tensor | None = None):
         """Latents of one batch, and how the solver went; ``small``: the small pictures that are enlarged."""
@@ -341,8 +342,8 @@ class Model:
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Media ``[B, T, C, H, W]`` of ``latents``, a few pictures at a time."""
-        factor = self.system.latents.factor
-        few = self.system.at_once(latents.shape[-2] * factor, latents.shape[-1] * factor)
+        factor, times = self.system.latents.factor, self.system.latents.time_factor
+        few = self.system.at_once(latents.shape[-2] * factor, latents.shape[-1] * factor, latents.shape[1] * times)
         return torch.cat([self.system.latents.decode(part) for part in latents.split(few)])
 
     def _start(self, noise: Tensor, settings: Settings) -> Tensor:

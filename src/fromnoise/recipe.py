@@ -22,7 +22,7 @@ from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
-from fromnoise.latents import KL, Foreign, Latents, Pixels, Reconstruction
+from fromnoise.latents import KL, CausalKL, Foreign, Latents, Pixels, Reconstruction
 from fromnoise.nets import Trunk, UNet, house
 from fromnoise.process import Flow, Implied, Objective, Path, Upsampling
 from fromnoise.sample import SOLVERS, Procedure
@@ -289,7 +289,10 @@ class Coder(Saved):
 
     def idle(self) -> dict[str, str]:
         """The fields, dotted, that the other choices leave without effect, and why."""
-        return {f"loss.{field}": why for field, why in self.loss.idle().items()}
+        idle = {f"loss.{field}": why for field, why in self.loss.idle().items()}
+        if isinstance(self.latents, CausalKL) and self.latents.norm == "rms":
+            idle["latents.groups"] = "its norms are over the channels of a place"
+        return idle
 
 
 AnyRecipe = Recipe | Coder
@@ -389,7 +392,7 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
         "text.vocabulary": getattr(recipe.text, "tokenizer", "") == "bytes" and "the tokenizer is bytes",
-        "latents.weight": isinstance(recipe.latents, KL) and "the autoencoder is trained already",
+        "latents.weight": isinstance(recipe.latents, KL | CausalKL) and "the autoencoder is trained already",
         "encoding.folder": not recipe.encoding.cached and "no latents are kept",
         "encoding.dtype": not recipe.encoding.cached and "no latents are kept",
         "text.cache_texts": frozen and text.cache != "memory" and "text.cache is not memory",

@@ -87,6 +87,7 @@ class Coding(Built):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.latents = recipe.latents.build(recipe.data.channels)
+        self.latents.latent_frames(recipe.data.frames)  # refuses films that it cannot take
 
     @classmethod
     def of(cls, recipe: Coder, captions: Sequence[str] = (), tokenizer: str | None = None) -> Self:
@@ -107,6 +108,7 @@ class System(Built):
             self.text = recipe.text.build(tokenizer)  # type: ignore[arg-type]
             net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width)
         check_threshold(recipe, recipe.sample.guidance)
+        self.latents.latent_frames(recipe.data.frames)  # refuses films that it cannot take
         if recipe.encoding.draw and not hasattr(self.latents, "posterior"):
             raise UserError(f"encoding.draw needs latents that are a distribution (kl), and these are "
                             f"{recipe.latents.kind}: leave it out.")
@@ -176,9 +178,9 @@ class System(Built):
             return Encoded(self.latents.encode(media))
 
     @staticmethod
-    def at_once(height: int, width: int) -> int:
-        """How many pictures the autoencoder is given at once: about as many pixels, whatever their size."""
-        return max(1, AT_ONCE // (height * width))
+    def at_once(height: int, width: int, frames: int = 1) -> int:
+        """How many pictures or films the autoencoder is given at once: about as many pixels, whatever their size."""
+        return max(1, AT_ONCE // (frames * height * width))
 
 
 SYSTEMS: dict[str, type[Built]] = {"diffusion": System, "autoencoder": Coding}

@@ -57,7 +57,7 @@ class Batch:
 
     media: ``[B, T, C, H, W]`` in [-1, 1];  text: one caption for each, "" where there is none;
     index: which example of the source each one is;  latents: those of the media where they were encoded before;
-    the media are then not made again but empty, ``[B, T, 0, 0, 0]``.
+    the media are then not made again but empty, ``[B, t, 0, 0, 0]`` for t latent frames.
     """
 
     media: Tensor

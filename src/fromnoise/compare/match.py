@@ -28,7 +28,7 @@ NEAR = 0.05  # how far a size that fits may be from the one that is asked for
 
 @dataclass(frozen=True)
 class Given:
-    """What a recipe gives its network: channels and size of a latent, and the text of the first batch.
+    """What a recipe gives its network: channels, size and frames of its latents, and the text of the first batch.
 
     text, pooled: features of a word and of a whole text, None where there are none;  words: of the padded batch.
     """
@@ -38,6 +38,7 @@ class Given:
     text: int | None
     words: int
     pooled: int | None
+    frames: int
 
 
 def given(recipe: Recipe) -> Given:
@@ -51,7 +52,8 @@ def given(recipe: Recipe) -> Given:
         told = encoder.encode(source.batch(first, first).text)
     text, words = (None, 0) if told.text is None else (told.text.shape[-1], told.text.shape[1])
     pooled = None if told.pooled is None else told.pooled.shape[-1]
-    return Given(latents.channels, (data.height // latents.factor, data.width // latents.factor), text, words, pooled)
+    size = data.height // latents.factor, data.width // latents.factor
+    return Given(latents.channels, size, text, words, pooled, latents.latent_frames(data.frames))
 
 
 def size_of(recipe: AnyRecipe) -> Count:
@@ -59,7 +61,7 @@ def size_of(recipe: AnyRecipe) -> Count:
     if isinstance(recipe, Coder):
         return size_of_coder(recipe)
     to = given(recipe)
-    return count(recipe.net, to.channels, to.size, to.text, to.words, to.pooled, recipe.data.frames)
+    return count(recipe.net, to.channels, to.size, to.text, to.words, to.pooled, to.frames)
 
 
 def size_of_coder(recipe: Coder) -> Count:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.evaluate.distances import coverage, frechet, memorisation, near_copies, nearest
-from fromnoise.evaluate.real import cover, everything, matched, subsets
+from fromnoise.evaluate.real import cover, everything, matched, stills, subsets
 from fromnoise.evaluate.report import Row
 from fromnoise.perception.features import RandomFeatures, fit_classifier
 
@@ -255,7 +255,7 @@ class PictureJudge:
             f"train on, {len(self.test)} held out; {FEWEST} of each are the least)."]
 
     def rows(self, media: Tensor, prompts: list[str]) -> list[Row]:
-        size, images = (media.shape[-2], media.shape[-1]), media[:, 0]
+        size, images = (media.shape[-2], media.shape[-1]), stills(media)
         train = everything(self.train, COMPARED if not self.remarks(len(images)) else 1000, size=size)[0]
         rows = []
         if not self.remarks(len(images)):

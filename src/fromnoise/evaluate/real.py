@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,47 @@ from torch import Tensor
 
 from fromnoise.types import UserError
 
+AT_ONCE = 64  # examples that are held whole, of films all frames
+
 
 def everything(source: Any, count: int, key: int = 0, size: tuple[int, int] | None = None) -> tuple[Tensor, list[str]]:
     """At most ``count`` pictures ``[n, C, H, W]`` of a source, spread over it, and their captions.
 
-    Pictures of several sizes are brought to ``size`` = (height, width).  UserError where there are none.
+    Of films one frame each.  Pictures of several sizes are brought to ``size`` = (height, width).  UserError where
+    there are none.
     """
+    return _taken(source, count, key, lambda media: stills(media) if size is None else cover(stills(media), size))
+
+
+def films(source: Any, count: int, key: int = 0, size: tuple[int, int] | None = None) -> tuple[Tensor, list[str]]:
+    """At most ``count`` media ``[n, T, C, H, W]``, whole, as ``everything``."""
+
+    def sized(media: Tensor) -> Tensor:
+        return media if size is None else cover(media.flatten(0, 1), size).unflatten(0, media.shape[:2])
+
+    return _taken(source, count, key, sized)
+
+
+def _taken(source: Any, count: int, key: int, of: Callable[[Tensor], Tensor]) -> tuple[Tensor, list[str]]:
+    """What ``of`` makes of at most ``count`` examples spread over a source, a few at a time, and their captions."""
     if not len(source):
         raise UserError("There are no real pictures to compare with.")
-    images, text = [], []
+    found, text = [], []
     for group in source.groups:
         take = max(1, min(len(group), round(count * len(group) / len(source))))
         chosen = [group[int(i)] for i in np.linspace(0, len(group) - 1, take)]
-        batch = source.batch(chosen, [key] * len(chosen))
-        part = batch.media[:, 0]
-        images.append(part if size is None else cover(part, size))
-        text += batch.text
-    return torch.cat(images)[:count], text[:count]
+        for start in range(0, take, AT_ONCE):
+            some = chosen[start : start + AT_ONCE]
+            batch = source.batch(some, [key] * len(some))
+            found.append(of(batch.media))
+            text += batch.text
+    return torch.cat(found)[:count], text[:count]
+
+
+def stills(media: Tensor) -> Tensor:
+    """One frame of each of media ``[n, T, C, H, W]``: of the first its first, of the next its second, and so on."""
+    at = torch.arange(len(media), device=media.device)
+    return media[at, at % media.shape[1]]
 
 
 def cover(images: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:

@@ -1,4 +1,4 @@
-"""How well pictures come back from an autoencoder, and what its latents are like."""
+"""How well pictures and films come back from an autoencoder, and what its latents are like."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from fromnoise.evaluate.distances import frechet
 from fromnoise.evaluate.judges import FEWEST, Judge, judge_of
+from fromnoise.evaluate.real import films, stills
 from fromnoise.evaluate.report import Report, Row
+from fromnoise.evaluate.temporal import clip_frechet, over_frames, temporal_rows
 from fromnoise.perception.distance import Distance, distance, distances, pictures_of
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM, in pixels
@@ -64,24 +66,24 @@ def codebook_use(codes: Tensor, entries: int) -> tuple[float, float]:
 
 def evaluate_reconstruction(through: Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]], data: Any, *, count: int,
                             codebook: int = 0, progress: Callable[[str], None] | None = None) -> Report:
-    """The report of ``count`` held-out pictures that went through an autoencoder.
+    """The report of ``count`` held-out pictures or films that went through an autoencoder.
 
-    through: media ``[n, 1, C, H, W]`` to (what comes back of them, their latents ``[n, 1, c, h, w]``, their codes where
+    through: media ``[n, T, C, H, W]`` to (what comes back of them, their latents ``[n, t, c, h, w]``, their codes where
     there are any);  data: the data spec, which decides the judge;  codebook: the entries codes tell apart.
     """
     tell, judge = progress or (lambda _: None), judge_of(data)
-    real, captions = judge.known(count)
-    tell(f"taking {len(real)} pictures through the latents")
-    made, latents, codes = through(real[:, None])
-    made = made[:, 0]
+    real, captions = known(data, judge, count)
+    tell(f"taking {len(real)} {'films' if data.frames > 1 else 'pictures'} through the latents")
+    made, latents, codes = through(real)
     tell("measuring")
-    eye = looks(data)
+    eye, frames, true = looks(data), made.flatten(0, 1), real.flatten(0, 1)
     rows = [
-        Row("PSNR, dB", float(psnr(made, real).mean()), None, ".2f"),
-        Row("SSIM", float(ssim(made, real).mean()), 1.0, ".4f"),
-        Row("perceptual distance", float(distances(eye, made, real).mean()), 0.0, ".4f", "lower", f"to {eye.words}"),
-        *frechet_rows(made, real, judge),
-        *(bound(row) for row in judge.verdicts(made[:, None], captions)),
+        Row("PSNR, dB", float(psnr(frames, true).mean()), None, ".2f"),
+        Row("SSIM", float(ssim(frames, true).mean()), 1.0, ".4f"),
+        Row("perceptual distance", float(distances(eye, frames, true).mean()), 0.0, ".4f", "lower", f"to {eye.words}"),
+        *(film_rows(made, real, data) if data.frames > 1 else []),
+        *frechet_rows(stills(made), stills(real), judge),
+        *(bound(row) for row in judge.verdicts(made, captions)),
         *latent_rows(latents),
     ]
     if codes is not None:
@@ -91,6 +93,29 @@ def evaluate_reconstruction(through: Callable[[Tensor], tuple[Tensor, Tensor, Te
     note = ("Held-out pictures and what comes back of them. What is right in the latter is an upper bound on the "
             "pictures of any model that draws in these latents.")
     return Report(rows, len(real), note)
+
+
+def known(data: Any, judge: Judge, count: int) -> tuple[Tensor, list[str]]:
+    """At most ``count`` held-out pictures or films ``[n, T, C, H, W]``, and their captions."""
+    if data.frames > 1:
+        return films(data.open("test"), count, size=(data.height, data.width))
+    pictures, captions = judge.known(count)
+    return pictures[:, None], captions
+
+
+def film_rows(made: Tensor, real: Tensor, data: Any) -> list[Row]:
+    """What films ``[n, T, C, H, W]`` lose over time: the worst frame, errors that flicker, movement and its looks."""
+    each = over_frames(psnr, made, real)
+    flickering = float((made - real).diff(dim=1).abs().mean())
+    rows = [
+        Row("PSNR, dB, first frame", float(each[0]), None, ".2f", note="which is coded alone"),
+        Row("PSNR, dB, worst frame", float(each.min()), None, ".2f", note=f"number {int(each.argmin()) + 1}; each: "
+            f"{words(each, 32)}"),
+        Row("flicker of the error", flickering, 0.0, ".4f", "lower", "mean change of the error from frame to frame"),
+        *temporal_rows(made, real),
+    ]
+    other = films(data.open("test"), 2 * len(real), size=(data.height, data.width))[0][1::2]
+    return rows if min(len(real), len(other)) < FEWEST else [*rows, clip_frechet(made, real, other, data)]
 
 
 def looks(data: Any) -> Distance:

@@ -5,6 +5,7 @@
     AutoencoderKLFlux2  z = (pack(raw) - running_mean) / sqrt(running_var + batch_norm_eps)
     VQModel             z = raw scaling_factor, before the nearest entry of the codebook is taken
     AutoencoderDC       z = raw scaling_factor
+    AutoencoderKLWan    z = (raw - latents_mean) / latents_std
 """
 
 from __future__ import annotations
@@ -31,18 +32,32 @@ from fromnoise.interop.convolutional import (
 )
 from fromnoise.interop.deep import dc_config, dc_rules, dc_spec
 from fromnoise.interop.rules import give, take
-from fromnoise.latents import DC, KL, VQ, DCLatents, Foreign, ForeignLatents, KLLatents, VQLatents
+from fromnoise.interop.wan import CLASS as WAN
+from fromnoise.interop.wan import wan_config, wan_rules, wan_spec
+from fromnoise.latents import (
+    DC,
+    KL,
+    VQ,
+    CausalKL,
+    CausalKLLatents,
+    DCLatents,
+    Foreign,
+    ForeignLatents,
+    KLLatents,
+    VQLatents,
+)
 from fromnoise.latents.foreign import MANNERS
 from fromnoise.types import UserError
 
 CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2")
-EXPORTED = (KLLatents, VQLatents, DCLatents)
+EXPORTED = (KLLatents, CausalKLLatents, VQLatents, DCLatents)
 CODEBOOK = "quantize.embedding.weight"
-AutoencoderSpec = KL | VQ | DC | Foreign
+AutoencoderSpec = KL | CausalKL | VQ | DC | Foreign
 
 
 def load_latents(part: Component, variant: str | None = None,
-                 dtype: torch.dtype | None = None) -> KLLatents | VQLatents | DCLatents | ForeignLatents:
+                 dtype: torch.dtype | None = None,
+                 ) -> KLLatents | CausalKLLatents | VQLatents | DCLatents | ForeignLatents:
     """The autoencoder in a folder, frozen: ours where it can be, else that of diffusers.
 
     UserError where it is of neither, or its config or weights are not what they should be.
@@ -56,6 +71,8 @@ def load_latents(part: Component, variant: str | None = None,
 
 def spec_of(kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> AutoencoderSpec:
     """The spec of an autoencoder of class ``kind``, ours where it can be.  UserError where it is not known."""
+    if kind == WAN:
+        return wan_spec(config)
     try:
         if kind == "VQModel":
             return vq_spec(config)
@@ -72,6 +89,8 @@ def weights_of(spec: AutoencoderSpec, weights: Mapping[str, Tensor]) -> Mapping[
         return {f"model.{key}": value for key, value in weights.items()}
     if isinstance(spec, DC):
         return take(dict(weights), dc_rules(spec))
+    if isinstance(spec, CausalKL):
+        return take(dict(weights), wan_rules(spec))
     return from_diffusers(weights)
 
 
@@ -98,6 +117,9 @@ def to_diffusers(module: nn.Module) -> tuple[str, dict[str, Any], dict[str, Tens
     if isinstance(module, DCLatents):
         tensors, first = give(module.state_dict(), dc_rules(module.spec)), next(module.encoder.enter.parameters())
         return "AutoencoderDC", dc_config(module.spec, first.shape[1]), tensors
+    if isinstance(module, CausalKLLatents):
+        channels = module.encoder.enter.in_channels
+        return WAN, wan_config(module.spec, channels), give(module.state_dict(), wan_rules(module.spec))
     raise NoCounterpart(f"The autoencoder {type(module).__name__} has no counterpart in diffusers.")
 
 
@@ -117,7 +139,7 @@ def kl_spec(kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor])
     """The spec of an autoencoder of class ``kind``; UserError naming what ours does not have."""
     if kind not in CLASSES:
         raise UserError(f"The autoencoder {kind} has no counterpart here: it must be one of "
-                        f"{', '.join((*CLASSES, *MANNERS))}.")
+                        f"{', '.join((*CLASSES, WAN, *MANNERS))}.")
     flux2 = kind == "AutoencoderKLFlux2"
     widths = config.get("block_out_channels", (128, 256, 512, 512) if flux2 else (64,))
     attended_levels(config, len(widths), BLOCKS)

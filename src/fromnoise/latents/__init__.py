@@ -4,11 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fromnoise.latents.causal_kl import CausalKL, CausalKLLatents
 from fromnoise.latents.coding import Autoencoder, Coded
 from fromnoise.latents.deep import DC, DCLatents
 from fromnoise.latents.equivariance import Transform, equivariance
 from fromnoise.latents.foreign import Foreign, ForeignLatents
 from fromnoise.latents.fsq import FSQ, FSQLatents
+from fromnoise.latents.inflation import inflated
 from fromnoise.latents.kl import KL, KLLatents
 from fromnoise.latents.pixels import PixelLatents, Pixels
 from fromnoise.latents.reconstruction import Reconstruction
@@ -16,10 +18,11 @@ from fromnoise.latents.representation import Representation, RepresentationLaten
 from fromnoise.latents.tiling import sliced, tiled
 from fromnoise.latents.vq import VQ, VQLatents
 
-Latents = Annotated[Pixels | KL | VQ | FSQ | DC | Representation | Foreign, Field(discriminator="kind")]
+Latents = Annotated[Pixels | KL | CausalKL | VQ | FSQ | DC | Representation | Foreign, Field(discriminator="kind")]
 
 __all__ = [
-    "DC", "FSQ", "KL", "VQ", "Autoencoder", "Coded", "DCLatents", "FSQLatents", "Foreign", "ForeignLatents",
-    "KLLatents", "Latents", "PixelLatents", "Pixels", "Reconstruction", "Representation", "RepresentationLatents",
-    "Transform", "VQLatents", "equivariance", "sliced", "tiled",
+    "DC", "FSQ", "KL", "VQ", "Autoencoder", "CausalKL", "CausalKLLatents", "Coded", "DCLatents", "FSQLatents",
+    "Foreign", "ForeignLatents", "KLLatents", "Latents", "PixelLatents", "Pixels", "Reconstruction", "Representation",
+    "RepresentationLatents", "Transform", "VQLatents", "equivariance", "inflated", "sliced",
+    "tiled",
 ]

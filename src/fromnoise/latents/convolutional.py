@@ -76,7 +76,7 @@ class Middle(nn.Module):
     def __init__(self, width: int, groups: int, attention: bool):
         super().__init__()
         self.first, self.second = Residual(width, width, groups), Residual(width, width, groups)
-        self.attention = SpatialAttention(width, groups) if attention else nn.Identity()
+        self.attention = SpatialAttention(width, nn.GroupNorm(groups, width, EPS)) if attention else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.attention(self.first(x)))
@@ -107,7 +107,7 @@ class Attended(Residual):
 
     def __init__(self, before: int, width: int, groups: int):
         super().__init__(before, width, groups)
-        self.attention = SpatialAttention(width, groups)
+        self.attention = SpatialAttention(width, nn.GroupNorm(groups, width, EPS))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attention(super().forward(x))
@@ -116,9 +116,9 @@ class Attended(Residual):
 class SpatialAttention(nn.Module):
     """One head over all places of ``[N, D, h, w]``, added to the input."""
 
-    def __init__(self, width: int, groups: int):
+    def __init__(self, width: int, norm: nn.Module):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, width, EPS)
+        self.norm = norm
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:

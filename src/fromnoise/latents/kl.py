@@ -12,7 +12,7 @@ BatchNorm statistics are m and s themselves.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -64,40 +64,26 @@ class KL:
         return KLLatents(self, channels)
 
 
-class KLLatents(PictureAutoencoder):
-    """A Gaussian for every latent; what is raw is a draw of it, packed."""
+class GaussianLatents(PictureAutoencoder):
+    """A Gaussian for every latent; what is raw is a draw of it, packed.  A subclass says the ``moments``."""
 
-    def __init__(self, spec: KL, channels: int):
-        super().__init__(2 ** (len(spec.widths) - 1) * spec.patch, spec.channels * spec.patch**2, spec.mean, spec.std)
-        self.spec = spec
-        c, inner = spec.channels, spec.decoder_widths or spec.widths
-        self.encoder = Encoder(channels, 2 * c, spec.widths, spec.depth, spec.groups, spec.attention)
-        self.decoder = Decoder(c, channels, inner, spec.depth + 1, spec.groups, spec.attention)
-        self.quant = nn.Conv2d(2 * c, 2 * c, 1) if spec.quant else nn.Identity()
-        self.post_quant = nn.Conv2d(c, c, 1) if spec.post_quant else nn.Identity()
+    spec: Any
+    patch = 1
 
     def moments(self, media: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance ``[B, T, spec.channels, ...]`` of the raw latents, the latter kept in [-30, 20].
+        """Mean and log-variance ``[B, t, spec.channels, ...]`` of the raw latents, the latter kept in [-30, 20].
 
         ValueError where a side of the picture is not a multiple of ``factor``.
         """
-        mean, logvar = self._moments(self.frames(media))
-        return mean.unflatten(0, media.shape[:2]), logvar.unflatten(0, media.shape[:2])
+        raise NotImplementedError
 
-    def _moments(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        mean, logvar = self.quant(self.encoder(pictures)).chunk(2, dim=1)
-        return mean, logvar.clamp(-30, 20)
-
-    def to_raw(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
-        mean, logvar = self._moments(pictures)
-        return pack(mean if noise is None else mean + torch.exp(logvar / 2) * noise, self.spec.patch)
-
-    def from_raw(self, raw: Tensor) -> Tensor:
-        return self.decoder(self.post_quant(unpack(raw, self.spec.patch)))
+    def encode(self, media: Tensor, noise: Tensor | None = None) -> Tensor:
+        mean, logvar = self.moments(media)
+        return self.normalised(pack(mean if noise is None else mean + torch.exp(logvar / 2) * noise, self.patch))
 
     def posterior(self, media: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance ``[B, T, c, h, w]`` of the normalised latents."""
-        mean, logvar = (pack(part, self.spec.patch) for part in self.moments(media))
+        """Mean and log-variance ``[B, t, c, h, w]`` of the normalised latents."""
+        mean, logvar = (pack(part, self.patch) for part in self.moments(media))
         shift, scale = self.statistics(mean)
         return (mean - shift) / scale, logvar - 2 * scale.log()
 
@@ -105,8 +91,28 @@ class KLLatents(PictureAutoencoder):
         """A draw of the latents, its reconstruction, and KL(q || N(0, 1)) = (mean^2 + e^logvar - 1 - logvar) / 2."""
         mean, logvar = self.moments(media)
         divergence = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
-        latents = self.normalised(pack(mean + torch.exp(logvar / 2) * noise, self.spec.patch))
+        latents = self.normalised(pack(mean + torch.exp(logvar / 2) * noise, self.patch))
         return Coded(self.decode(latents), latents, {"kl": self.spec.weight * divergence})
+
+
+class KLLatents(GaussianLatents):
+    """Every frame on its own."""
+
+    def __init__(self, spec: KL, channels: int):
+        super().__init__(2 ** (len(spec.widths) - 1) * spec.patch, spec.channels * spec.patch**2, spec.mean, spec.std)
+        self.spec, self.patch = spec, spec.patch
+        c, inner = spec.channels, spec.decoder_widths or spec.widths
+        self.encoder = Encoder(channels, 2 * c, spec.widths, spec.depth, spec.groups, spec.attention)
+        self.decoder = Decoder(c, channels, inner, spec.depth + 1, spec.groups, spec.attention)
+        self.quant = nn.Conv2d(2 * c, 2 * c, 1) if spec.quant else nn.Identity()
+        self.post_quant = nn.Conv2d(c, c, 1) if spec.post_quant else nn.Identity()
+
+    def moments(self, media: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = self.quant(self.encoder(self.frames(media))).unflatten(0, media.shape[:2]).chunk(2, dim=2)
+        return mean, logvar.clamp(-30, 20)
+
+    def from_raw(self, raw: Tensor) -> Tensor:
+        return self.decoder(self.post_quant(unpack(raw, self.spec.patch)))
 
 
 def pack(x: Tensor, patch: int) -> Tensor:

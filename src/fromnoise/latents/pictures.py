@@ -1,4 +1,4 @@
-"""What autoencoders of single pictures have in common: frames, sizes, and the statistics of their latents."""
+"""What autoencoders have in common: frames, sizes, and the statistics of their latents."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from fromnoise.latents.coding import Coded
+from fromnoise.types import UserError
 
 Count = Annotated[int, Field(gt=0)]
 Mean = Annotated[tuple[float, ...], Field(min_length=1)]
@@ -26,6 +27,7 @@ class PictureAutoencoder(nn.Module):
     """
 
     codebook = 0
+    time_factor = 1
 
     def __init__(self, factor: int, channels: int, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -55,6 +57,23 @@ class PictureAutoencoder(nn.Module):
         """One pass of training; ``noise`` is standard normal, in the shape of the raw latents."""
         latents = self.encode(media, noise)
         return Coded(self.decode(latents), latents)
+
+    def latent_frames(self, frames: int) -> int:
+        """How many latent frames a film of ``frames`` has: one for the first alone, then one for ``time_factor`` each.
+
+        UserError for a number of frames that leaves a group unfinished.
+        """
+        groups, rest = divmod(frames - 1, self.time_factor)
+        if frames < 1 or rest:
+            near = [1 + self.time_factor * k for k in (groups, groups + 1) if k >= 0]
+            raise UserError(f"A film of {frames} frames does not fit this autoencoder, which takes the first alone and "
+                            f"then {self.time_factor} at a time: give it {' or '.join(map(str, near))}.")
+        return 1 + groups
+
+    def spans(self, frames: int) -> list[range]:
+        """Which frames each latent frame of a film of ``frames`` stands for.  UserError as for ``latent_frames``."""
+        f = self.time_factor
+        return [range(max(0, 1 + (i - 1) * f), 1 + i * f) for i in range(self.latent_frames(frames))]
 
     def frames(self, media: Tensor) -> Tensor:
         """The pictures ``[B T, C, H, W]``.  ValueError as for ``encode``."""

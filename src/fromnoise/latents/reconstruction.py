@@ -44,6 +44,8 @@ class Adversary:
     """Features of its first layer, which double with each further one."""
     depth: Count = 2
     """Halvings of the picture: 2 judges patches of 34 pixels, 3 those of 70."""
+    frames: Count = 1
+    """How many frames of a film, one after another, it sees at once: with 1 how they look, with more how they move."""
     lr: Annotated[float, Field(gt=0)] = 5e-4
     """Learning rate of its AdamW, which rises and falls with that of the autoencoder."""
 
@@ -79,7 +81,7 @@ class Reconstruction:
         idle = {"huber_at": self.pixel != "huber" and f"pixels are compared by {self.pixel}",
                 "perceptual": not self.perceptual_weight and "perceptual_weight is 0"}
         if not adversary.weight:
-            rest = ("adaptive", "start", "ahead", "game", "r1", "width", "depth", "lr")
+            rest = ("adaptive", "start", "ahead", "game", "r1", "width", "depth", "frames", "lr")
             idle |= {f"adversarial.{field}": "there is no discriminator" for field in rest}
         return {field: why for field, why in idle.items() if isinstance(why, str)}
 

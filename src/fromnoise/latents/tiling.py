@@ -23,6 +23,7 @@ class Parts(nn.Module):
     def __init__(self, inner: Autoencoder):
         super().__init__()
         self.inner, self.factor, self.channels, self.codebook = inner, inner.factor, inner.channels, inner.codebook
+        self.time_factor, self.latent_frames, self.spans = inner.time_factor, inner.latent_frames, inner.spans
 
     def code(self, media: Tensor, noise: Tensor) -> Coded:
         """As the other one, whole: training has pictures that fit."""
@@ -30,21 +31,29 @@ class Parts(nn.Module):
 
 
 class Sliced(Parts):
-    """``batch`` frames at a time, with the same result."""
+    """``batch`` frames at a time, with the same result; where frames are coded together, ``batch`` films."""
 
     def __init__(self, inner: Autoencoder, batch: int = 1):
         super().__init__(inner)
         self.batch = batch
 
     def encode(self, media: Tensor, noise: Tensor | None = None) -> Tensor:
-        parts = noise if noise is None else noise.flatten(0, 1)[:, None].split(self.batch)
-        frames = media.flatten(0, 1)[:, None].split(self.batch)
-        found = [self.inner.encode(part, None if parts is None else parts[i]) for i, part in enumerate(frames)]
-        return torch.cat(found)[:, 0].unflatten(0, media.shape[:2])
+        parts = None if noise is None else self._slices(noise)
+        found = [self.inner.encode(part, None if parts is None else parts[i])
+                 for i, part in enumerate(self._slices(media))]
+        return self._joined(found, media)
 
     def decode(self, latents: Tensor) -> Tensor:
-        frames = latents.flatten(0, 1)[:, None].split(self.batch)
-        return torch.cat([self.inner.decode(part) for part in frames])[:, 0].unflatten(0, latents.shape[:2])
+        return self._joined([self.inner.decode(part) for part in self._slices(latents)], latents)
+
+    def _slices(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``[batch, 1, ...]`` of single frames, or ``[batch, T, ...]`` of films."""
+        return (x.flatten(0, 1)[:, None] if self.time_factor == 1 else x).split(self.batch)
+
+    def _joined(self, parts: list[Tensor], like: Tensor) -> Tensor:
+        """What was made of the slices of ``like``, as films again."""
+        whole = torch.cat(parts)
+        return whole[:, 0].unflatten(0, like.shape[:2]) if self.time_factor == 1 else whole
 
 
 class Tiled(Parts):

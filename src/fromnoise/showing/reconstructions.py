@@ -1,4 +1,4 @@
-"""What a run shows of an autoencoder: held-out pictures that went through it."""
+"""What a run shows of an autoencoder: held-out pictures, or strips of films, that went through it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from fromnoise.media import enlargement, grid
 from fromnoise.studio import Showcase
 from fromnoise.types import UserError
 
-SHOWN = 12  # pictures on the page
+SHOWN = 12  # pictures on the page, and frames of a strip
+FILMS = 3  # strips on the page
 
 
 def judge(codec: Codec, console: Console, samples: int | None = None, guidance: float | None = None,
           seed: int = 0) -> Report:
-    """Held-out pictures against what comes back of them, by the recipe's settings unless others are given."""
+    """Held-out media against what comes back of them, by the recipe's settings unless others are given."""
     if guidance is not None or seed:
         raise UserError("An autoencoder is not guided and draws no noise: leave out --guidance and --seed.")
     settings = evaluation_settings(codec, samples)
@@ -52,21 +53,47 @@ def held_out(codec: Codec, count: int) -> Tensor:
 
 
 def show(codec: Codec, out: Path) -> Showcase:
-    """Held-out pictures and what comes back of them."""
-    real = held_out(codec, SHOWN)
+    """Held-out media and what comes back of them: pictures on a row, or each film as a strip above its own."""
+    moves = codec.recipe.data.frames > 1
+    real = held_out(codec, FILMS if moves else SHOWN)
     made = codec.reconstruct(real)
-    h, w = codec.system.latent_size(*real.shape[-2:])
-    channels = codec.system.latents.channels
-    words = (f"Pictures of {real.shape[-1]}x{real.shape[-2]} as latents of {w}x{h} in {channels} channels, "
-             f"{real[0].numel() / (h * w * channels):.3g} times fewer numbers.")
-    save_sheet(torch.cat([real, made]), out / "samples" / "grid.png", len(real))
-    return Showcase(name=codec.recipe.name, description=words, originals=real, reconstructions=made)
+    originals, back = (strips(media) for media in (real, made))
+    columns = originals.shape[1]
+    rows = torch.stack([originals, back], dim=1).flatten(0, 2) if moves else torch.cat([real, made])
+    save_sheet(rows, out / "samples" / "grid.png", columns if moves else len(real))
+    return Showcase(name=codec.recipe.name, description=description(codec, real.shape),
+                    originals=originals.flatten(0, 1), reconstructions=back.flatten(0, 1))
+
+
+def description(codec: Codec, shape: torch.Size) -> str:
+    """What becomes of media of a shape, as "Pictures of 32x32 as latents of 8x8 in 4 channels, 12 times fewer ..."."""
+    _, T, C, H, W = shape
+    latents = codec.system.latents
+    h, w = codec.system.latent_size(H, W)
+    t = latents.latent_frames(T)
+    fewer = T * C * H * W / (t * h * w * latents.channels)
+    whole, part = (f"{T} frames of ", f"{t} x ") if T > 1 else ("", "")
+    return (f"{'Films' if T > 1 else 'Pictures'} of {whole}{W}x{H} as latents of {part}{w}x{h} in {latents.channels} "
+            f"channels, {fewer:.3g} times fewer numbers.")
+
+
+def strips(media: Tensor) -> Tensor:
+    """At most ``SHOWN`` frames of each of ``[n, T, C, H, W]``, spread over it, as pictures ``[n, T', 1, C, H, W]``."""
+    T = media.shape[1]
+    return media[:, torch.linspace(0, T - 1, min(T, SHOWN)).round().long()][:, :, None]
 
 
 def save_preview(codec: Codec, out: Path, step: int, count: int = 8) -> None:
-    """``samples/step-000500.png``: the first ``count`` held-out pictures as they come back, on one row."""
-    real = held_out(codec, count)
-    made = codec.reconstruct(real[torch.arange(count) % len(real)])
+    """``samples/step-000500.png``: the first ``count`` held-out pictures as they come back, on one row.
+
+    Of films, the first one's frames, spread over it.
+    """
+    if codec.recipe.data.frames > 1:
+        film = codec.reconstruct(held_out(codec, 1))[0]
+        made = film[torch.linspace(0, len(film) - 1, count).round().long()][:, None]
+    else:
+        real = held_out(codec, count)
+        made = codec.reconstruct(real[torch.arange(count) % len(real)])
     save_sheet(made, out / "samples" / f"step-{step:06d}.png", count)
 
 

@@ -43,7 +43,7 @@ class Shard:
     version: int
 
     def read(self) -> dict[str, Tensor] | None:
-        """Its tensors ``[n, T, c, h, w]``, mapped and not read; None where it is not there, or damaged."""
+        """Its tensors ``[n, t, c, h, w]``, mapped and not read; None where it is not there, or damaged."""
         try:
             with safe_open(self.path, "pt") as file:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -81,7 +81,8 @@ class LatentCache:
         """Room that the latents of an example take."""
         _, T, _, H, W = self.source.pictures([example], [0]).shape
         latents, both = self.system.latents, 1 + self.system.recipe.encoding.draw
-        return T * latents.channels * (H // latents.factor) * (W // latents.factor) * self.dtype.itemsize * both
+        places = latents.latent_frames(T) * (H // latents.factor) * (W // latents.factor)
+        return places * latents.channels * self.dtype.itemsize * both
 
     def fill(self, progress: Callable[[int, int], None] = lambda done, total: None,
              message: Callable[[str], None] = lambda text: None) -> None:
@@ -105,7 +106,8 @@ class LatentCache:
 
     def _write(self, shard: Shard) -> None:
         parts: list[Encoded] = []
-        width = self.system.at_once(*self.source.pictures([int(shard.members[0])], [0]).shape[-2:])
+        _, T, _, H, W = self.source.pictures([int(shard.members[0])], [0]).shape
+        width = self.system.at_once(H, W, T)
         for i in range(0, len(shard.members), width):
             some = shard.members[i : i + width].tolist()
             media = self.source.pictures(some, [shard.version] * len(some)).to(self.system.device)

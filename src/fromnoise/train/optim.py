@@ -46,7 +46,7 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])  # type: ignore[call-overload]
                 nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])  # type: ignore[call-overload]
                 matrices = torch.stack(nesterov)
-                if matrices.ndim == 5:  # a convolution is a matrix [out, in * k * k]; [n, out, in] is n matrices
+                if matrices.ndim >= 5:  # a convolution is a matrix [out, in * k * ...]; [n, out, in] is n matrices
                     matrices = matrices.flatten(2)
                 updates = orthogonalise(matrices) * max(1, matrices.shape[-2] / matrices.shape[-1]) ** 0.5
                 if group["weight_decay"]:
@@ -95,7 +95,7 @@ def build_optimizers(module: nn.Module, spec: Optimizer,
     rest: dict[float, list[Tensor]] = {1.0: []}
     for name, p in module.named_parameters():
         if p.requires_grad:
-            muon = spec.matrices == "muon" and p.ndim in (2, 3, 4) and not any(part in name for part in OUTER)
+            muon = spec.matrices == "muon" and p.ndim in (2, 3, 4, 5) and not any(part in name for part in OUTER)
             (matrices if muon else rest.setdefault(slower.get(name, 1.0), [])).append(p)
     groups = [{"params": group, "lr": spec.lr / by, "weight_decay": spec.weight_decay * by}
               for by, group in rest.items() if group]

@@ -73,7 +73,7 @@ class Aligned:
     """
 
     def __init__(self, system: System, spec: Repa, block: int):
-        self.spec, self.teacher = spec, open_teacher(spec.teacher, system)
+        self.spec, self.teacher, self.spans = spec, open_teacher(spec.teacher, system), system.latents.spans
         inside, outside = self.look(system, block)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(fold(system.recipe.seed, STREAM)))
@@ -100,7 +100,12 @@ class Aligned:
             raise UserError("REPA's teacher looks at pictures, and these batches hold latents that were encoded "
                             "before: set train.repa.weight to 0, or encode in every step (--encoding.no-cached).")
         self.projector.zero_grad(set_to_none=True)  # of a trial step, which nothing followed
-        return self.spec.loss(self.projector(features), self.teacher(media))
+        return self.spec.loss(self.projector(features), self.taught(media))
+
+    def taught(self, media: Tensor) -> Tensor:
+        """What the teacher says of the last frame of those that each latent frame stands for."""
+        features, ends = self.teacher(media), [span[-1] for span in self.spans(media.shape[1])]
+        return features if features.shape[1] == len(ends) else features[:, ends]
 
     def follow(self, rate: float) -> None:
         """One step of the projector, whose gradients came with those of the network."""

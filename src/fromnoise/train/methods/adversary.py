@@ -21,7 +21,7 @@ class Discriminator:
         self.spec = spec
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = PatchGAN(channels, spec.width, spec.depth).to(device).requires_grad_(False)
+            self.net = PatchGAN(channels * spec.frames, spec.width, spec.depth).to(device).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=spec.lr, betas=(0.5, 0.9), weight_decay=0.0)
 
     def fool(self, made: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class Discriminator:
         return forger_loss(self.net(made), self.spec.game)
 
     def learn(self, real: Tensor, made: Tensor, rate: float) -> Tensor:
-        """One update on pictures ``[n, C, H, W]``; returns the loss."""
+        """One update on pictures ``[n, C, H, W]``, or ``windows`` of films; returns the loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.lr * rate
         self.net.requires_grad_(True)
@@ -49,6 +49,12 @@ class Discriminator:
         """Take up what ``tensors`` gave."""
         self.net.load_state_dict(below(tensors, "net."))
         restore_optimizers([self.optimizer], below(tensors, "optimizer."))
+
+
+def windows(media: Tensor, frames: int) -> Tensor:
+    """All runs of ``frames`` frames of media ``[B, T, C, H, W]``, each laid into channels: ``[n, frames C, H, W]``."""
+    runs = media.shape[1] - frames + 1
+    return torch.cat([media[:, i : i + runs] for i in range(frames)], dim=2).flatten(0, 1)
 
 
 def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,12 +18,12 @@ from fromnoise.perception.distance import Distance, distance, pictures_of, resol
 from fromnoise.random import NOISE, POSTERIOR, generator
 from fromnoise.recipe import Coder
 from fromnoise.system import Coding
-from fromnoise.train.methods.adversary import Discriminator, balance, below, last_layer
+from fromnoise.train.methods.adversary import Discriminator, balance, below, last_layer, windows
 from fromnoise.train.methods.method import Method
-from fromnoise.types import Batch, Source
+from fromnoise.types import Batch, Source, UserError
 
 STATISTICS = "statistics.json"
-PICTURES = 1024  # training pictures that the statistics of the latents are of
+PICTURES = 1024  # training pictures, or frames of films, that the statistics of the latents are of
 
 
 class Reconstruct(Method):
@@ -41,6 +41,9 @@ class Reconstruct(Method):
         self.seen: tuple[Tensor, Tensor] | None = None  # (real, made) of the last step, for the discriminator
         self.fitted: dict[str, Tensor] | None = None
         adversary, data = self.spec.adversarial, self.recipe.data
+        if adversary.weight and adversary.frames > data.frames:
+            raise UserError(f"The discriminator sees {adversary.frames} frames at once, and these data have "
+                            f"{data.frames}: set loss.adversarial.frames to at most that.")
         self.discriminator = (Discriminator(adversary, data.channels, self.recipe.seed, system.device)
                               if adversary.weight else None)
 
@@ -63,12 +66,18 @@ class Reconstruct(Method):
             parts["perceptual"] = spec.perceptual_weight * self.looks(made, real).mean()
         steps = self.recipe.train.steps
         if self.discriminator is not None and spec.adversarial.heard(step, steps):
-            parts["adversarial"] = self.fooling(sum(parts.values(), real.new_zeros(())), made)
+            judged = windows(coded.media.float(), spec.adversarial.frames)
+            parts["adversarial"] = self.fooling(sum(parts.values(), real.new_zeros(())), judged)
         learns = self.discriminator is not None and spec.adversarial.learns(step, steps)
-        self.seen = (real, made.detach()) if learns else None
+        self.seen = self.judged(media, coded.media) if learns else None
         parts |= coded.penalties
         self.last = {name: part.detach() for name, part in parts.items()}
         return torch.stack(list(parts.values())).sum()
+
+    def judged(self, media: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        """What the discriminator learns from: runs of frames of the real media and of those that came back."""
+        frames = self.spec.adversarial.frames
+        return windows(media, frames), windows(made.detach().float(), frames)
 
     def fooling(self, rest: Tensor, made: Tensor) -> Tensor:
         """The weighted loss of fooling the discriminator."""
@@ -124,12 +133,14 @@ def save_statistics(system: Coding, out: Path, source: Source, step: int) -> Non
 
 @torch.no_grad()
 def statistics(system: Coding, source: Source, count: int = PICTURES, batch: int = 64) -> tuple[list[float], ...]:
-    """(mean, standard deviation) of each latent channel, over all places of about ``count`` pictures of a source.
+    """(mean, standard deviation) of each latent channel, over all places of about ``count`` frames of a source.
 
     Where a latent is a distribution they are those of its draws, as in latent diffusion (Rombach et al. 2022, G): what
     the mean of a channel says below its own noise the decoder does not hear, and it is not made as loud as the rest.
     """
     system.eval()
+    frames = system.recipe.data.frames
+    count, batch = max(1, count // frames), max(1, batch // frames)
     total, squares, n = 0.0, 0.0, 0
     random = generator(system.recipe.seed, POSTERIOR)
     for group in source.groups:
