@@ -72,6 +72,8 @@ class UNet:
     """Numbers beside the pooled vector, such as SDXL's six of size and crop."""
     number_waves: Annotated[int, Field(ge=1)] = 128
     """Sinusoids that each of the numbers becomes."""
+    fps: bool = False
+    """Tell the network frames a second (of films; 0 for a single frame), added to the features of time."""
     image_channels: Annotated[int, Field(ge=0)] = 0
     """Channels of the condition's image, set beside those of x: a small picture, a mask, the last estimate of x0."""
     extra_outputs: Annotated[int, Field(ge=0)] = 0
@@ -92,6 +94,11 @@ class UNet:
     def multiple(self) -> int:
         """Media sides must be multiples of this."""
         return 1 if self.resample == "conv" else 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def reads_fps(self) -> bool:
+        """Whether the network is told frames a second."""
+        return self.fps
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -151,6 +158,7 @@ class UNet:
             (bool(self.pooled_width) and not vector,
              f'net.pooled_width is of no use with net.pooled "{self.pooled}": take "linear" or "mlp".'),
             (bool(self.numbers) and self.pooled != "mlp", 'net.numbers go through net.pooled "mlp".'),
+            (self.fps and self.magnitude, "net.fps has no magnitude-preserving form here: leave net.magnitude out."),
             (self.magnitude and not (self.attention == "plain" and self.resample == "residual" and self.skips == "all"
                                      and self.middle == "residual" and self.modulation == "scale_shift"
                                      and self.pooled != "mlp" and isinstance(self.time, Fourier)),
