@@ -208,7 +208,7 @@ def test_a_sheet_has_a_row_for_each_film_and_stays_in_width():
 
 
 @pytest.mark.parametrize(("write", "words"), [
-    (lambda f: write_film(numbered(2), f / "a.xyz", 8), "a.xyz is not a film by its name: it should end in .gif, .mkv, "),
+    (lambda f: write_film(numbered(2), f / "a.xyz", 8), "a.xyz is not a film by its name: it should end in .gif, "),
     (lambda f: write_film(numbered(2), f / "a.avi", 8), "it should end in .gif, .mkv, .mp4, .webp."),
     (lambda f: write_film(numbered(0), f / "a.mp4", 8), "A film needs frames, and this one has none"),
     (lambda f: write_film(numbered(2)[0], f / "a.mp4", 8), "A film is [T, C, H, W]"),

@@ -226,7 +226,8 @@ def _strips(s: Showcase) -> dict[str, Any] | None:
     count = films.shape[1]
     shown = sorted({round(i * (count - 1) / (FRAMES - 1)) for i in range(FRAMES)})
     columns = [{"time": f"{i / (s.fps or PLAYED):.2f}", "uris": data_uris(films[:, i : i + 1])} for i in shown]
-    return {"columns": columns, "prompts": s.prompts, "count": count, **_sizes(height, width, 72)}
+    across = min(112.0, max(56.0, (1080 - 8 * (len(shown) - 1)) / len(shown)))
+    return {"columns": columns, "prompts": s.prompts, **_sizes(height, width, across)}
 
 
 def _through(s: Showcase) -> dict[str, Any] | None:
