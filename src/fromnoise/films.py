@@ -130,16 +130,16 @@ def frames_of(path: str | Path, start: float = 0.0, stop: float = math.inf,
     """
     path = checked_path(path, SUFFIXES)
     source = _pillow_frames(path, enough) if path.suffix.lower() in PICTURES else _av_frames(path, start, enough)
-    empty = True
+    count = 0
     with _reasons(path):
         for time, frame in source:
-            empty = False
             if time > stop + CLOSE:
-                break
+                return
             if time >= start - CLOSE:
+                count += 1
                 yield time, frame
-    if empty:
-        raise NotAFilm(path, "it has no frames")
+    if not count:
+        raise NotAFilm(path, f"it has no frames from {start:g} s on" if start else "it has no frames")
 
 
 def film_facts(path: str | Path) -> FilmFacts:
@@ -249,7 +249,7 @@ def _turned(container: Any, stream: Any) -> bool:
 
 
 def _av_frames(path: Path, start: float, enough: int | None) -> Iterator[tuple[float, np.ndarray]]:
-    """The frames of a video file, some before ``start`` among them."""
+    """The frames of a video file that are shown from ``start`` on."""
     with _opened(path) as container:
         stream = _pictures(container, path)
         frames = container.decode(stream)
@@ -261,7 +261,8 @@ def _av_frames(path: Path, start: float, enough: int | None) -> Iterator[tuple[f
         else:
             frames = chain([first], frames)
         for frame in frames:
-            yield _time(frame, path) - _time(first, path), _upright(frame, enough)
+            if (time := _time(frame, path) - _time(first, path)) >= start - CLOSE:
+                yield time, _upright(frame, enough)
 
 
 def _time(frame: Any, path: Path) -> float:

@@ -284,8 +284,8 @@ class ClipSource(Source):
             return reel.frames[wanted]
         found: dict[int, np.ndarray] = {}
         try:
-            span = reel.times[wanted[0]], reel.times[wanted[-1]]
-            for time, frame in frames_of(self.scan.root / reel.file, *span, enough=_enough(self.spec)):
+            start, stop = map(float, reel.times[wanted[[0, -1]]])
+            for time, frame in frames_of(self.scan.root / reel.file, start, stop, _enough(self.spec)):
                 if (i := int(nearest(reel.times, np.array([time]))[0])) in wanted:
                     found[i] = _fitted(frame, self.spec)
             return np.stack([found[i] for i in wanted])
