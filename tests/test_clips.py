@@ -187,6 +187,7 @@ def test_the_summary_names_everything_that_was_skipped(folder, capfd):
 
 
 @pytest.mark.parametrize(("make", "words"), [
+    (lambda f: "", "Which folder are the films in? Add --data"),
     (lambda f: f / "gone", "There is no folder"),
     (lambda f: f, "is empty: MP4, MOV, MKV"),
     (lambda f: (f / "a.txt").write_text("x") and f, "but no film that can be read: MP4"),

@@ -114,6 +114,13 @@ def test_a_comment_is_kept(suffix, tmp_path):
     assert read_comment(write_film(numbered(3), tmp_path / f"plain{suffix}", 8)) == ""
 
 
+@pytest.mark.parametrize("name", ["take: 1 %03d.mp4", "-dash.mkv", "ünï.MP4", "a:b.webp"])
+def test_any_name_is_a_plain_file(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert numbers(read_film(write_film(numbered(3), name, 8)).frames) == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @given(st.integers(1, 300), st.floats(0.5, 60))
 @settings(deadline=None)
 def test_whole_units_of_time_never_drift(count, fps):

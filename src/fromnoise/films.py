@@ -130,15 +130,17 @@ def frames_of(path: str | Path, start: float = 0.0, stop: float = math.inf,
     """
     path = checked_path(path, SUFFIXES)
     source = _pillow_frames(path, enough) if path.suffix.lower() in PICTURES else _av_frames(path, start, enough)
-    count = 0
+    last = -math.inf
     with _reasons(path):
         for time, frame in source:
             if time > stop + CLOSE:
                 return
+            if time <= last:
+                raise NotAFilm(path, "the times of its frames do not rise")
             if time >= start - CLOSE:
-                count += 1
+                last = time
                 yield time, frame
-    if not count:
+    if last < 0:
         raise NotAFilm(path, f"it has no frames from {start:g} s on" if start else "it has no frames")
 
 
@@ -210,7 +212,6 @@ def av() -> Any:
     except ImportError:
         raise UserError("Video files need PyAV: pip install 'fromnoise[video]' (.gif and .webp work without "
                         "it).") from None
-    av.logging.set_level(None)
     return av
 
 
@@ -220,7 +221,7 @@ def _opened(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"There is no film {path}.")
     try:
-        return library.open(str(path), options={"protocol_whitelist": "file", "format_whitelist": FORMATS})
+        return library.open(f"file:{path}", options={"protocol_whitelist": "file", "format_whitelist": FORMATS})
     except PermissionError:
         raise NotAFilm(path, "the file may not be read") from None
     except (library.error.FFmpegError, ValueError):
@@ -235,7 +236,7 @@ def _pictures(container: Any, path: Path) -> Any:
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise NotAFilm(path, "its pictures are coded in a way that is not known here")
-    stream.thread_type = "SLICE"  # sources decode several films at once, and each of them in order
+    stream.codec_context.thread_count = 1  # sources decode several films at once
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
         raise NotAFilm(path, f"it claims more than the {MAX_PIXELS // 10**6} million pixels allowed")
     return stream
@@ -362,11 +363,12 @@ def _write_video(frames: np.ndarray, path: Path, fps: float, exact: bool, commen
         frames = np.pad(frames, [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)], mode="edge")
     rate = Fraction(fps).limit_denominator(100_000)
     muxer = {"format": "matroska"} if exact else {"format": "mp4", "options": {"movflags": "faststart"}}
-    with library.open(str(path), "w", **muxer) as container:
+    with library.open(f"file:{path}", "w", **muxer) as container:
         container.metadata["comment"] = comment
         stream = container.add_stream(name, rate=rate, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "bgr0" if exact else "yuv420p"
+        stream.codec_context.thread_count = 1  # the same file on every machine
         if not exact:  # players take large pictures for BT.709 unless they are told
             stream.codec_context.color_primaries = stream.codec_context.color_trc = 6
             stream.codec_context.colorspace = 6
