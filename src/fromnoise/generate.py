@@ -49,7 +49,7 @@ class Model:
                weighted: bool = False, long: bool = False,
                image: Output | Noise | None = None, augment: float | None = None, experts: Sequence[Expert] = (),
                noise: Noise | None = None, first: int = 0, callback: Callback | None = None,
-               batch: int = 256) -> Output:
+               fps: float | None = None, batch: int = 256) -> Output:
         """A sample for every prompt.
 
         steps, guidance, solver, size (height, width): as in the recipe unless given;  solver: a name of ``SOLVERS``,
@@ -63,7 +63,8 @@ class Model:
         lowest t, highest t);  noise: the
         starting noise ``[B, T, C, h, w]``, instead of seed, as any array of numbers;  first: the index of the first
         sample, which with the seed fixes its noise;  callback: called after each solver step with a ``Progress`` (of
-        each batch of at most ``batch``).
+        each batch of at most ``batch``);  fps: frames a second of films, which the network is told where it was so in
+        training, and at which they are played.
 
         Sample i depends on (seed, first + i), its prompt and the settings alone: 16 samples of one call and 16
         calls for one sample with first=0, 1, ... agree to float32 rounding.  Raises UserError for settings that
@@ -73,7 +74,7 @@ class Model:
         before = image if isinstance(image, Output) else None
         settings = self.settings(prompts, steps=steps, guidance=guidance, solver=solver, size=size, seed=seed,
                                  negative=negative, compose=compose, weighted=weighted, long=long, first=first,
-                                 given_noise=noise is not None, augment=augment, experts=experts,
+                                 given_noise=noise is not None, augment=augment, experts=experts, fps=fps,
                                  stage=None if before is None else before.settings.stage + 1)
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
         small = self._small(image.media if isinstance(image, Output) else image, settings)
@@ -98,7 +99,7 @@ class Model:
         default, data = self.recipe.sample, self.recipe.data
         usual = {"steps": default.steps, "guidance": default.guidance, "solver": default.solver,
                  "size": (data.height, data.width), "augment": default.augment if self.enlarges else 0.0,
-                 "stage": int(self.enlarges)}
+                 "stage": int(self.enlarges), "fps": self.recipe.fps}
         solver = self.solver(given.get("solver") or default.solver)
         if isinstance(solver, Tuned):
             usual["steps"] = solver.nfe
@@ -113,6 +114,7 @@ class Model:
         self.system.latent_size(*settings.size)
         check_threshold(self.recipe, settings.guidance)
         self._check_augment(settings.augment)
+        self._check_rate(settings.fps)
         if isinstance(solver, Tuned) and settings.steps != solver.nfe:
             raise UserError(f"The solver {settings.solver} takes {solver.nfe} steps and no other number "
                             f"(got {settings.steps}).")
@@ -166,7 +168,7 @@ class Model:
         settings = self.settings([prompts[i % len(prompts)] for i in range(samples)], guidance=choice, seed=seed,
                                  first=TUNING)
         with torch.no_grad():
-            condition, null = self.encode(settings.prompts, settings), self.encode([""], settings, negative=True)
+            condition, null = self._heard(settings.prompts, settings), self._heard([""], settings, negative=True)
 
         def denoise(x: Tensor, t: Tensor, rows: Condition) -> Tensor:
             nulls = null.map(lambda value: value.expand(len(x), *value.shape[1:]))
@@ -221,17 +223,17 @@ class Model:
             if others:
                 raise UserError("Composed prompts are guided by the unconditional model: leave the guide out.")
             weak = self._guide(choice.guide, settings)
-        null = replace(self.encode([settings.negative] * len(prompts), settings, negative=True), image=image)
+        null = self._heard([settings.negative] * len(prompts), settings, image, negative=True)
         guided = choice.of(self._denoiser(), null, self.recipe.path, weak=weak, others=[
-            (replace(self.encode(texts, settings), image=image), weight) for texts, weight in others])
-        return replace(self.encode(first, settings), image=image), guided
+            (self._heard(texts, settings, image), weight) for texts, weight in others])
+        return self._heard(first, settings, image), guided
 
     def _guide(self, run: str, settings: Settings) -> Denoise:
         """The denoiser of another run under its own reading of the prompts.  UserError where it cannot guide this."""
         guide = self._other(run, "guide", settings)
         condition = guide.encode(settings.prompts)
         denoise = guide._denoiser()
-        return lambda x, t, told: denoise(x, t, replace(condition, image=told.image))
+        return lambda x, t, told: denoise(x, t, replace(condition, image=told.image, fps=told.fps))
 
     def _other(self, run: str, what: str, settings: Settings) -> Model:
         """The model of another run that is asked beside this one.  UserError where it cannot, ``what`` it was to do."""
@@ -277,6 +279,20 @@ class Model:
         """What the text encoder makes of ``prompts``."""
         weighted, long = (settings.weighted, settings.long) if settings else (False, False)
         return read_prompts(self.system.text, prompts, weighted, long, **told)
+
+    def _heard(self, prompts: list[str], settings: Settings, image: Tensor | None = None,
+               negative: bool = False) -> Condition:
+        """All that the network is told: ``prompts``, small pictures to enlarge, and frames a second of films."""
+        fps = torch.full((len(prompts),), settings.fps, device=self.system.device) if settings.fps else None
+        return replace(self.encode(prompts, settings, negative=negative), image=image, fps=fps)
+
+    def _check_rate(self, fps: float) -> None:
+        """UserError for films without frames a second, and for pictures with them."""
+        if self.recipe.fps and not fps:
+            raise UserError("fps must be above 0, frames a second of the film (got 0).")
+        if fps and not self.recipe.fps:
+            raise UserError(f"{self.run or 'This model'} makes pictures, which have no frames a second: leave fps out "
+                            f"(got {fps:g}).")
 
     def _denoiser(self) -> Denoise:
         """The denoiser of one solve."""
@@ -338,7 +354,7 @@ class Model:
         """A little of its work, by which threads are measured."""
         data = self.recipe.data
         small = torch.zeros(1, data.frames, data.channels, *self.small_size) if self.enlarges else None
-        self.sample([""] * 32, steps=1, guidance=1.0, image=small)
+        self.sample([""] * max(1, 32 // data.frames), steps=1, guidance=1.0, image=small)
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Media ``[B, T, C, H, W]`` of ``latents``, a few pictures at a time."""

@@ -35,21 +35,27 @@ def enlargement(height: int, target: int = 128) -> int:
 
 def grid(media: Tensor, columns: int | None = None, enlarge: int = 1, gap: int = 2, ground: int = 255) -> Image.Image:
     """The first frames of ``[B, T, C, H, W]`` on one sheet, row by row, ``gap`` pixels (times ``enlarge``) apart."""
-    frames = to_uint8(media[:, 0])
-    count, height, width, channels = frames.shape
+    return to_pil(sheets(media[:, :1], columns, gap, ground)[0], enlarge)
+
+
+def sheets(media: Tensor, columns: int | None = None, gap: int = 2, ground: int = 255) -> np.ndarray:
+    """``[B, T, C, H, W]`` as a sheet for each frame, uint8 ``[T, H', W', C]``: row by row, ``gap`` pixels apart."""
+    films = to_uint8(media)
+    count, frames, height, width, channels = films.shape
     wide = min(count, columns or math.ceil(math.sqrt(count)))
     rows = math.ceil(count / wide)
-    sheet = np.full((rows * (height + gap) - gap, wide * (width + gap) - gap, channels), ground, np.uint8)
-    for i, frame in enumerate(frames):
+    found = np.full((frames, rows * (height + gap) - gap, wide * (width + gap) - gap, channels), ground, np.uint8)
+    for i, film in enumerate(films):
         y, x = (i // wide) * (height + gap), (i % wide) * (width + gap)
-        sheet[y : y + height, x : x + width] = frame
-    return to_pil(sheet, enlarge)
+        found[:, y : y + height, x : x + width] = film
+    return found
 
 
-def ungrid(path: Path, size: tuple[int, int], columns: int, enlarge: int, gap: int = 2) -> Tensor:
-    """The pictures of a one-row ``grid`` back from its file, ``[B, 1, C, H, W]``."""
+def ungrid(path: Path, size: tuple[int, int], columns: int, enlarge: int, gap: int = 2, rows: int = 1) -> Tensor:
+    """The pictures of a ``grid`` whose rows are full back from its file, ``[rows columns, 1, C, H, W]``."""
     with Image.open(path) as image:
         pixels = np.array(image)[enlarge // 2 :: enlarge, enlarge // 2 :: enlarge]
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     height, width = size
-    return from_uint8(np.stack([pixels[:height, i * (width + gap) :][:, :width] for i in range(columns)]))[:, None]
+    places = [(y * (height + gap), x * (width + gap)) for y in range(rows) for x in range(columns)]
+    return from_uint8(np.stack([pixels[y : y + height, x : x + width] for y, x in places]))[:, None]

@@ -1,4 +1,4 @@
-"""Samples as they are handed on: pictures in memory, and files that say how they were made."""
+"""Samples as they are handed on: pictures and films in memory, and files that say how they were made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 import fromnoise
 from fromnoise.files import disk_errors, replacing
-from fromnoise.media import enlargement, grid, to_pil, to_uint8
+from fromnoise.films import WRITTEN, contact_sheet, read_comment, strip, write_film
+from fromnoise.media import enlargement, from_uint8, grid, sheets, to_pil, to_uint8
 from fromnoise.recipe import Recipe, recipe_dict
 from fromnoise.sample import SolveInfo
 from fromnoise.settings import Settings, checked
@@ -25,7 +26,7 @@ PNG_KEY = "fromnoise"
 class Output:
     """Samples and how they were made.
 
-    media: ``[B, 1, C, H, W]`` in [-1, 1];  settings: what makes them again;  notes: sentences the user
+    media: ``[B, T, C, H, W]`` in [-1, 1];  settings: what makes them again;  notes: sentences the user
     should read, such as how a long prompt was cut;  before: the stage of a cascade whose pictures these enlarge.
     """
 
@@ -38,22 +39,36 @@ class Output:
     before: Output | None = field(default=None, repr=False)
 
     def images(self) -> list[Image.Image]:
-        """The samples as PIL images, at their own size."""
+        """The samples as PIL images, at their own size; of films, their contact strips."""
+        if self.films:
+            return [strip(film, enlarge=1) for film in self.media]
         return [to_pil(frame) for frame in to_uint8(self.media[:, 0])]
 
-    def save(self, path: str | Path, enlarge: int | None = None, columns: int | None = None) -> Path:
-        """One PNG: a single sample, or a grid of them, enlarged by whole pixels to be seen well.
+    @property
+    def films(self) -> bool:
+        """Whether the samples have more than one frame."""
+        return self.media.shape[1] > 1
 
-        The file carries prompts, seed, settings and recipe, from which ``fromnoise sample --like`` makes
-        it again, unless they were made from noise that the caller gave.
+    def save(self, path: str | Path, enlarge: int | None = None, columns: int | None = None) -> Path:
+        """One file: a single sample, or a grid of them, enlarged by whole pixels to be seen well.
+
+        Pictures are saved as .png.  Films are saved as .mp4, .gif, .webp or .mkv (``fromnoise.films`` says which keeps
+        what), ``columns`` side by side, or as a contact sheet in .png, on which every film is a row of its frames.
+
+        The file carries prompts, seed, settings and recipe, from which ``fromnoise sample --like`` makes it again,
+        unless they were made from noise that the caller gave.
         """
-        path = Path(path)
-        if path.suffix.lower() != ".png":
-            raise UserError(f"Samples are saved as .png, which keeps them exact (got {path.name}).")
-        factor = enlargement(self.media.shape[-2]) if enlarge is None else checked("enlarge", enlarge)
-        sheet = grid(self.media, None if columns is None else checked("columns", columns), factor)
+        path, moves = checked_file(path, self.films), self.films
+        factor = None if enlarge is None else checked("enlarge", enlarge)
+        columns = None if columns is None else checked("columns", columns)
+        story = json.dumps({"fromnoise": fromnoise.__version__, **self._story()}, ensure_ascii=False)
+        if path.suffix.lower() in WRITTEN:
+            film = from_uint8(sheets(self.media, columns))
+            return write_film(film, path, self.settings.fps, factor or enlargement(self.media.shape[-2]), story)
+        sheet = contact_sheet(self.media, factor) if moves else (
+            grid(self.media, columns, factor or enlargement(self.media.shape[-2])))
         header = PngImagePlugin.PngInfo()
-        header.add_itxt(PNG_KEY, json.dumps({"fromnoise": fromnoise.__version__, **self._story()}, ensure_ascii=False))
+        header.add_itxt(PNG_KEY, story)
         with disk_errors(path), replacing(path) as temporary:
             sheet.save(temporary, format="PNG", pnginfo=header)
         return path
@@ -64,17 +79,22 @@ class Output:
         return told if self.before is None else {**told, "before": self.before._story()}
 
 
+def checked_file(path: str | Path, films: bool) -> Path:
+    """A path by its name one that samples can be saved to; ``films``: whether they are such.  UserError otherwise."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".png" or (films and suffix in WRITTEN):
+        return path
+    if films:
+        raise UserError(f"Films are saved as {', '.join(WRITTEN)}, or as a contact sheet in .png (got {path.name}).")
+    raise UserError(f"Samples are saved as .png, which keeps them exact (got {path.name}).")
+
+
 def read_picture(path: str | Path) -> dict[str, Any]:
-    """What a PNG saved by fromnoise says of itself: run, settings and recipe, and as ``before`` the same of the stage
-    of a cascade that it enlarges.  UserError if it says nothing.
+    """What a PNG or a film saved by fromnoise says of itself: run, settings and recipe, and as ``before`` the same of
+    the stage of a cascade that it enlarges.  UserError if it says nothing.
     """
-    try:
-        with Image.open(path) as image:
-            text = getattr(image, "text", {}).get(PNG_KEY)
-    except FileNotFoundError:
-        raise UserError(f"There is no picture {path}.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UserError(f"{path} is not a PNG that can be read.") from None
+    text = read_comment(path) if Path(path).suffix.lower() in WRITTEN else _png_text(path)
     try:
         found = json.loads(text or "")
         return _read_story(found, found.get("fromnoise", "unknown"))
@@ -83,6 +103,17 @@ def read_picture(path: str | Path) -> dict[str, Any]:
                         "metadata was removed.") from None
     except UserError as e:
         raise UserError(f"{path} cannot be made again: {e}") from None
+
+
+def _png_text(path: str | Path) -> str | None:
+    """What a PNG holds under ``PNG_KEY``.  UserError where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "text", {}).get(PNG_KEY)
+    except FileNotFoundError:
+        raise UserError(f"There is no picture {path}.") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise UserError(f"{path} is not a PNG that can be read.") from None
 
 
 def _read_story(found: dict[str, Any], version: str) -> dict[str, Any]:

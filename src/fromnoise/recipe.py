@@ -17,11 +17,13 @@ from pydantic_core import PydanticCustomError
 import fromnoise
 from fromnoise.blocks import TemporalSpec
 from fromnoise.config import Named, Short, from_dict, nearest, read_json, spec, to_dict
+from fromnoise.data.clips import Clips
 from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
+from fromnoise.films import PLAYED
 from fromnoise.latents import KL, CausalKL, Foreign, Latents, Pixels, Reconstruction
 from fromnoise.nets import Trunk, UNet, house
 from fromnoise.process import Flow, Implied, Objective, Path, Upsampling
@@ -156,6 +158,8 @@ class Training(Schedule):
     """Share of captions replaced by the empty text, which classifier-free guidance needs."""
     self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
+    stills: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of steps in which single frames take the place of films, as pictures (joint image and video training)."""
     repa: Repa = Repa()
     dispersive: Dispersive = Dispersive()
     contrastive: Contrastive = Contrastive()
@@ -209,7 +213,7 @@ def _learns(latents: Any) -> Any:
     return latents
 
 
-Data = Annotated[Digits | Glyphs | Shapes | Folder, Field(discriminator="kind")]
+Data = Annotated[Digits | Glyphs | Shapes | Folder | Clips, Field(discriminator="kind")]
 Learned = Annotated[Latents, AfterValidator(_learns)]
 Text = Annotated[Trained | Frozen, Field(discriminator="kind")]
 Net = Annotated[UNet | Trunk, Field(discriminator="kind"), Named("transformer", house)]
@@ -260,6 +264,11 @@ class Recipe(Saved):
     @property
     def latent(self) -> bool:
         return not isinstance(self.latents, Pixels)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second at which its films are made unless the caller says otherwise; 0 where data are pictures."""
+        return PLAYED if (own := getattr(self.data, "fps", None)) == 0 else own or 0.0
 
     def resolved(self) -> Self:
         """The recipe with the files of its text encoder named, and room in its network for the small picture."""
@@ -405,6 +414,7 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "train.start.sha256": not recipe.train.start.run and "train.start.run names no run",
         "upsample.noise": recipe.upsample.factor == 1 and "upsample.factor is 1",
         "sample.augment": recipe.upsample.factor == 1 and "there is no small picture (upsample.factor is 1)",
+        "train.stills": recipe.data.frames == 1 and "the data are single frames already",
         "train.repa.width": recipe.train.repa.projector == "conv" and "the convolution has no hidden features",
     }
     if isinstance(recipe.latents, Pixels):

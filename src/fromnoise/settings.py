@@ -51,6 +51,7 @@ class Settings:
     augment: float = 0.0  # noise on the small picture, where one is enlarged
     stage: int = 0  # of a cascade: how often pictures were enlarged
     given_image: str = ""  # a hash of the small pictures where they were the caller's
+    fps: float = 0.0  # frames a second; 0 of pictures
 
     @property
     def stream(self) -> int:
@@ -122,6 +123,12 @@ def _number(value: Any) -> float:
     return number
 
 
+def _rate(value: Any) -> float:
+    if not 0 <= (number := _number(value)) <= 1000:
+        raise ValueError
+    return number
+
+
 def _loras(value: Any) -> list[Adapter]:
     found = [one if isinstance(one, Adapter) else Adapter(**one) for one in value]  # a dict, as it stands in a picture
     return [Adapter(_text(one.path), _number(one.scale), _text(one.sha256)) for one in found]
@@ -152,6 +159,7 @@ RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "augment": (_share, "a number from 0 to 1"),
     "stage": (_whole(0, 1000), "a whole number from 0 to 1,000"),
     "given_image": (_text, "a text"),
+    "fps": (_rate, "a number of frames a second, up to 1,000"),
     "run": (_text, "a text"),
     "recipe": (_fields, "an object of fields"),
     "batch": (_whole(1, 2**31), "a whole number that is 1 or more"),

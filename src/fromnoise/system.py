@@ -109,6 +109,9 @@ class System(Built):
             net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width)
         check_threshold(recipe, recipe.sample.guidance)
         self.latents.latent_frames(recipe.data.frames)  # refuses films that it cannot take
+        if recipe.net.reads_fps and not recipe.fps:
+            raise UserError("This network is told frames a second (net.time.numbers fps, or net.fps), and its data are "
+                            "pictures: leave that out, or name data of films.")
         if recipe.encoding.draw and not hasattr(self.latents, "posterior"):
             raise UserError(f"encoding.draw needs latents that are a distribution (kl), and these are "
                             f"{recipe.latents.kind}: leave it out.")

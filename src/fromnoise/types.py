@@ -57,13 +57,15 @@ class Batch:
 
     media: ``[B, T, C, H, W]`` in [-1, 1];  text: one caption for each, "" where there is none;
     index: which example of the source each one is;  latents: those of the media where they were encoded before;
-    the media are then not made again but empty, ``[B, t, 0, 0, 0]`` for t latent frames.
+    the media are then not made again but empty, ``[B, t, 0, 0, 0]`` for t latent frames;  fps: ``[B]``, frames a second
+    of films, 0 where one is a single frame; None for pictures.
     """
 
     media: Tensor
     text: list[str]
     index: list[int]
     latents: Encoded | None = None
+    fps: Tensor | None = None
 
     def __len__(self) -> int:
         return self.media.shape[0]
@@ -75,8 +77,8 @@ class Source(Protocol):
     ``batch`` is a pure function: example ``indices[i]`` with its augmentation and phrasing drawn
     from the integer ``keys[i]`` alone, so that the data of any training step can be made again.
 
-    versions: how many versions of its pixels an example has, 2 where it may be mirrored;  fingerprint: what the pixels
-    depend on beside the spec, such as files, in a few letters.
+    versions: how many versions of its pixels an example has, 2 where it may be mirrored, 0 for too many to keep;
+    fingerprint: what the pixels depend on beside the spec, such as files, in a few letters.
     """
 
     versions: int = 1
@@ -107,7 +109,11 @@ class Source(Protocol):
 
     def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
         versions, text = self.choose(indices, keys)
-        return Batch(self.pictures(indices, versions), text, list(indices))
+        return Batch(self.pictures(indices, versions), text, list(indices), fps=self.rates(indices))
+
+    def rates(self, indices: Sequence[int]) -> Tensor | None:
+        """Frames a second ``[B]`` of examples that are films; None for pictures."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class Condition:
     text: ``[B, L, D]`` token features;  mask: ``[B, L]`` bool, True where a token is real, None when all are;
     pooled: ``[B, P]``, one vector for the whole text or class;  numbers: ``[B, K]``, sizes, crops, aspect ratios or
     a guidance scale, in the network's own order;  image: ``[B, T, C', H, W]``, channels that stand beside those of x
-    (a low-resolution picture, a mask, the last estimate of x0).
+    (a low-resolution picture, a mask, the last estimate of x0);  fps: ``[B]``, frames a second, 0 for a single frame.
     Streams that later rooms add (actions, cameras) become further fields.
     """
 
@@ -126,6 +132,7 @@ class Condition:
     pooled: Tensor | None = None
     numbers: Tensor | None = None
     image: Tensor | None = None
+    fps: Tensor | None = None
 
     def map(self, f) -> Condition:
         """The condition with ``f`` applied to every tensor it holds."""

@@ -119,7 +119,7 @@ def summarise(recipe: AnyRecipe, console: Console) -> None:
     """Tell what the data are before training starts, where there is something to tell."""
     summary = getattr(recipe.data, "summary", None)
     if summary is not None:
-        with console.status("Looking through the pictures"):
+        with console.status("Looking through the folder"):
             lines = summary().lines()
         for line in lines:
             console.print(line, highlight=False, markup=False)
@@ -176,6 +176,8 @@ def encode_data(recipe: Recipe, root: Path, run: Path, console: Console | None =
     source = training_source(recipe)
     if not recipe.latent:
         raise UserError("Pixels are not encoded: name a trained autoencoder with --latents.")
+    if not source.versions:
+        raise UserError("Every step cuts its own clips of films, whose latents cannot all be kept: train without.")
     if len(source) >= UNBOUNDED:
         raise UserError("These data have no end: say with --encoding.examples how many to keep the latents of.")
     system = System(recipe, recipe.text.learn_tokenizer(list(source.captions)))

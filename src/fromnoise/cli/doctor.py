@@ -21,6 +21,7 @@ from fromnoise.config import spec
 from fromnoise.train.threads import available_cores
 
 PURPOSE = {  # of each extra in pyproject.toml
+    "video": "films as .mp4 and other video files (fromnoise.films, --data.kind clips)",
     "track": "the TensorBoard tracker (--train.tracker tensorboard)",
     "dev": "working on fromnoise itself (make test, make check)",
 }

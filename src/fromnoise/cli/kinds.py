@@ -42,7 +42,7 @@ def choose_kinds(cls: Any, values: Values, args: list[str]) -> tuple[Values, lis
                 new, (queue, rest) = _made(name, function, queue, rest)
                 values = _with_part(values, path, new)
                 continue
-            kind, given = _kind(name, value, choice, named(annotation))
+            kind, given = _kind(name, value, _now_first(choice, values, path), named(annotation))
             values = _with_kind(values, path, kind, choice[kind], given)
         args = rest
     return values, args
@@ -55,6 +55,14 @@ def _annotation(cls: Any, values: Values, path: list[str]) -> Any:
         return annotation
     inner = part(annotation, values.get(path[0]))
     return None if inner is None else _annotation(inner, values[path[0]], path[1:])
+
+
+def _now_first(choice: dict[str, type], values: Values, path: list[str]) -> dict[str, type]:
+    """The kinds with that of the part as it stands in front: a path alone is taken for that one where it can be."""
+    for name in path:
+        values = values[name]
+    now = values["kind"]
+    return {now: choice[now], **choice} if now in choice else choice
 
 
 def _kind(name: str, value: str, choice: dict[str, type], names: Iterable[str]) -> tuple[str, Values]:

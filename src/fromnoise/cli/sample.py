@@ -19,15 +19,16 @@ from fromnoise.cli.options import parse
 from fromnoise.cli.stages import expert_of, sizes_of, stages_of, through
 from fromnoise.config import spec, to_dict
 from fromnoise.denoise import Guidance, Guided
+from fromnoise.films import WRITTEN, moving
 from fromnoise.opening import is_pipeline, load_model, usual_guidance
-from fromnoise.output import read_picture
+from fromnoise.output import checked_file, read_picture
 from fromnoise.recipe import Recipe, changes, differences, read_recipe
 from fromnoise.settings import Settings
 from fromnoise.text import parts
 from fromnoise.train.memory import keep_freed_memory
 from fromnoise.types import UserError
 
-ABOUT = """Pictures from a trained run.
+ABOUT = """Pictures, or films, from a trained run.
 
 fromnoise sample runs/digits "a handwritten seven" "the digit 3" --n 8
 
@@ -40,6 +41,8 @@ fromnoise sample runs/base "a red circle" --then runs/up     (a cascade: runs/up
 fromnoise sample runs/up "a red circle" --image small.png
 
 fromnoise sample runs/base "a red circle" --expert runs/noisy:0.6-1     (asked in the place of runs/base at such t)
+
+fromnoise sample runs/video "a wave" --out wave.mp4
 
 fromnoise sample --like picture.png
 
@@ -59,7 +62,8 @@ class Arguments:
     n: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Samples of each prompt; by default 4."""
     out: str | None = None
-    """The PNG to write; by default the next free sample-0001.png in the run's samples folder."""
+    """The PNG to write, or for films an .mp4, .gif, .webp or .mkv, or a .png with all their frames; by default the next
+    free sample-0001.png in the run's samples folder, and of films a GIF beside it."""
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Solver steps."""
     guidance: Guided = Guidance()
@@ -74,6 +78,8 @@ class Arguments:
     """Noise added to every small picture that is enlarged, up to upsample.noise; by default as the recipe says."""
     expert: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """RUN:LOW-HIGH, a run that takes the place of the first one at times between the two; said again, another."""
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Frames a second of films."""
     size: str | None = None
     """WIDTHxHEIGHT in pixels, such as 64x48; of a cascade, of the last picture."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -89,15 +95,16 @@ class Arguments:
     lora: Loras = ()
     """A LoRA to add, FILE or FILE:SCALE; may be said several times.  With --like instead of those of the picture."""
     like: str | None = None
-    """A PNG that fromnoise saved: make it again, but for what is said otherwise."""
+    """A picture or film that fromnoise saved: make it again, but for what is said otherwise."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
 
 
 def main(argv: list[str]) -> int:
     args, usual = read(argv)
-    if args.out is not None and Path(args.out).suffix.lower() != ".png":
-        raise UserError(f"--out is a .png file, which keeps samples exact (got {args.out}).")
+    if args.out is not None and Path(args.out).suffix.lower() not in (".png", *WRITTEN):
+        raise UserError(f"--out is a .png file, which keeps samples exact, or for films one of {', '.join(WRITTEN)} "
+                        f"(got {args.out}).")
     if args.like is not None and not args.prompts and not os.path.isdir(args.run):
         args = replace(args, run="", prompts=(args.run,) if args.run else ())
     told = stages_of(read_picture(args.like)) if args.like is not None else []
@@ -116,6 +123,9 @@ def main(argv: list[str]) -> int:
     loras = (those_of(told[0]["settings"].loras, str(args.like)) if told and not args.lora
              else files_and_scales(args.lora))
     models = [load_model(each, args.device) for each in runs]
+    films = models[-1].recipe.data.frames > 1
+    if args.out is not None:
+        checked_file(args.out, films)  # before the work
     keep_freed_memory()
     for each, stage, model in zip(runs, told, models, strict=False):
         if not draws_alike(stage["recipe"], model.recipe):
@@ -133,7 +143,10 @@ def main(argv: list[str]) -> int:
     for note in dict.fromkeys(note for output in outputs for note in output.notes):
         say(note)
     beside = Path(runs[-1] if os.path.isdir(runs[-1]) else "")  # a hub id is no folder
-    print(outputs[-1].save(args.out or next_free(beside / "samples"), columns=columns_of(prompts)))
+    first = Path(args.out) if args.out else next_free(beside / "samples")
+    also = [first.with_suffix(moving(outputs[-1].settings.fps))] if films and not args.out else []
+    for path in (first, *also):
+        print(outputs[-1].save(path, columns=columns_of(prompts)))
     return 0
 
 
@@ -199,7 +212,7 @@ def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str,
     """(every prompt n times, the other settings): those of ``like``, if there is one, unless said otherwise."""
     said = {"steps": args.steps, "guidance": args.guidance, "solver": args.solver, "seed": args.seed,
             "negative": args.negative, "compose": args.compose, "weighted": args.weighted, "long": args.long,
-            "experts": [expert_of(text) for text in args.expert] or None}
+            "experts": [expert_of(text) for text in args.expert] or None, "fps": args.fps}
     prompts = [*args.prompts, *(read_prompts(args.prompts_file) if args.prompts_file is not None else [])]
     base: dict[str, Any] = {"seed": 0, "negative": ""}
     if like is not None:

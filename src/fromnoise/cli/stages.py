@@ -20,7 +20,7 @@ from fromnoise.types import UserError
 
 Size = tuple[int, int]  # height, width
 
-SHARED = ("seed", "first", "negative", "compose", "weighted", "long")  # settings that all stages have in common
+SHARED = ("seed", "first", "negative", "compose", "weighted", "long", "fps")  # settings that all stages have in common
 NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 OWN = ("steps", "guidance", "solver", "size", "augment")
 

@@ -1,4 +1,4 @@
-"""A folder of pictures as people have it: which files there are, and what is said of them."""
+"""A folder of pictures or films as people have it: which files there are, and what is said of them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,25 @@ PLAIN = {"train", "training", "test", "val", "valid", "validation", "data", "dat
          "pictures", "photos"}  # names of sub-folders that say nothing of what they hold
 
 
+@dataclass(frozen=True)
+class Sought:
+    """What is looked for.
+
+    noun: one of them in words;  suffixes: how names of such files end;  usable: these in words;  unread: suffixes of
+    files that are named in the summary, so that nobody wonders where they went, and what to save them as.
+    """
+
+    noun: str
+    suffixes: frozenset[str]
+    usable: str
+    unread: frozenset[str]
+    instead: str
+
+
+PICTURES = Sought("picture", frozenset(SUFFIXES), "JPEG, PNG, WebP, GIF, BMP and TIFF files can be used",
+                  frozenset(UNREAD), "JPEG or PNG")
+
+
 @dataclass
 class Found:
     """Pictures below a folder: relative paths, captions (none, or several phrasings) and where these came from.
@@ -31,6 +50,7 @@ class Found:
     """
 
     root: Path
+    sought: Sought = PICTURES
     files: list[Path] = field(default_factory=list)
     captions: list[tuple[str, ...]] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
@@ -40,8 +60,8 @@ class Found:
         self.skipped.append((printable(str(name)), reason))
 
 
-def discover(root: Path, caption_key: str = "text", folder_names: bool = True) -> Found:
-    """Every picture below ``root``, in the order of their names.
+def discover(root: Path, caption_key: str = "text", folder_names: bool = True, sought: Sought = PICTURES) -> Found:
+    """Every picture below ``root``, or whatever is sought, in the order of their names.
 
     Captions come, in this order of preference, from a text file of the same name (a line is a phrasing), from
     the ``caption_key`` of metadata.jsonl or metadata.csv, or, with ``folder_names``, from the name of the
@@ -52,17 +72,17 @@ def discover(root: Path, caption_key: str = "text", folder_names: bool = True) -
         if not root.exists():
             raise UserError(f"There is no folder {shown}.")
         if not root.is_dir():
-            raise UserError(f"{shown} is a file: give the folder that holds the pictures.")
+            raise UserError(f"{shown} is a file: give the folder that holds the {sought.noun}s.")
         os.scandir(root).close()
     except OSError as e:
         raise UserError(f"The folder {shown} cannot be read: {e.strerror}.") from None
-    found = Found(root)
+    found = Found(root, sought)
     files = list(walk(found))
     kinds = [file.suffix.lower() for file in files]
-    pictures = [file for file, kind in zip(files, kinds, strict=True) if kind in SUFFIXES]
+    pictures = [file for file, kind in zip(files, kinds, strict=True) if kind in sought.suffixes]
     for file, kind in zip(files, kinds, strict=True):
-        if kind in UNREAD:
-            found.skip(file, f"{kind[1:].upper()} files are not read: save it as JPEG or PNG")
+        if kind in sought.unread:
+            found.skip(file, f"{kind[1:].upper()} files are not read: save it as {sought.instead}")
     if not pictures:
         raise UserError(f"The folder {shown} {_nothing_in(found, files)}.")
     texts = {same_name(str(file)[:-4]): file for file, kind in zip(files, kinds, strict=True) if kind == ".txt"}
@@ -77,13 +97,14 @@ def discover(root: Path, caption_key: str = "text", folder_names: bool = True) -
 
 def _nothing_in(found: Found, files: Sequence[Path]) -> str:
     """Why a folder without usable pictures has none."""
-    wanted = "JPEG, PNG, WebP, GIF, BMP and TIFF files can be used"
+    wanted = found.sought.usable
     if not files:
         more = f" (skipped: {found.skipped[0][0]}, {found.skipped[0][1]})" if found.skipped else ""
         return f"is empty{more}: {wanted}"
     common = ", ".join(f"{n} {printable(kind) or 'without suffix'}" for kind, n in
                        Counter(f.suffix.lower() for f in files).most_common(3))
-    return f"holds {len(files)} file{'s' * (len(files) > 1)} ({common}), but no picture that can be read: {wanted}"
+    return (f"holds {len(files)} file{'s' * (len(files) > 1)} ({common}), but no {found.sought.noun} that can be read: "
+            f"{wanted}")
 
 
 def _captions_of(found: Found, file: Path, texts: dict[str, Path], described: dict[Path, list[str]],
@@ -157,7 +178,7 @@ def read_tables(found: Found, tables: Sequence[Path], pictures: Sequence[Path], 
         for number, row in rows:
             try:
                 name, captions = _row(row, key)
-                target = _target(table, name, known)
+                target = _target(table, name, known, found.sought.noun)
             except Refused as reason:
                 found.skip(f"{table} row {number}", str(reason))
                 continue
@@ -177,7 +198,7 @@ def _row(row: object, key: str) -> tuple[str, list[str]]:
     return name, [c for c in map(clean, texts) if c]
 
 
-def _target(table: Path, name: str, known: dict[str, Path]) -> Path:
+def _target(table: Path, name: str, known: dict[str, Path], noun: str) -> Path:
     """The picture that a table speaks of; it is only looked up among those found.  Raises Refused."""
     shown = printable(name[:200])
     slashed = name.replace("\\", "/")
@@ -189,7 +210,7 @@ def _target(table: Path, name: str, known: dict[str, Path]) -> Path:
         path = os.path.normpath(os.path.join(table.parent, spelled))
         if (picture := known.get(same_name(path))) is not None:
             return picture
-    raise Refused(f"{shown} is missing or not a picture")
+    raise Refused(f"{shown} is missing or not a {noun}")
 
 
 def _rows(text: str, suffix: str) -> Iterator[object]:

@@ -114,11 +114,15 @@ class Summary:
             "buckets, width x height and pictures:",
         ]
         found += [f"  {f'{w}x{h}':>9} {n:>7}" for (w, h), n in self.buckets.items()]
-        if self.skipped:
-            found.append(f"skipped {len(self.skipped)}:")
-            found += [f"  {name}: {reason}" for name, reason in self.skipped[:LISTED]]
-            found += [f"  and {len(self.skipped) - LISTED} more"] if len(self.skipped) > LISTED else []
-        return found
+        return found + listed(self.skipped)
+
+
+def listed(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines that name what was skipped, and why."""
+    if not skipped:
+        return []
+    found = [f"skipped {len(skipped)}:", *(f"  {name}: {reason}" for name, reason in skipped[:LISTED])]
+    return found + ([f"  and {len(skipped) - LISTED} more"] if len(skipped) > LISTED else [])
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class Scan:
         """uint8 ``[n, 3, h, w]`` at the size of the bucket, which all must share."""
         rows = [self.pixels[m] for m in members]
         if any(row is None for row in rows):
-            rows = list(_pool().map(self._again, members))
+            rows = list(pool().map(self._again, members))
         return np.stack(rows)  # type: ignore[arg-type]
 
     def _again(self, member: int) -> np.ndarray:
@@ -166,7 +170,7 @@ def scan_folder(spec: Folder) -> Scan:
     root = Path(os.path.expanduser(spec.root))
     found = discover(root, spec.caption_key, spec.folder_names)
     refused: dict[int, str] = {}
-    sizes = dict(enumerate(_pool().map(_try(picture_size), [root / f for f in found.files])))
+    sizes = dict(enumerate(pool().map(tried(picture_size), [root / f for f in found.files])))
     refused |= {i: str(s) for i, s in sizes.items() if isinstance(s, Refused)}
     good = [i for i in sizes if i not in refused]
     square = [(spec.width, spec.height)]
@@ -178,7 +182,7 @@ def scan_folder(spec: Folder) -> Scan:
         pixels = decode(root / found.files[i], buckets[i])
         return pixels if room[i] <= IN_MEMORY else None
 
-    pixels = dict(zip(good, _pool().map(_try(look), good), strict=True))
+    pixels = dict(zip(good, pool().map(tried(look), good), strict=True))
     refused |= {i: str(p) for i, p in pixels.items() if isinstance(p, Refused)}
     good = [i for i in good if i not in refused]
     skipped = found.skipped + [(printable(str(found.files[i])), refused[i]) for i in sorted(refused)]
@@ -202,18 +206,18 @@ def decode(path: Path, size: Size) -> np.ndarray:
     return np.ascontiguousarray(cover(open_picture(path, enough=3 * max(size)), *size).transpose(2, 0, 1))
 
 
-def _try(function: Callable) -> Callable:
+def tried(function: Callable) -> Callable:
     """The function with Refused returned instead of raised."""
-    def tried(*args):
+    def asked(*args):
         try:
             return function(*args)
         except Refused as reason:
             return reason
-    return tried
+    return asked
 
 
 @lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
     """Threads that decode: Pillow frees the interpreter while it does."""
     return ThreadPoolExecutor(min(16, os.cpu_count() or 4), thread_name_prefix="pictures")
 
@@ -229,7 +233,7 @@ class PictureSource(Source):
 
     def __init__(self, spec: Folder, split: Literal["train", "test"]):
         self.spec, self.scan = spec, scan_folder(spec)
-        train, test = _split(self.scan.files, spec.held_out)
+        train, test = split_files(self.scan.files, spec.held_out)
         self.held_out = bool(test)
         self.members = test if split == "test" and test else train
         self.versions = 2 if spec.flip else 1
@@ -237,9 +241,7 @@ class PictureSource(Source):
     @property
     def fingerprint(self) -> str:
         """A hash of the files: their names, sizes and dates."""
-        stats = [(str(self.scan.files[m]), (self.scan.root / self.scan.files[m]).stat()) for m in self.members]
-        listed = "\0".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
-        return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+        return fingerprint_of(self.scan.root, [self.scan.files[m] for m in self.members])
 
     @property
     def captions(self) -> list[str]:
@@ -279,7 +281,14 @@ class PictureSource(Source):
         return [text for text, _ in counts.most_common(8)] or [""]
 
 
-def _split(files: Sequence[Path], share: float) -> tuple[list[int], list[int]]:
+def fingerprint_of(root: Path, files: Sequence[Path]) -> str:
+    """A hash of the names, sizes and dates of files below a folder."""
+    stats = [(str(file), (root / file).stat()) for file in files]
+    named = "\0".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+    return hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def split_files(files: Sequence[Path], share: float) -> tuple[list[int], list[int]]:
     """Indices to train on and, by the hash of their names, those held out: about ``share``, or none of a few.
 
     cat.jpg and cat.png hash alike, and two forms of one picture never lie on both sides.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from fromnoise.types import Source
+from fromnoise.random import fold, uniforms
+from fromnoise.types import Batch, Source
 
 
 class Wrapped(Source):
@@ -36,6 +39,9 @@ class Wrapped(Source):
     def pictures(self, indices: Sequence[int], versions: Sequence[int]) -> Tensor:
         return self.source.pictures(indices, versions)
 
+    def rates(self, indices: Sequence[int]) -> Tensor | None:
+        return self.source.rates(indices)
+
 
 class First(Wrapped):
     """The first ``count`` examples of a source, or all where it has fewer."""
@@ -52,3 +58,24 @@ class First(Wrapped):
 
     def __len__(self) -> int:
         return self.count
+
+
+STILL = 1  # tells the draws for single frames from those that cut the clips of the same keys
+
+
+class Stills(Wrapped):
+    """Films that in a share of the batches are single frames, as pictures are: joint training (Ho et al. 2022, VDM).
+
+    A batch is of one kind, by the key of its first example, and then holds one frame of each film, by its own key.
+    """
+
+    def __init__(self, source: Source, share: float):
+        super().__init__(source)
+        self.share, self.versions = share, 0  # which frame stands alone is one more choice
+
+    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
+        batch, draws = self.source.batch(indices, keys), uniforms(fold(keys, STILL), 2)
+        if draws[0, 0] >= self.share:
+            return batch
+        frames, rows = torch.from_numpy(draws[:, 1] * batch.media.shape[1]).long(), torch.arange(len(batch))
+        return replace(batch, media=batch.media[rows, frames][:, None], fps=torch.zeros(len(batch)))

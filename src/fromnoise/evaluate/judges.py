@@ -237,6 +237,8 @@ class PictureJudge:
 
     def __init__(self, data: Any):
         self.data = data
+        if data.frames > 1:
+            self.note += " Of films the first frames are judged."
         self.train, self.test = data.open("train"), data.open("test")
         self.apart = getattr(self.test, "held_out", True)
 

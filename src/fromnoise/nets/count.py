@@ -41,7 +41,7 @@ def count(spec: Any, channels: int, size: tuple[int, int], text_width: int | Non
         condition = Condition(text=None if text_width is None else torch.empty(1, words, text_width),
                               pooled=None if pooled_width is None else torch.empty(1, pooled_width),
                               numbers=told_numbers(spec),
-                              image=torch.empty(1, frames, beside, *size) if beside else None)
+                              image=torch.empty(1, frames, beside, *size) if beside else None, fps=torch.empty(1))
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(1, frames, channels, *size), torch.empty(1, frames), condition)
     patch = getattr(spec, "patch", 1)
@@ -52,5 +52,5 @@ def count(spec: Any, channels: int, size: tuple[int, int], text_width: int | Non
 def told_numbers(spec: Any) -> torch.Tensor | None:
     """Numbers such as the network is told, where it is told any."""
     kind = getattr(getattr(spec, "time", None), "numbers", "none")
-    told = getattr(spec, "numbers", 0) or {"none": 0, "guidance": 1, "size": 2, "size_aspect": 3}[kind]
+    told = getattr(spec, "numbers", 0) or {"guidance": 1, "size": 2, "size_aspect": 3}.get(kind, 0)
     return torch.empty(1, told) if told else None

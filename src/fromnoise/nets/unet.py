@@ -88,6 +88,8 @@ class UNet:
     number_waves: Annotated[int, Field(ge=1)] = 128
     """Sinusoids that each of the numbers becomes."""
     temporal: TemporalLevels = TemporalLevels()
+    fps: bool = False
+    """Tell the network frames a second (of films; 0 for a single frame), added to the features of time."""
     image_channels: Annotated[int, Field(ge=0)] = 0
     """Channels of the condition's image, set beside those of x: a small picture, a mask, the last estimate of x0."""
     extra_outputs: Annotated[int, Field(ge=0)] = 0
@@ -108,6 +110,11 @@ class UNet:
     def multiple(self) -> int:
         """Media sides must be multiples of this."""
         return 1 if self.resample == "conv" else 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def reads_fps(self) -> bool:
+        """Whether the network is told frames a second."""
+        return self.fps
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -186,6 +193,7 @@ class UNet:
              f"net.temporal.kernel {temporal.kernel} has no middle: take an odd number."),
             (self.magnitude and bool(timed),
              "net.magnitude has no magnitude-preserving form of net.temporal here: leave that out."),
+            (self.fps and self.magnitude, "net.fps has no magnitude-preserving form here: leave net.magnitude out."),
             (self.magnitude and not (self.attention == "plain" and self.resample == "residual" and self.skips == "all"
                                      and self.middle == "residual" and self.modulation == "scale_shift"
                                      and self.pooled != "mlp" and isinstance(self.time, Fourier)),

@@ -72,6 +72,7 @@ class UNetNet(nn.Module):
                 self.upsample.append(parts.up(width, widths[level - 1]))
                 current = widths[level - 1] if spec.resample == "project" else width
         self.norm_out, self.conv_out = parts.head(current + sum(skips), channels + spec.extra_outputs)
+        self.rate = parts.rate()
         self.attention_layers = parts.layers
         self.combine, self.join, self.activate = parts.combine, parts.join, parts.activate
         # Last, so that the weights of pictures begin as they do without.
@@ -164,6 +165,8 @@ class UNetNet(nn.Module):
                 pooled = torch.cat([pooled, waves.flatten(1).to(pooled.dtype)], dim=-1)
         if pooled is not None:
             features = self.combine(features, self.text(pooled)[:, None])  # type: ignore[misc]
+        if self.rate is not None and condition.fps is not None:
+            features = features + self.rate(condition.fps)[:, None]
         return self.activate(features)
 
     def words(self, condition: Condition, T: int) -> Words | None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from fromnoise.nets.unet import UNet
 
 
+RATE = Sinusoid(waves=64, scale=1.0, max_period=10_000.0, shift=0.0)  # of frames a second
+
+
 class Parts:
     """Layers with group norms.  ``layers`` counts the attention layers handed out, in the order of the network."""
 
@@ -47,6 +50,10 @@ class Parts:
         if spec.pooled == "linear":
             return nn.Linear(spec.pooled_width, self.features, bias=False)
         return None if spec.pooled == "none" or self.text_width is None else nn.Linear(self.text_width, self.features)
+
+    def rate(self) -> nn.Module | None:
+        """Frames a second to the features of time."""
+        return TimeFeatures(RATE.build(), self.features) if self.spec.fps else None
 
     def stem(self, inside: int, width: int) -> nn.Module:
         return nn.Conv2d(inside, width, 3, padding=1)

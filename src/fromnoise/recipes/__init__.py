@@ -8,11 +8,14 @@ from fromnoise.recipes.digits import digits
 from fromnoise.recipes.glyphs import glyphs
 from fromnoise.recipes.image import image
 from fromnoise.recipes.shapes import shapes, shapes64
+from fromnoise.recipes.video import video
 
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     f.__name__.replace("_", "-"): f
-    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, shapes64)}
+    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, shapes64,
+              video)}
 
 __all__ = [
     "RECIPES", "autoencoder", "digits", "glyphs", "image", "shapes", "shapes64", "shapes64_kl", "shapes_kl",
+    "video",
 ]

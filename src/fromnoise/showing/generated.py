@@ -6,11 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fromnoise.films import moving
 from fromnoise.generate import Model
+from fromnoise.output import Output
 from fromnoise.process import describe_weighting, effective_weighting
 from fromnoise.process.effective import LAMBDAS, named_weightings
 from fromnoise.recipe import Recipe
-from fromnoise.showing.previews import PREVIEWS
+from fromnoise.showing.previews import FILMS, PREVIEWS
 from fromnoise.studio import FilmFrame, Showcase, Weightings
 
 COLUMNS = 8  # samples of each prompt on the page
@@ -20,17 +22,25 @@ def show(model: Model, out: Path) -> Showcase:
     """Sample what the page shows."""
     recipe = model.recipe
     source = recipe.data.open("test")
-    prompts = list(source.prompts())[:10]
-    wide = COLUMNS if model.recipe.data.height <= 16 else 6
+    moves = recipe.data.frames > 1
+    prompts = list(source.prompts())[: 6 if moves else 10]
+    wide = 4 if moves else COLUMNS if recipe.data.height <= 16 else 6
     output = model.sample([p for p in prompts for _ in range(wide)], seed=0)
-    output.save(out / "samples" / "grid.png", columns=wide)
+    save(output, out / "samples" / "grid.png", wide)
     group = list(max(source.groups, key=len)[:12])  # pictures of one size
     real = source.batch(group, range(len(group)))
     name, film = film_of(model, prompts[0])
     return Showcase(
         name=recipe.name, description=description(recipe), prompts=prompts,
         grid=output.media.unflatten(0, (len(prompts), wide)), real=real.media, real_captions=list(real.text), film=film,
-        film_prompt=name, preview_prompts=preview_prompts(model))
+        film_prompt=name, preview_prompts=preview_prompts(model), fps=recipe.fps)
+
+
+def save(output: Output, path: Path, columns: int) -> None:
+    """A PNG, and beside the contact sheet of films the films themselves."""
+    output.save(path, columns=columns)
+    if output.films:
+        output.save(path.with_suffix(moving(output.settings.fps)), columns=columns)
 
 
 def weightings(model: Model) -> Weightings:
@@ -63,13 +73,13 @@ def film_of(model: Model, prompt: str) -> tuple[str, list[FilmFrame]]:
 
 def preview_prompts(model: Model) -> list[str]:
     prompts = list(model.recipe.data.open("test").prompts())
-    return [prompts[i % len(prompts)] for i in range(PREVIEWS)]
+    return [prompts[i % len(prompts)] for i in range(FILMS if model.recipe.data.frames > 1 else PREVIEWS)]
 
 
 def save_preview(model: Model, out: Path, step: int) -> None:
-    """``samples/step-000500.png``: the preview prompts on one row."""
+    """``samples/step-000500.png``: the preview prompts on one row, or films, which are beside it as they move."""
     output = model.sample(preview_prompts(model), seed=0)
-    output.save(out / "samples" / f"step-{step:06d}.png", columns=PREVIEWS)
+    save(output, out / "samples" / f"step-{step:06d}.png", PREVIEWS)
 
 
 def description(recipe: Recipe) -> str:

@@ -1,4 +1,4 @@
-"""Previews of a run: a row of pictures of the same prompts and seeds, made now and then while it trains."""
+"""Previews of a run: pictures or films of the same prompts and seeds, made now and then while it trains."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from fromnoise.codec import Codec
+from fromnoise.films import sheet_enlargement
 from fromnoise.generate import Model
 from fromnoise.media import enlargement, grid, ungrid
 
-PREVIEWS = 8  # pictures of a preview
+PREVIEWS = 8  # pictures of a preview, which stand on one row
+FILMS = 4  # films of a preview, of which each has a row for its frames
 
 
 def read_previews(model: Model | Codec, out: Path) -> list[tuple[int, Tensor]]:
@@ -30,15 +32,23 @@ def read_previews(model: Model | Codec, out: Path) -> list[tuple[int, Tensor]]:
 
 
 def read_preview(model: Model | Codec, path: Path) -> Tensor | None:
-    """The pictures ``[PREVIEWS, 1, C, H, W]`` of a preview; None where the file is damaged or something else."""
+    """What a preview shows: pictures ``[PREVIEWS, 1, C, H, W]`` or films ``[FILMS, T, C, H, W]``.
+
+    None where the file is damaged or something else.
+    """
     data = model.recipe.data
-    blank = torch.zeros(PREVIEWS, 1, data.channels, data.height, data.width)
-    enlarge = enlargement(data.height)
-    expected = grid(blank, PREVIEWS, enlarge)
+    size = data.height, data.width
+    layouts = [(1, PREVIEWS, enlargement(data.height))]
+    if data.frames > 1:
+        layouts.append((FILMS, data.frames, sheet_enlargement(data.frames, *size)))
     try:
         with Image.open(path) as image:
-            if (image.size, image.mode) != (expected.size, expected.mode):
-                return None
-        return ungrid(path, (data.height, data.width), PREVIEWS, enlarge)
+            found = image.size, image.mode
+        for rows, columns, enlarge in layouts:
+            blank = grid(torch.zeros(rows * columns, 1, data.channels, *size), columns, enlarge)
+            if found == (blank.size, blank.mode):
+                pictures = ungrid(path, size, columns, enlarge, rows=rows)
+                return pictures if rows == 1 else pictures.view(rows, columns, *pictures.shape[2:])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+        pass
+    return None

@@ -17,6 +17,8 @@ DATA_NOTES = {
     "glyphs": "Letters and digits rendered from the DejaVu typefaces (Sans, Serif and Sans Mono) that come "
     "with matplotlib, under their own free licence.",
     "shapes": "Scenes of coloured shapes, rendered by fromnoise itself; no outside data.",
+    "clips": "Films from a folder on the machine of the person who trained the model. Their licence, and what it says "
+    "about models trained on them, is for that person to state here.",
     "folder": "Pictures from a folder on the machine of the person who trained the model. Their licence, and "
     "what it says about models trained on them, is for that person to state here.",
 }
@@ -65,6 +67,8 @@ def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = 
     prompt = " ".join(next((p for p in showcase.prompts if p), "").split())  # a code block takes one line
     enlarges = showcase.small is not None
     through = showcase.reconstructions is not None and not enlarges
+    moves = showcase.grid is not None and showcase.grid.shape[2] > 1
+    thing, made = ("film", "text-to-video") if moves else ("picture", "text-to-image")
     kind = (showcase.recipe.get("data") or {}).get("kind", "")
     sampling = showcase.recipe.get("sample") or {}
     env = environment(autoescape=False)
@@ -74,7 +78,8 @@ def render_card(showcase: Showcase, *, run: str, data: str = "", licence: str = 
         prompt=prompt,
         through=through,
         enlarges=enlarges,
-        what="an autoencoder" if through else f"a {'text-to-image' if prompt else 'picture'} model"
+        moves=moves,
+        what="an autoencoder" if through else f"a {made if prompt else thing} model"
         + (" that enlarges small pictures," if enlarges else ""),
         python_run=json.dumps(run, ensure_ascii=False),
         python_prompt=json.dumps(prompt, ensure_ascii=False),

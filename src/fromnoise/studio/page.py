@@ -14,9 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from fromnoise.files import write_text
+from fromnoise.films import PLAYED
 from fromnoise.studio.pictures import data_uris, shown_width
 from fromnoise.studio.plots import Weightings, loss_points, loss_svg, parts_svg, weighting_svg
 
+FRAMES = 16  # of a film that are shown one beside the other, at most
 DIFFERENCE = 4  # how many times larger differences are shown than they are
 
 
@@ -24,7 +26,7 @@ DIFFERENCE = 4  # how many times larger differences are shown than they are
 class FilmFrame:
     """One moment of sampling at noise level ``t``: the noisy picture and the clean one predicted from it.
 
-    x_t, x0: ``[1, C, H, W]``, frames x channels x height x width, in [-1, 1].
+    x_t, x0: ``[T, C, H, W]``, frames x channels x height x width, in [-1, 1].
     """
 
     t: float
@@ -36,12 +38,13 @@ class FilmFrame:
 class Showcase:
     """What there is to show of one model.  Every part but the name may be missing, and is then left out.
 
-    prompts, grid: P prompts and ``[P, S, 1, C, H, W]`` in [-1, 1], S samples of each.
+    prompts, grid: P prompts and ``[P, S, T, C, H, W]`` in [-1, 1], S samples of each;  fps: frames a second of
+    films, of which T is above 1.
     originals, reconstructions: ``[R, 1, C, H, W]``, pictures before and after they went through an autoencoder; with
     ``small``, as large as these, they are true pictures and what was made of the small ones.
-    real, real_captions: ``[R, 1, C, H, W]``, true pictures of the data and what they show.
+    real, real_captions: ``[R, T, C, H, W]``, true pictures of the data and what they show.
     film, film_prompt: one sample from noise (first) to picture (last).
-    previews, preview_prompts: (step, ``[n, 1, C, H, W]``), the same n prompts and seeds as training went on.
+    previews, preview_prompts: (step, ``[n, T, C, H, W]``), the same n prompts and seeds as training went on.
     metrics: lines of ``metrics.jsonl``; those with a finite ``loss`` make the curve, and what they say of its parts
     one of its own.
     weighting: the effective weighting of the recipe over log-SNR, beside those of the literature.
@@ -56,6 +59,7 @@ class Showcase:
     description: str = ""
     prompts: list[str] = field(default_factory=list)
     grid: Tensor | None = None
+    fps: float = 0.0
     originals: Tensor | None = None
     reconstructions: Tensor | None = None
     small: Tensor | None = None
@@ -174,6 +178,7 @@ def _view(s: Showcase, ident: str) -> dict[str, Any]:
         "description": s.description,
         "grid": grid,
         "through": _through(s),
+        "strips": _strips(s),
         "real": _real(s, grid),
         "film": _film(s),
         "stair": _stair(s),
@@ -203,13 +208,26 @@ def _grid(s: Showcase) -> dict[str, Any] | None:
         return None
     samples, height, width = s.grid.shape[1], s.grid.shape[-2], s.grid.shape[-1]
     across = min(112.0, max(56.0, (632 - 8 * (samples - 1)) / samples))
-    rows = [{"prompt": p, "uris": data_uris(media)} for p, media in zip(s.prompts, s.grid, strict=True)]
+    rows = [{"prompt": p, "uris": data_uris(media, s.fps)} for p, media in zip(s.prompts, s.grid, strict=True)]
     return {
         "rows": rows,
         "across": min(samples, 8),
         "prompted": any(s.prompts),
+        "thing": "picture" if s.grid.shape[2] == 1 else "film",
         **_sizes(height, width, across),
     }
+
+
+def _strips(s: Showcase) -> dict[str, Any] | None:
+    """The first film of each prompt, frame by frame: a column for each time."""
+    if s.grid is None or s.grid.shape[2] == 1 or s.grid.numel() == 0:
+        return None
+    films, (height, width) = s.grid[:, 0], s.grid.shape[-2:]
+    count = films.shape[1]
+    shown = sorted({round(i * (count - 1) / (FRAMES - 1)) for i in range(FRAMES)})
+    columns = [{"time": f"{i / (s.fps or PLAYED):.2f}", "uris": data_uris(films[:, i : i + 1])} for i in shown]
+    across = min(112.0, max(56.0, (1080 - 8 * (len(shown) - 1)) / len(shown)))
+    return {"columns": columns, "prompts": s.prompts, **_sizes(height, width, across)}
 
 
 def _through(s: Showcase) -> dict[str, Any] | None:
@@ -240,7 +258,8 @@ def _real(s: Showcase, grid: dict[str, Any] | None) -> dict[str, Any] | None:
     beside = grid is not None and len(captions) <= len(s.prompts) + 2
     across = min(96, grid["shown"]) if grid is not None and beside else 72
     return {
-        "pairs": list(zip(captions, data_uris(s.real), strict=True)),
+        "pairs": list(zip(captions, data_uris(s.real, s.fps), strict=True)),
+        "thing": "picture" if s.real.shape[1] == 1 else "film",
         "beside": beside,
         "wordy": max(map(len, captions)) > 30,
         **_sizes(height, width, across),
@@ -252,10 +271,12 @@ def _film(s: Showcase) -> dict[str, Any] | None:
         return None
     height, width = s.film[0].x_t.shape[-2:]
     frames = [
-        {"t": f"{f.t:.2f}", "x_t": data_uris(f.x_t[None])[0], "x0": data_uris(f.x0[None])[0]} for f in s.film
+        {"t": f"{f.t:.2f}", "x_t": data_uris(f.x_t[None], s.fps)[0], "x0": data_uris(f.x0[None], s.fps)[0]}
+        for f in s.film
     ]
     large = shown_width(width, height, 256, 256)
-    return {"frames": frames, "prompt": s.film_prompt, "large": large, **_sizes(height, width, 72)}
+    thing = "picture" if s.film[0].x_t.shape[0] == 1 else "film"
+    return {"frames": frames, "prompt": s.film_prompt, "large": large, "thing": thing, **_sizes(height, width, 72)}
 
 
 def _stair(s: Showcase) -> list[tuple[str, int]]:
@@ -266,7 +287,7 @@ def _stair(s: Showcase) -> list[tuple[str, int]]:
     sizes = (40, 64, 104, 168)
     moments = [s.film[round(i * (len(s.film) - 1) / 3)] for i in range(4)]
     return [
-        (data_uris(f.x_t[None])[0], shown_width(width, height, size, size))
+        (data_uris(f.x_t[None], s.fps)[0], shown_width(width, height, size, size))
         for f, size in zip(moments, sizes, strict=True)
     ]
 
@@ -277,7 +298,7 @@ def _previews(s: Showcase) -> dict[str, Any] | None:
     height, width = s.previews[0][1].shape[-2:]
     count = s.previews[0][1].shape[0]
     prompts = (s.preview_prompts + [""] * count)[:count]
-    steps = [{"step": f"{step:,}", "uris": data_uris(media)} for step, media in s.previews]
+    steps = [{"step": f"{step:,}", "uris": data_uris(media, s.fps)} for step, media in s.previews]
     return {"steps": steps, "prompts": prompts, **_sizes(height, width, 64)}
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fromnoise.config import to_dict
-from fromnoise.data.wrapped import First, Wrapped
+from fromnoise.data.wrapped import First, Stills, Wrapped
 from fromnoise.files import disk_errors, replacing, write_text
 from fromnoise.recipe import AnyRecipe, Recipe
 from fromnoise.system import System
@@ -140,10 +140,13 @@ class LatentCache:
 
 
 def training_source(recipe: AnyRecipe) -> Source:
-    """The examples to train on: of a latent model, as many as encoding.examples asks for."""
+    """The examples to train on: of a latent model, as many as encoding.examples asks for; films or stills of them."""
     source: Source = recipe.data.open("train")
-    count = recipe.encoding.examples if isinstance(recipe, Recipe) and recipe.latent else 0
-    return First(source, count) if count else source
+    if not isinstance(recipe, Recipe):
+        return source
+    count, stills = recipe.encoding.examples if recipe.latent else 0, recipe.train.stills
+    source = First(source, count) if count else source
+    return Stills(source, stills) if stills and recipe.data.frames > 1 else source
 
 
 def describe(system: System, source: Source) -> dict[str, Any]:
@@ -172,4 +175,4 @@ class LatentSource(Wrapped):
     def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
         versions, text = self.choose(indices, keys)
         latents = self.cache.rows(indices, versions)
-        return Batch(torch.empty(*latents.mean.shape[:2], 0, 0, 0), text, list(indices), latents)
+        return Batch(torch.empty(*latents.mean.shape[:2], 0, 0, 0), text, list(indices), latents, self.rates(indices))

@@ -268,6 +268,9 @@ class Trainer:
             self.hooks.message("These data have no end, so each step encodes its own: --encoding.examples 20000 would "
                                "train on so many, whose latents are kept.")
             return
+        if not self.source.versions:
+            self.hooks.message("Every step cuts its own clips, so each encodes its own: no latents are kept.")
+            return
         if recipe.train.threads and self.device.type == "cpu":
             torch.set_num_threads(recipe.train.threads)
         self.source = cached_latents(system, self.source, self.out, self.hooks.encoding, self.hooks.message)
@@ -335,7 +338,8 @@ class Trainer:
         keys = fold(self.recipe.seed, DATA, step, range(len(indices)))
         batch = self.source.batch(indices, keys.tolist())
         latents = None if batch.latents is None else batch.latents.map(self.moved)
-        return dataclasses.replace(batch, media=self.moved(batch.media), latents=latents)
+        fps = None if batch.fps is None else self.moved(batch.fps)
+        return dataclasses.replace(batch, media=self.moved(batch.media), latents=latents, fps=fps)
 
     def moved(self, tensor: Tensor) -> Tensor:
         """On the device, without waiting for it where that can be."""

@@ -54,8 +54,9 @@ class Conditioner(nn.Module):
         pooled = pooled_text(self.spec, condition)
         if self.pooled is not None and pooled is not None:
             features = features + self.pooled(pooled.to(dtype))[:, None]
-        if self.numbers is not None and condition.numbers is not None:
-            features = features + self.numbers(condition.numbers, dtype)[:, None]
+        told = condition.fps if self.spec.numbers == "fps" else condition.numbers
+        if self.numbers is not None and told is not None:
+            features = features + self.numbers(told, dtype)[:, None]
         return features
 
 
@@ -102,7 +103,18 @@ class SizeAspect(nn.Module):
         return torch.cat([self.size(waves[:, :2]).flatten(1), self.aspect(waves[:, 2])], dim=-1)
 
 
-NUMBERS = {"guidance": GuidanceScale, "size": Size, "size_aspect": SizeAspect}
+class FrameRate(nn.Module):
+    """Frames a second ``[B]``, by waves as they are (SVD, Blattmann et al. 2023)."""
+
+    def __init__(self, spec: TimeSpec, width: int):
+        super().__init__()
+        self.waves, self.embed = spec.waves, Embedder(spec.waves, width, width, spec.bias)
+
+    def forward(self, fps: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.embed(sinusoid(fps, self.waves).to(dtype))
+
+
+NUMBERS = {"guidance": GuidanceScale, "size": Size, "size_aspect": SizeAspect, "fps": FrameRate}
 
 
 class TextIn(nn.Module):

@@ -49,9 +49,9 @@ class TimeSpec:
     pooled: Literal["none", "add", "linear", "mlp", "mean"] = "none"
     """What becomes of the pooled text or class: nothing, added as it is, by a linear map, or by a small network; mean:
     the mean of the words takes its place, by a linear map."""
-    numbers: Literal["none", "guidance", "size", "size_aspect"] = "none"
+    numbers: Literal["none", "guidance", "size", "size_aspect", "fps"] = "none"
     """Numbers the network is told: a guidance scale (distilled models), height and width (PRX; those of x where none
-    are given), or height, width and aspect ratio (PixArt)."""
+    are given), height, width and aspect ratio (PixArt), or frames a second (of films; 0 for a single frame)."""
     guidance_scale: Annotated[float, Field(gt=0)] = 1000.0
     """A guidance scale is multiplied by this before the sinusoids (Sana-Sprint: 0.1)."""
 
@@ -256,6 +256,11 @@ class Trunk:
     def multiple(self) -> int:
         """Media sides must be multiples of this."""
         return self.patch
+
+    @property
+    def reads_fps(self) -> bool:
+        """Whether the network is told frames a second."""
+        return self.time.numbers == "fps"
 
     @property
     def meets(self) -> int:

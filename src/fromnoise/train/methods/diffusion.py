@@ -35,7 +35,7 @@ class Diffusion(Method):
         """The scalar loss of a batch whose media lie on the system's device."""
         recipe, denoiser = self.system.recipe, self.system.denoiser
         device = batch.media.device
-        condition = self.system.text.encode(self.drop(batch.text, seed, step))
+        condition = self.with_rate(self.system.text.encode(self.drop(batch.text, seed, step)), batch)
         encoded = self.system.encode(batch.media) if batch.latents is None else batch.latents
         x0 = encoded.draw(generator(seed, POSTERIOR, step))
         random = generator(seed, NOISE, step)
@@ -85,6 +85,13 @@ class Diffusion(Method):
             return None
         patches = x.shape[1] * (x.shape[3] // net.patch) * (x.shape[4] // net.patch)
         return net.routing.draw(len(x), patches, generator(seed, ROUTE, step)).to(x.device)
+
+    def with_rate(self, condition: Condition, batch: Batch) -> Condition:
+        """With the frames a second of films: those of the batch, or of all the data where it does not say."""
+        fps = self.system.recipe.fps
+        if batch.fps is None and not fps:
+            return condition
+        return replace(condition, fps=batch.media.new_full((len(batch),), fps) if batch.fps is None else batch.fps)
 
     def with_small(self, media: Tensor, condition: Condition, seed: int, step: int) -> Condition:
         """In a stage of a cascade, the small pictures of the media, each with noise of a level of its own."""
