@@ -23,7 +23,7 @@ from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
 from fromnoise.latents import KL, Foreign, Latents, Pixels, Reconstruction
 from fromnoise.nets import Trunk, UNet, house
-from fromnoise.process import Flow, Implied, Objective, Path, Upsampling
+from fromnoise.process import Flow, Frames, Implied, Objective, Path, Upsampling
 from fromnoise.sample import SOLVERS, Procedure
 from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
 from fromnoise.text import Frozen, Trained
@@ -151,6 +151,7 @@ class Training(Schedule):
     """Share of captions replaced by the empty text, which classifier-free guidance needs."""
     self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
+    frames: Frames = Frames()
     repa: Repa = Repa()
     dispersive: Dispersive = Dispersive()
     contrastive: Contrastive = Contrastive()
@@ -401,6 +402,11 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         idle |= {f"encoding.{f.name}": "latents are pixels" for f in fields(Encoding)}  # type: ignore[arg-type]
     if isinstance(net, Trunk) and net.magnitude:
         idle |= dict.fromkeys(UNMEASURED, "magnitude-preserving layers have no norms, biases, shifts or gates")
+    frames = recipe.train.frames
+    if recipe.data.frames == 1:
+        idle |= {f"train.frames.{field}": "the data are pictures" for field in _leaves(to_dict(frames))}
+    elif not frames.given:
+        idle["train.frames.noise"] = "no frames are given"
     if has_own_grid(recipe.sample):
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):
