@@ -20,11 +20,11 @@ from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
-from fromnoise.denoise import Guidance, Guided
+from fromnoise.denoise import Guidance, Guided, Held, Keep
 from fromnoise.latents import KL, Foreign, Latents, Pixels, Reconstruction
 from fromnoise.nets import Trunk, UNet, house
 from fromnoise.process import Flow, Frames, Implied, Objective, Path, Upsampling
-from fromnoise.sample import SOLVERS, Procedure
+from fromnoise.sample import SOLVERS, FullSequence, Order, Procedure
 from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
 from fromnoise.text import Frozen, Trained
 from fromnoise.types import UserError
@@ -175,6 +175,10 @@ class Sampling:
     """Where the steps are on the clock."""
     shift: Annotated[float, Field(gt=0)] = 1.0
     """Shift of the time grid towards noise."""
+    schedule: Order = FullSequence()
+    """In which order the frames of a clip come out of the noise."""
+    keep: Keep = Held()
+    """How frames and pixels that are given are kept."""
     augment: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Noise on the small picture that is enlarged, as upsample.noise says it."""
 
@@ -405,12 +409,15 @@ def _idle(recipe: Recipe) -> dict[str, str]:
     frames = recipe.train.frames
     if recipe.data.frames == 1:
         idle |= {f"train.frames.{field}": "the data are pictures" for field in _leaves(to_dict(frames))}
+        idle |= {f"sample.schedule.{field}": "the data are pictures"
+                 for field in _leaves(to_dict(recipe.sample.schedule))}
     elif not frames.given:
         idle["train.frames.noise"] = "no frames are given"
     if has_own_grid(recipe.sample):
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):
         idle["sample.steps"] = f"{recipe.sample.solver} chooses its own steps"
+    idle |= {f"sample.keep.{field}": why for field, why in recipe.sample.keep.idle().items()}
     for term in TERMS:
         if not getattr(recipe.train, term).weight:
             idle |= {f"train.{term}.{field}": f"train.{term}.weight is 0"

@@ -63,6 +63,14 @@ class PictureAutoencoder(nn.Module):
                              f"{self.factor}")
         return media.flatten(0, 1)
 
+    def latent_frames(self, frames: int) -> int:
+        """How many latent frames so many frames become."""
+        return frames
+
+    def spans(self, frames: int) -> list[range]:
+        """Which frames each latent frame stands for."""
+        return [range(i, i + 1) for i in range(frames)]
+
     def normalised(self, raw: Tensor) -> Tensor:
         """(raw - mean) / std."""
         mean, std = self.statistics(raw)

@@ -251,7 +251,7 @@ class TrunkNet(nn.Module):
         if text is not None and self.spec.text.pad_to:
             text, mask, lengths = pad_text(text, mask, self.pad["text"], self.spec.text.pad_to)
         words = held.words if held else 0 if text is None else text.shape[1]
-        turns = self.places.turns(grid, words, lengths, cache.frames if cache else 0, picture.device)
+        turns = self.places.turns(grid, words, lengths, cache.passed if cache else 0, picture.device)
         streams = {"picture": Tokens(picture, clocks[1], turns[1])}
         if self.spec.text.pad_to:
             streams["picture"] = pad_picture(streams["picture"], self.pad["picture"], self.spec.text.pad_to)
@@ -324,7 +324,7 @@ class TrunkNet(nn.Module):
         mask = Mask(None if real is None or not words else F.pad(real, (0, places), value=True))
         past = (cache.words, cache.frames) if cache is not None else (0, 0)
         if self.spec.mask == "causal":
-            frames = FRAMES + past[1] + self.frames(grid, device)
+            frames = FRAMES + (cache.passed if cache is not None else 0) + self.frames(grid, device)
             groups = torch.cat([torch.arange(words, device=device), frames])
             mask = Mask(mask.keys, groups, groups)
             if cache is not None:

@@ -31,8 +31,8 @@ class Diffusion(Method):
         super().__init__(system)
         net, frames = system.recipe.net, system.recipe.train.frames
         if frames.given and isinstance(net, Trunk) and isinstance(net.routing, MaskDiT):
-            raise UserError("net.routing maskdit learns from the patches that it leaves out, which may be those of a given "
-                            "frame: choose tread or sprint, or set the shares of train.frames to 0.")
+            raise UserError("net.routing maskdit learns from the patches that it leaves out, which may be those of a "
+                            "given frame: choose tread or sprint, or set the shares of train.frames to 0.")
         self.terms = Terms(system)
         self.said: dict[int, dict[str, Tensor]] = {}  # by step, since they were last asked for
 
@@ -64,7 +64,8 @@ class Diffusion(Method):
         loss = losses.mean()
         if not self.terms.specs:
             return loss
-        parts = self.terms.parts(Step(output, x, x0, eps, t, recipe.path, recipe.objective, clocks.asked), batch.media, tap)
+        told = Step(output, x, x0, eps, t, recipe.path, recipe.objective, clocks.asked)
+        parts = self.terms.parts(told, batch.media, tap)
         self.said[step] = {name: part.detach() for name, part in {"denoising": loss, **parts}.items()}
         return self.terms.weighed(loss, parts)
 
