@@ -225,6 +225,5 @@ def film_frames(path: Path, channels: int) -> Tensor:
         from fromnoise.films import read_film  # type: ignore[import-not-found]
     except ImportError:
         raise UserError(f"{path} is a film, which cannot be read here: give pictures or an animated GIF.") from None
-    found = read_film(path)
-    media = getattr(found, "media", found[0] if isinstance(found, tuple) else found)
+    media = read_film(path).media
     return media.mean(1, keepdim=True) if channels == 1 and media.shape[1] == 3 else media
