@@ -1,4 +1,4 @@
-"""A data set of clips for tests: a dot that moves at a constant speed and bounces off the sides."""
+"""A data set of clips for tests: a dot that goes to the left or right, a pixel a frame, and back at the sides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,18 +21,17 @@ from fromnoise.types import Source
 SIDE, FRAMES = 8, 8
 
 
-def path(start, speed, frames):
-    """``[B, frames]``: where the dot is, bouncing in [0.5, SIDE - 1.5]."""
-    room = SIDE - 2.0
-    away = (start[:, None] - 0.5 + speed[:, None] * np.arange(frames)) % (2 * room)
-    return 0.5 + np.where(away > room, 2 * room - away, away)
+def path(phase, frames):
+    """``[B, frames]``: the left edge of the dot, from 0 to SIDE - 2, of phases ``[B]`` of its way there and back."""
+    room = SIDE - 2
+    away = (np.asarray(phase)[:, None] + np.arange(frames)) % (2 * room)
+    return np.where(away > room, 2 * room - away, away)
 
 
 def drawn(x, y) -> Tensor:
-    """``[B, T, 1, SIDE, SIDE]`` in [-1, 1] of places ``[B, T]``: a square of 2 pixels with soft edges."""
+    """``[B, T, 1, SIDE, SIDE]`` in [-1, 1] of left and upper edges ``[B, T]``: a square of 2 pixels."""
     at = np.arange(SIDE)
-    wide = np.clip(1.5 - np.abs(at - x[..., None] - 0.5), 0, 1)
-    high = np.clip(1.5 - np.abs(at - y[..., None] - 0.5), 0, 1)
+    wide, high = ((at >= edge[..., None]) & (at < edge[..., None] + 2) for edge in (x, y))
     return torch.from_numpy((2 * high[..., :, None] * wide[..., None, :] - 1).astype(np.float32))[:, :, None]
 
 
@@ -58,9 +57,9 @@ class DotSource(Source):
         return [0] * len(indices), ["a dot"] * len(indices)
 
     def pictures(self, indices: Sequence[int], versions: Sequence[int]) -> Tensor:
-        u = uniforms(list(indices), 4)
-        x = path(0.5 + (SIDE - 2) * u[:, 0], 2 * u[:, 1] - 1, self.length)
-        return drawn(x, path(0.5 + (SIDE - 2) * u[:, 2], 2 * u[:, 3] - 1, self.length))
+        u = uniforms(list(indices), 2)
+        x = path((2 * (SIDE - 2) * u[:, 0]).astype(int), self.length)
+        return drawn(x, np.broadcast_to(((SIDE - 1) * u[:, 1]).astype(int)[:, None], x.shape))
 
 
 @dataclass(frozen=True)

@@ -512,7 +512,7 @@ def run(model, monkeypatch, tmp_path):
     return command
 
 
-def test_tasks_of_the_command_line(run, files, tmp_path):
+def test_tasks_of_the_command_line(run, files, tmp_path, capsys):
     clip4, a = read_frames(files / "clip.gif", 1), read_frames(files / "a.png", 1)
     b = read_frames(files / "b.png", 1)
     out = run("--first", files / "a.png", "--last", files / "b.png").media[0]
@@ -522,6 +522,7 @@ def test_tasks_of_the_command_line(run, files, tmp_path):
     out = run("--extend", files / "clip.gif", "--last", files / "b.png", "--frames", "14", "--overlap", "3")
     assert torch.equal(out.media[0][[0, 1, 2, 3, 13]], torch.cat([clip4, b]))
     assert (out.settings.frames, out.settings.overlap) == (14, 3)
+    assert "Window 1 is made.\nWindow 2 is made.\n" in capsys.readouterr().err
     out = run("--clip", files / "clip.gif", "--slow", "3").media[0]
     assert len(out) == 10
     assert torch.equal(out[::3], clip4)

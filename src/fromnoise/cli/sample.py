@@ -17,7 +17,7 @@ from fromnoise.cli.fields import defaults
 from fromnoise.cli.loras import Loras, files_and_scales, those_of
 from fromnoise.cli.options import parse
 from fromnoise.cli.stages import expert_of, sizes_of, stages_of, through
-from fromnoise.cli.tasks import task_of
+from fromnoise.cli.tasks import counting, task_of
 from fromnoise.config import spec, to_dict
 from fromnoise.denoise import Guidance, Guided, Held, Keep
 from fromnoise.opening import is_pipeline, load_model, usual_sampling
@@ -158,6 +158,8 @@ def main(argv: list[str]) -> int:
     for path, scale in loras:
         models[0].add_lora(path, scale)
     sizes = sizes_of(size_of(args.size), models)
+    if settings.get("overlap"):
+        settings["callback"] = counting(say)
     outputs = through(models, prompts, settings, sizes, [stage["settings"] for stage in told[1:]], args.augment,
                       args.image, task)
     if told and told[0]["settings"].given != outputs[0].settings.given:

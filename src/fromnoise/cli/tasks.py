@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fromnoise.given import Given, read_frames
+from fromnoise.sample import Callback, Progress
 from fromnoise.types import UserError
 
 Size = tuple[int, int]  # height, width
@@ -68,6 +71,17 @@ class Task:
         if self.inside is not None:
             known = (read_frames(self.inside, 1, size) <= 0)[:, 0]
         return Given(clip, places, known), frames or total
+
+
+def counting(say: Callable[[str], None]) -> Callback:
+    """Says of each window of a rollout that it is made."""
+    made = count(1)
+
+    def tell(progress: Progress) -> None:
+        if progress.step == progress.steps:
+            say(f"Window {next(made)} is made.")
+
+    return tell
 
 
 def task_of(args: Any) -> Task:
