@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,23 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import nearest
-from fromnoise.denoise import Denoise, Guidance, SelfConditioned, experts
+from fromnoise.denoise import Denoise, Guidance, Held, Keep, SelfConditioned, experts
 from fromnoise.denoise.experts import fill
+from fromnoise.given import GivenFrames, Known, known_of
 from fromnoise.output import Output
 from fromnoise.random import AUGMENT, fold, sample_noise
 from fromnoise.recipe import load_diffusion
-from fromnoise.sample import SOLVERS, Callback, Procedure, Solver, Tuned, solve, tune
+from fromnoise.sample import SOLVERS, Callback, FullSequence, Order, Procedure, Solver, Tuned, tune
 from fromnoise.settings import Adapter, Expert, Noise, Settings, as_noise, as_numbers, checked
 from fromnoise.system import System, autocast, check_threshold, load_system, run_recipe
 from fromnoise.text import composed, emphasis, read_prompts, unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import digest
+from fromnoise.windows import check_room, filled, starting_noise
 
 TUNING = 2**40  # index of the first sample that solvers are tuned on, far from those that people look at
+Around = Callable[[Denoise], Denoise]
+
 
 class Model:
     """A system ready to sample."""
@@ -49,7 +53,9 @@ class Model:
                weighted: bool = False, long: bool = False,
                image: Output | Noise | None = None, augment: float | None = None, experts: Sequence[Expert] = (),
                noise: Noise | None = None, first: int = 0, callback: Callback | None = None,
-               fps: float | None = None, batch: int = 256) -> Output:
+               fps: float | None = None, batch: int = 256, frames: int | None = None,
+               given: GivenFrames | None = None, schedule: str | Order | None = None, keep: str | Keep | None = None,
+               overlap: int = 0) -> Output:
         """A sample for every prompt.
 
         steps, guidance, solver, size (height, width): as in the recipe unless given;  solver: a name of ``SOLVERS``,
@@ -63,8 +69,13 @@ class Model:
         lowest t, highest t);  noise: the
         starting noise ``[B, T, C, h, w]``, instead of seed, as any array of numbers;  first: the index of the first
         sample, which with the seed fixes its noise;  callback: called after each solver step with a ``Progress`` (of
-        each batch of at most ``batch``);  fps: frames a second of films, which the network is told where it was so in
-        training, and at which they are played.
+        each batch of at most ``batch``, and of a rollout each window);  fps: frames a second of films, which the
+        network is told where it was so in training, and at which they are played.
+
+        frames: of each clip, as in the data unless given;  given: frames and pixels that are known, ``{0: picture}`` or
+        a ``Given``, which come back bit for bit;  schedule: in which order frames come out of the noise, and keep: how
+        what is given is kept, by the name of a kind or as in a recipe;  overlap: above 0, more frames than training had
+        are made window by window, of which each knows so many of the frames before it (``rollout``).
 
         Sample i depends on (seed, first + i), its prompt and the settings alone: 16 samples of one call and 16
         calls for one sample with first=0, 1, ... agree to float32 rounding.  Raises UserError for settings that
@@ -75,7 +86,12 @@ class Model:
         settings = self.settings(prompts, steps=steps, guidance=guidance, solver=solver, size=size, seed=seed,
                                  negative=negative, compose=compose, weighted=weighted, long=long, first=first,
                                  given_noise=noise is not None, augment=augment, experts=experts, fps=fps,
+                                 frames=frames, schedule=schedule, keep=keep, overlap=overlap,
                                  stage=None if before is None else before.settings.stage + 1)
+        check_room(settings, self.recipe.data.channels)
+        known = None if given is None else known_of(given, settings, self.recipe.data.channels)
+        if known is not None:
+            settings = replace(settings, given=known.digest)
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
         small = self._small(image.media if isinstance(image, Output) else image, settings)
         if small is not None and before is None:
@@ -84,22 +100,34 @@ class Model:
         for i in range(0, len(settings.prompts), batch):
             part = replace(settings, prompts=settings.prompts[i : i + batch], first=settings.first + i)
             latents, info = self._solve(part, None if start is None else start[i : i + batch], callback,
-                                        None if small is None else small[i : i + batch])
-            parts.append(self._decode(latents).float().clamp(-1, 1).cpu())
+                                        None if small is None else small[i : i + batch],
+                                        None if known is None else known.rows(i, i + batch).latent(self.system))
+            media = self._decode(latents).float().clamp(-1, 1).cpu()
+            parts.append(media if known is None else known.rows(i, i + batch).paste(media))
         assert info is not None
         texts = dict.fromkeys([*self._texts(settings), settings.negative])
         if settings.weighted:
             texts = dict.fromkeys(emphasis(text)[0] for text in texts)
         notes = [None if long else self.system.text.cut(text) for text in texts]
-        notes += [unseen(texts, self.words), self._tuned_at(settings)]
+        notes += [unseen(texts, self.words), self._tuned_at(settings), self._untrained(settings)]
         return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)), before)
+
+    def rollout(self, prompts: str | Sequence[str], frames: int, overlap: int | None = None, **choices: Any) -> Output:
+        """Clips of so many frames, window by window of the length of training; the rest as for ``sample``.
+
+        overlap: frames that a window knows of those before it, by default half of its length.  A causal network keeps
+        what it has seen of these and is not shown them again.
+        """
+        usual = max(1, self.recipe.data.frames // 2)
+        return self.sample(prompts, frames=frames, overlap=usual if overlap is None else overlap, **choices)
 
     def settings(self, prompts: str | Sequence[str], **given: Any) -> Settings:
         """The recipe's settings with the caller's in their place, checked."""
         default, data = self.recipe.sample, self.recipe.data
         usual = {"steps": default.steps, "guidance": default.guidance, "solver": default.solver,
                  "size": (data.height, data.width), "augment": default.augment if self.enlarges else 0.0,
-                 "stage": int(self.enlarges), "fps": self.recipe.fps}
+                 "stage": int(self.enlarges), "fps": self.recipe.fps, "frames": data.frames,
+                 "schedule": default.schedule, "keep": default.keep}
         solver = self.solver(given.get("solver") or default.solver)
         if isinstance(solver, Tuned):
             usual["steps"] = solver.nfe
@@ -115,6 +143,7 @@ class Model:
         check_threshold(self.recipe, settings.guidance)
         self._check_augment(settings.augment)
         self._check_rate(settings.fps)
+        self._check_frames(settings)
         if isinstance(solver, Tuned) and settings.steps != solver.nfe:
             raise UserError(f"The solver {settings.solver} takes {solver.nfe} steps and no other number "
                             f"(got {settings.steps}).")
@@ -180,25 +209,28 @@ class Model:
 
     def noise_shape(self, settings: Settings) -> tuple[int, ...]:
         h, w = self.system.latent_size(*settings.size)
-        latents = self.system.latents
-        return (len(settings.prompts), latents.latent_frames(self.recipe.data.frames), latents.channels, h, w)
+        frames = self.system.latents.latent_frames(settings.frames)
+        return (len(settings.prompts), frames, self.system.latents.channels, h, w)
 
-    def _solve(self, settings: Settings, noise: Tensor | None, callback: Callback | None, small: Tensor | None = None):
-        """Latents of one batch, and how the solver went; ``small``: the small pictures that are enlarged."""
+    def _solve(self, settings: Settings, noise: Tensor | None, callback: Callback | None, small: Tensor | None = None,
+               known: Known | None = None):
+        """Latents of one batch, and how the solver went; ``small``: the small pictures that are enlarged; ``known``:
+        the latents that are given."""
         device = self.system.device
         if noise is None:
             noise = self._noise(settings)
-        noise = self._start(noise, settings)
-        denoise = self._told(settings, None if small is None else self._noisy(small, settings).to(device))
+        noise = self._start(noise, settings).to(device)
+        told = None if small is None else self._noisy(small, settings).to(device)
         with autocast(device, self.recipe.train.precision):
-            x0, info = solve(lambda x, t: denoise(x, t, Condition()), noise.to(device), path=self.recipe.path,
-                             seed=settings.stream, first=settings.first, guidance=settings.guidance.strongest,
-                             callback=callback, return_info=True, **self._clock(settings))
+            x0, info = filled(self, settings, noise, known, told, callback)
         return x0, replace(info, solver=info.solver if settings.solver == "auto" else settings.solver)
 
-    def _told(self, settings: Settings, image: Tensor | None) -> Denoise:
-        """The denoiser under the prompts, each expert under its own reading of them, whatever condition it is given."""
-        condition, guided = self._guided(settings, image)
+    def _told(self, settings: Settings, image: Tensor | None, around: Around) -> Denoise:
+        """The denoiser under the prompts, each expert under its own reading of them, whatever condition it is given.
+
+        around: what is put around every network.
+        """
+        condition, guided = self._guided(settings, image, around)
 
         def own(x: Tensor, t: Tensor, _: Condition) -> Tensor:
             return guided(x, t, condition).float()
@@ -206,15 +238,15 @@ class Model:
         if not settings.experts:
             return own
         alone = replace(settings, experts=[])
-        others = [(self._other(run, "be an expert of", settings)._told(alone, image), low, high)
+        others = [(self._other(run, "be an expert of", settings)._told(alone, image, around), low, high)
                   for run, low, high in settings.experts]
         rest = fill([(low, high) for _, low, high in settings.experts])
         return experts([*others, *((own, low, high) for low, high in rest)])
 
-    def _guided(self, settings: Settings, image: Tensor | None = None) -> tuple[Condition, Denoise]:
+    def _guided(self, settings: Settings, image: Tensor | None, around: Around) -> tuple[Condition, Denoise]:
         """(the condition of the prompts, the denoiser with the guidance that was asked for).
 
-        image: the condition's, in all of them.
+        image: the condition's, in all of them;  around: what is put around every network.
         """
         prompts, choice = settings.prompts, settings.guidance
         first, others = composed(prompts, settings.negative) if settings.compose else (prompts, [])
@@ -222,17 +254,17 @@ class Model:
         if choice.guide is not None:
             if others:
                 raise UserError("Composed prompts are guided by the unconditional model: leave the guide out.")
-            weak = self._guide(choice.guide, settings)
+            weak = self._guide(choice.guide, settings, around)
         null = self._heard([settings.negative] * len(prompts), settings, image, negative=True)
-        guided = choice.of(self._denoiser(), null, self.recipe.path, weak=weak, others=[
+        guided = choice.of(around(self._denoiser()), null, self.recipe.path, weak=weak, others=[
             (self._heard(texts, settings, image), weight) for texts, weight in others])
         return self._heard(first, settings, image), guided
 
-    def _guide(self, run: str, settings: Settings) -> Denoise:
+    def _guide(self, run: str, settings: Settings, around: Around) -> Denoise:
         """The denoiser of another run under its own reading of the prompts.  UserError where it cannot guide this."""
         guide = self._other(run, "guide", settings)
         condition = guide.encode(settings.prompts)
-        denoise = guide._denoiser()
+        denoise = around(guide._denoiser())
         return lambda x, t, told: denoise(x, t, replace(condition, image=told.image, fps=told.fps))
 
     def _other(self, run: str, what: str, settings: Settings) -> Model:
@@ -264,7 +296,14 @@ class Model:
         return {"solver": solver, "steps": settings.steps, **own}
 
     def _noise(self, settings: Settings) -> Tensor:
-        return sample_noise(self.noise_shape(settings), settings.stream, settings.first)
+        shape = self.noise_shape(settings)
+        rolled = starting_noise(settings, shape, *self.window(settings))
+        return sample_noise(shape, settings.stream, settings.first) if rolled is None else rolled
+
+    def window(self, settings: Settings) -> tuple[int, int]:
+        """The latent frames of a window of a rollout, and those of them that it knows of the window before."""
+        count = self.system.latents.latent_frames
+        return count(self.recipe.data.frames), count(settings.overlap) if settings.overlap else 0
 
     def starting_noise(self, prompts: str | Sequence[str], seed: int = 0,
                        size: tuple[int, int] | None = None) -> Tensor:
@@ -330,7 +369,7 @@ class Model:
         if media.ndim != 5 or len(media) not in (1, len(settings.prompts)):
             raise UserError(f"image must be [B, T, C, h, w] with one small picture, or one for each of the "
                             f"{len(settings.prompts)} prompts (got {list(media.shape)}).")
-        if tuple(media.shape[1:]) != (data.frames, data.channels, h, w):
+        if tuple(media.shape[1:]) != (settings.frames, data.channels, h, w):
             found = f"{media.shape[-1]}x{media.shape[-2]} in {media.shape[2]} channels"
             raise UserError(f"{self.run or 'This model'} makes pictures of {W}x{H} from those of {w}x{h} in "
                             f"{data.channels} channels, and here they are of {found}: make them of that size, or ask "
@@ -349,6 +388,33 @@ class Model:
             why = f"upsample.noise is {most:g}" if self.enlarges else "it makes pictures of noise alone"
             raise UserError(f"augment {level:g} is more noise on small pictures than this model has met in training: "
                             f"{why}.")
+
+    def _check_frames(self, settings: Settings) -> None:
+        """UserError for clips that this model cannot make."""
+        usual = self.recipe.data.frames
+        if usual == 1 and settings.frames > 1:
+            raise UserError(f"{self.run or 'This model'} makes pictures, of one frame each (got {settings.frames}): "
+                            "name a run that was trained on clips.")
+        length, overlap = self.window(settings)
+        if (settings.overlap >= usual and settings.overlap) or overlap >= length:
+            raise UserError(f"A window of {usual} frames knows fewer than that of those before it (overlap "
+                            f"{settings.overlap}): choose an overlap from 1 to {usual - 1}.")
+        if isinstance(settings.keep, Held) and settings.keep.guidance != 1 and self.recipe.train.self_conditioning:
+            raise UserError("Guidance by history asks a network twice, and this one is told its own last answer "
+                            "(train.self_conditioning): set keep.guidance to 1.")
+
+    def _untrained(self, settings: Settings) -> str:
+        """What to say where frames have clocks that this model has not met in training."""
+        trained, keep = self.recipe.train.frames, settings.keep
+        if settings.frames == 1 or trained.clock == "each":
+            return ""
+        if not isinstance(settings.schedule, FullSequence):
+            return (f"This model was trained with one clock for all frames of a clip, and schedule "
+                    f"{settings.schedule.kind} moves them apart: it may fail (train.frames.clock each).")
+        if (settings.given or settings.overlap) and keep.clocked and not trained.given:
+            return ("This model was trained without given frames (train.frames), and may not heed them: try keep "
+                    "reconstructed.")
+        return ""
 
     def trial(self) -> None:
         """A little of its work, by which threads are measured."""

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from fromnoise import codec, generate
 from fromnoise.codec import Codec, autoencoder_of_run
-from fromnoise.denoise import Guidance
-from fromnoise.recipe import Recipe, load_diffusion, load_recipe
+from fromnoise.recipe import Recipe, Sampling, load_diffusion, load_recipe
 from fromnoise.types import UserError
 from fromnoise.weights import digest
 
@@ -46,13 +45,13 @@ def no_model(source: Path) -> str:
     return f"There is no folder {source}." + (f' Did you mean "{close[0]}"?' if close else "")
 
 
-def usual_guidance(source: str | Path) -> Guidance:
-    """The guidance of a model unless one says otherwise; its weights are not read.  UserError as ``load``."""
+def usual_sampling(source: str | Path) -> Sampling:
+    """How a model samples unless one says otherwise; its weights are not read.  UserError as ``load``."""
     if is_pipeline(source):
         from fromnoise.interop import pipelines
 
-        return pipelines.usual_guidance(source)
-    return load_diffusion(Path(source) / "recipe.json").sample.guidance
+        return Sampling(guidance=pipelines.usual_guidance(source))
+    return load_diffusion(Path(source) / "recipe.json").sample
 
 
 def load(source: str | Path, device: str = "auto", variant: str | None = None) -> Adaptable | Codec:

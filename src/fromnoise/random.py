@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # Training's streams, each (seed, stream, step, ...): two that share a key would be one.
-ORDER, DATA, NOISE, DROP, SELF, POSTERIOR, TERMS, ROUTE, AUGMENT = range(9)
+ORDER, DATA, NOISE, DROP, SELF, POSTERIOR, TERMS, ROUTE, AUGMENT, TASKS, HISTORY = range(11)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -54,6 +54,13 @@ def sample_noise(shape: Sequence[int], seed: int, first: int = 0, dtype: torch.d
     One generator a sample: a batched ``randn`` may give a sample other numbers in another batch.
     """
     return normal(fold(seed, range(first, first + shape[0])), shape[1:], dtype)
+
+
+def frame_noise(shape: Sequence[int], seed: int, first: int = 0, start: int = 0) -> Tensor:
+    """Standard normal ``[B, T, ...]``; frame f of sample i depends on (seed, first + i, start + f) alone."""
+    B, T = shape[:2]
+    keys = fold(seed, np.arange(first, first + B)[:, None], np.arange(start, start + T)[None])
+    return normal(keys.reshape(-1), shape[2:]).unflatten(0, (B, T))
 
 
 def normal(keys: Sequence[int] | np.ndarray, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:

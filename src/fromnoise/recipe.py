@@ -22,12 +22,12 @@ from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
-from fromnoise.denoise import Guidance, Guided
+from fromnoise.denoise import Guidance, Guided, Held, Keep
 from fromnoise.films import PLAYED
 from fromnoise.latents import KL, CausalKL, Foreign, Latents, Pixels, Reconstruction
 from fromnoise.nets import Trunk, UNet, house
-from fromnoise.process import Flow, Implied, Objective, Path, Upsampling
-from fromnoise.sample import SOLVERS, Procedure
+from fromnoise.process import Flow, Frames, Implied, Objective, Path, Upsampling
+from fromnoise.sample import SOLVERS, FullSequence, Order, Procedure
 from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
 from fromnoise.text import Frozen, Trained
 from fromnoise.types import UserError
@@ -160,6 +160,7 @@ class Training(Schedule):
     """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
     stills: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of steps in which single frames take the place of films, as pictures (joint image and video training)."""
+    frames: Frames = Frames()
     repa: Repa = Repa()
     dispersive: Dispersive = Dispersive()
     contrastive: Contrastive = Contrastive()
@@ -183,6 +184,10 @@ class Sampling:
     """Where the steps are on the clock."""
     shift: Annotated[float, Field(gt=0)] = 1.0
     """Shift of the time grid towards noise."""
+    schedule: Order = FullSequence()
+    """In which order the frames of a clip come out of the noise."""
+    keep: Keep = Held()
+    """How frames and pixels that are given are kept."""
     augment: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Noise on the small picture that is enlarged, as upsample.noise says it."""
 
@@ -424,10 +429,18 @@ def _idle(recipe: Recipe) -> dict[str, str]:
                  for field in fields(TemporalSpec)}  # type: ignore[arg-type]
     if isinstance(net, Trunk) and net.magnitude:
         idle |= dict.fromkeys(UNMEASURED, "magnitude-preserving layers have no norms, biases, shifts or gates")
+    frames = recipe.train.frames
+    if recipe.data.frames == 1:
+        idle |= {f"train.frames.{field}": "the data are pictures" for field in _leaves(to_dict(frames))}
+        idle |= {f"sample.schedule.{field}": "the data are pictures"
+                 for field in _leaves(to_dict(recipe.sample.schedule))}
+    elif not frames.given:
+        idle["train.frames.noise"] = "no frames are given"
     if has_own_grid(recipe.sample):
         idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {recipe.sample.solver} has its own grid")
     if isinstance(SOLVERS.get(recipe.sample.solver), Procedure):
         idle["sample.steps"] = f"{recipe.sample.solver} chooses its own steps"
+    idle |= {f"sample.keep.{field}": why for field, why in recipe.sample.keep.idle().items()}
     for term in TERMS:
         if not getattr(recipe.train, term).weight:
             idle |= {f"train.{term}.{field}": f"train.{term}.weight is 0"

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import from_dict
-from fromnoise.denoise import Guidance
+from fromnoise.denoise import Guidance, Held, Keep
 from fromnoise.random import fold
+from fromnoise.sample import FullSequence, Order
 from fromnoise.types import UserError
 
 Noise = Tensor | np.ndarray | Sequence[Any]
@@ -52,6 +53,11 @@ class Settings:
     stage: int = 0  # of a cascade: how often pictures were enlarged
     given_image: str = ""  # a hash of the small pictures where they were the caller's
     fps: float = 0.0  # frames a second; 0 of pictures
+    frames: int = 1
+    overlap: int = 0  # frames that a window of a rollout knows of those before it; 0: all frames at once
+    schedule: Order = field(default_factory=FullSequence)
+    keep: Keep = field(default_factory=Held)
+    given: str = ""  # a hash of the frames and pixels that were given, and of where
 
     @property
     def stream(self) -> int:
@@ -134,6 +140,15 @@ def _loras(value: Any) -> list[Adapter]:
     return [Adapter(_text(one.path), _number(one.scale), _text(one.sha256)) for one in found]
 
 
+def _kind_of(choice: Any) -> Callable[[Any], Any]:
+    """One of a choice of specs, as it is, as the name of its kind, or as it stands in a picture."""
+
+    def convert(value: Any) -> Any:
+        return from_dict(choice, {"kind": value} if isinstance(value, str) else value, "")
+
+    return convert
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -160,6 +175,11 @@ RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "stage": (_whole(0, 1000), "a whole number from 0 to 1,000"),
     "given_image": (_text, "a text"),
     "fps": (_rate, "a number of frames a second, up to 1,000"),
+    "frames": (_whole(1, 10**7), "a whole number from 1 to 10,000,000"),
+    "overlap": (_whole(0, 10**6), "a whole number from 0 to 1,000,000"),
+    "schedule": (_kind_of(Order), "an order of frames, such as full_sequence or Pyramid(delay=2)"),
+    "keep": (_kind_of(Keep), "a way to keep what is given, such as held or Reconstructed(weight=2)"),
+    "given": (_text, "a text"),
     "run": (_text, "a text"),
     "recipe": (_fields, "an object of fields"),
     "batch": (_whole(1, 2**31), "a whole number that is 1 or more"),

@@ -34,7 +34,8 @@ class Frames:
     """What all layers along time share in one forward.
 
     count: T, frames of each clip;  signal: ``[B, T, F]``, what each is told of its noise level;  causal: whether none
-    sees one to come, and mask, bool ``[1, 1, T, first + T]``, which then see which;  first: how many the cache holds.
+    sees one to come, and mask, bool ``[1, 1, T, held + T]``, which then see which;  first: how many came before, the
+    last of which the cache holds.
     """
 
     count: int
@@ -49,7 +50,7 @@ class Frames:
         """The frames that follow those in the cache, which takes them up."""
         if not causal:
             return Frames(count, signal)
-        first = 0 if cache is None else cache.frames
+        first = 0 if cache is None else cache.passed
         order = torch.arange(first, first + count, device=signal.device)
         mask = Mask(None, order, order)
         mask = mask if cache is None else cache.extend(mask, count, 0)

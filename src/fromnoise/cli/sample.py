@@ -17,12 +17,14 @@ from fromnoise.cli.fields import defaults
 from fromnoise.cli.loras import Loras, files_and_scales, those_of
 from fromnoise.cli.options import parse
 from fromnoise.cli.stages import expert_of, sizes_of, stages_of, through
+from fromnoise.cli.tasks import counting, task_of
 from fromnoise.config import spec, to_dict
-from fromnoise.denoise import Guidance, Guided
+from fromnoise.denoise import Guidance, Guided, Held, Keep
 from fromnoise.films import WRITTEN, moving
-from fromnoise.opening import is_pipeline, load_model, usual_guidance
+from fromnoise.opening import is_pipeline, load_model, usual_sampling
 from fromnoise.output import checked_file, read_picture
-from fromnoise.recipe import Recipe, changes, differences, read_recipe
+from fromnoise.recipe import Recipe, Sampling, changes, differences, read_recipe
+from fromnoise.sample import FullSequence, Order
 from fromnoise.settings import Settings
 from fromnoise.text import parts
 from fromnoise.train.memory import keep_freed_memory
@@ -43,6 +45,12 @@ fromnoise sample runs/up "a red circle" --image small.png
 fromnoise sample runs/base "a red circle" --expert runs/noisy:0.6-1     (asked in the place of runs/base at such t)
 
 fromnoise sample runs/video "a wave" --out wave.mp4
+
+fromnoise sample runs/films "a red circle falls" --first a.png --last b.png     (of a model of clips)
+
+fromnoise sample runs/films "a red circle falls" --extend clip.mp4 --frames 48 --overlap 8
+
+fromnoise sample runs/films --clip clip.gif --slow 2     (twice as many frames; --inside mask.png: a part made anew)
 
 fromnoise sample --like picture.png
 
@@ -76,6 +84,28 @@ class Arguments:
     """The small picture to enlarge, or a larger one by a whole factor, which is brought to its size by averages."""
     augment: Annotated[float, Field(ge=0, le=1)] | None = None
     """Noise added to every small picture that is enlarged, up to upsample.noise; by default as the recipe says."""
+    frames: Annotated[int, Field(ge=1)] | None = None
+    """Frames of a clip; by default as many as the data have."""
+    overlap: Annotated[int, Field(ge=1)] | None = None
+    """Make a clip longer than those of the data window by window, each of which knows so many frames before it."""
+    first: str | None = None
+    """A picture that the clip begins with."""
+    last: str | None = None
+    """A picture that it ends with."""
+    extend: str | None = None
+    """A film, an animated GIF or a PNG of frames side by side that the clip goes on from, and which --frames counts."""
+    extend_back: str | None = None
+    """The same, that the clip leads up to."""
+    clip: str | None = None
+    """The same, that --slow or --inside changes; of a model of pictures, a picture."""
+    slow: Annotated[int, Field(ge=2)] | None = None
+    """So many times the frames of --clip, those between its own being made."""
+    inside: str | None = None
+    """A mask: what is white in it is made anew in --clip, what is black is kept."""
+    schedule: Order = FullSequence()
+    """In which order the frames of a clip come out of the noise."""
+    keep: Keep = Held()
+    """How what is given is kept."""
     expert: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """RUN:LOW-HIGH, a run that takes the place of the first one at times between the two; said again, another."""
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None
@@ -113,6 +143,11 @@ def main(argv: list[str]) -> int:
                         "make it again with Model.sample and the same noise.")
     if told and told[0]["settings"].given_image and args.image is None:
         raise UserError(f"{args.like} was made of a small picture that is not in the file: name it with --image.")
+    task = task_of(args)
+    task.check()
+    if told and told[0]["settings"].given and not task.named:
+        raise UserError(f"{args.like} was made of frames that are not in the file: name them with --first, --extend or "
+                        "whichever it was.")
     run = args.run or (told[0]["run"] if told else "")
     if not run:
         raise UserError('Name a run folder: fromnoise sample runs/digits "a handwritten seven".')
@@ -133,8 +168,12 @@ def main(argv: list[str]) -> int:
     for path, scale in loras:
         models[0].add_lora(path, scale)
     sizes = sizes_of(size_of(args.size), models)
+    if settings.get("overlap"):
+        settings["callback"] = counting(say)
     outputs = through(models, prompts, settings, sizes, [stage["settings"] for stage in told[1:]], args.augment,
-                      args.image)
+                      args.image, task)
+    if told and told[0]["settings"].given != outputs[0].settings.given:
+        say(f"What is given is not what {args.like} was made of, which will not come out the same.")
     if told and told[0]["settings"].given_image != outputs[0].settings.given_image:
         say(f"{args.image} is not the small picture that {args.like} was made of, which will not come out the same.")
     for output in outputs:
@@ -164,14 +203,14 @@ def read(argv: list[str]) -> tuple[Arguments, Guidance]:
 
 def parse_over(argv: list[str], run: str, like: str | None) -> tuple[Arguments, Guidance]:
     """(the arguments, the guidance) over what the picture says, or else the recipe of the run."""
-    usual, flags = Guidance(), {}
+    usual, flags = Sampling(), {}
     if like is not None:
-        settings = stages_of(read_picture(like))[0]["settings"]
-        usual, flags = settings.guidance, {name: getattr(settings, name) for name in ("compose", "weighted", "long")}
+        usual = stages_of(read_picture(like))[0]["settings"]
+        flags = {name: getattr(usual, name) for name in ("compose", "weighted", "long")}
     elif is_model(run) or is_pipeline(run):
-        usual = usual_guidance(run)
-    values = defaults(Arguments) | {"guidance": to_dict(usual), **flags}
-    return parse(Arguments, argv, "fromnoise sample", values, ABOUT), usual
+        usual = usual_sampling(run)
+    parts = {name: to_dict(getattr(usual, name)) for name in ("guidance", "schedule", "keep")}
+    return parse(Arguments, argv, "fromnoise sample", defaults(Arguments) | parts | flags, ABOUT), usual.guidance
 
 
 def is_model(word: str) -> bool:
@@ -211,6 +250,7 @@ def draws_alike(said: dict[str, Any], recipe: Recipe) -> bool:
 def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str, Any]]:
     """(every prompt n times, the other settings): those of ``like``, if there is one, unless said otherwise."""
     said = {"steps": args.steps, "guidance": args.guidance, "solver": args.solver, "seed": args.seed,
+            "frames": args.frames, "overlap": args.overlap, "schedule": args.schedule, "keep": args.keep,
             "negative": args.negative, "compose": args.compose, "weighted": args.weighted, "long": args.long,
             "experts": [expert_of(text) for text in args.expert] or None, "fps": args.fps}
     prompts = [*args.prompts, *(read_prompts(args.prompts_file) if args.prompts_file is not None else [])]

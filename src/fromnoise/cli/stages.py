@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fromnoise.cli.tasks import Task
 from fromnoise.data.images import Refused, open_picture
 from fromnoise.generate import Model
 from fromnoise.media import from_uint8
@@ -20,23 +21,29 @@ from fromnoise.types import UserError
 
 Size = tuple[int, int]  # height, width
 
-SHARED = ("seed", "first", "negative", "compose", "weighted", "long", "fps")  # settings that all stages have in common
+SHARED = ("seed", "first", "negative", "compose", "weighted", "long", "frames", "fps")  # settings that stages share
 NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 OWN = ("steps", "guidance", "solver", "size", "augment")
 
 
 def through(models: Sequence[Model], prompts: list[str], settings: dict[str, Any], sizes: Sequence[Size | None],
-            like: Sequence[Settings], augment: float | None = None, image: str | None = None) -> list[Output]:
+            like: Sequence[Settings], augment: float | None = None, image: str | None = None,
+            task: Task | None = None) -> list[Output]:
     """Samples of the first model, then of each of the others, which enlarge those before them.
 
     settings: of the first;  sizes: of each, None for its usual one;  like: the settings of those after the first where
     a picture is made again, else they are as their recipes say;  augment: of all that enlarge;  image: the file that
-    the first one enlarges.
+    the first one enlarges;  task: what it is given of its samples.
     """
     first, *rest = models
     told = {"size": sizes[0], "augment": augment if first.enlarges or not rest else None}
     settings = settings | {name: value for name, value in told.items() if value is not None}
     small = None if image is None else small_picture(image, first, settings.get("size"))
+    if task is not None and task.named:
+        data = first.recipe.data
+        size = settings.get("size") or (data.height, data.width)
+        given, frames = task.given(data.channels, size, settings.get("frames"))
+        settings = settings | {"given": given} | ({} if frames is None else {"frames": frames})
     outputs = [first.sample(prompts, image=small, **settings)]
     for i, model in enumerate(rest):
         own = {name: getattr(like[i], name) for name in OWN} if i < len(like) else {}

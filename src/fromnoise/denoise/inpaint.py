@@ -1,11 +1,17 @@
 """Samples of which something is known: editing, inpainting and other linear measurements, without training.
 
-    SDEdit       start at a noised picture instead of at noise                       (``start_from``)
-    replacement  what is known takes the place of what is predicted                  (``replaced``)
-    measurement  what is predicted moves with what is known, as covariances say      (``measured``)
+    SDEdit          start at a noised picture instead of at noise                       (``start_from``)
+    replacement     what is known takes the place of what is predicted                  (``replaced``)
+    measurement     what is predicted moves with what is known, as covariances say      (``measured``)
+    reconstruction  it moves so too, with one variance for all that is known            (``reconstructed``)
+
+The last two add S A^T w to what is predicted, with S the covariance of x0 given x_t, A the mask and w the weight of
+what is known and was not predicted; they differ in w.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +21,7 @@ from fromnoise.denoise.guidance import with_signal
 from fromnoise.denoise.rules import dot, positive
 from fromnoise.denoise.schedule import aligned
 from fromnoise.process import GaussianPath
+from fromnoise.process.gaussian import TINY
 from fromnoise.types import Condition
 
 
@@ -56,9 +63,42 @@ def measured(denoise: Denoise, known: Tensor, mask: Tensor, path: GaussianPath, 
     """
     given = mask.to(known.dtype)
 
+    def weigh(S: Covariance, gap: Tensor, signal: Tensor) -> Tensor:
+        return conjugate_gradients(lambda v: given * S(given * v) + noise**2 * v, gap, iterations)
+
+    return moved(denoise, known, given, path, weigh)
+
+
+def reconstructed(denoise: Denoise, known: Tensor, mask: Tensor, path: GaussianPath, weight: float = 1.0) -> Denoise:
+    """Reconstruction guidance (Ho et al. 2022, Video Diffusion Models, eq. 7), and ``known`` where ``mask`` is 1:
+
+        D - weight alpha / 2 grad_x |A (known - D)|^2
+
+    It is ``measured`` with A S A^T taken to be sigma^2 / (weight alpha^2): all that is known has one variance and none
+    of it says anything of the rest of it.  So it needs one pass backward, and no iterations.
+    """
+    given = mask.to(known.dtype)
+
+    def weigh(S: Covariance, gap: Tensor, signal: Tensor) -> Tensor:
+        return weight * signal * gap
+
+    return replaced(moved(denoise, known, given, path, weigh), known, mask)
+
+
+Covariance = Callable[[Tensor], Tensor]  # v to S v
+
+
+def moved(denoise: Denoise, known: Tensor, given: Tensor, path: GaussianPath,
+          weigh: Callable[[Covariance, Tensor, Tensor], Tensor]) -> Denoise:
+    """D + S w with S = sigma^2 / alpha dD/dx, the covariance of x0 given x_t.
+
+    weigh: (S, A (known - D), alpha^2 / sigma^2) to w, which is 0 where nothing is known.
+    """
+
     def guided(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         early = with_signal(t, x, path)
-        factor = aligned(path.sigma(early).square() / path.alpha(early), x)
+        alpha, variance = path.alpha(early), path.sigma(early).square()
+        factor = aligned(variance / alpha, x)
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             x0 = denoise(x, early, condition)
@@ -67,8 +107,8 @@ def measured(denoise: Denoise, known: Tensor, mask: Tensor, path: GaussianPath, 
             return factor * torch.autograd.grad(x0, x, v, retain_graph=True)[0]
 
         mean = x0.detach()
-        weights = conjugate_gradients(lambda v: given * S(given * v) + noise**2 * v, given * (known - mean), iterations)
-        return mean + S(given * weights)
+        signal = aligned(alpha.square() / variance.clamp(min=TINY**2), x)
+        return mean + S(given * weigh(S, given * (known - mean), signal))
 
     return guided
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fromnoise.config import spec
 from fromnoise.denoise import Denoise, Denoiser, Guidance
 from fromnoise.folders import Pipeline
+from fromnoise.generate import Around
 from fromnoise.interop.lora import Place, places_of
 from fromnoise.interop.lora.model import Adaptable
 from fromnoise.interop.schedules import Schedule
@@ -137,13 +138,13 @@ class PublishedModel(Adaptable):
             return torch.tensor([[height, width, 0.0, 0.0, height, width]])
         return torch.tensor([[height, width, height / width]])
 
-    def _guided(self, settings: Settings, image: Tensor | None = None) -> tuple[Condition, Denoise]:
+    def _guided(self, settings: Settings, image: Tensor | None, around: Around) -> tuple[Condition, Denoise]:
         if self.numbers != "guidance":
-            return super()._guided(settings, image)
+            return super()._guided(settings, image, around)
         if settings.negative or settings.guidance != Guidance(scale=settings.guidance.scale):
             raise UserError("This model was distilled to be told its guidance scale: it takes no negative prompt and "
                             "no other kind of guidance.")
-        return self.encode(settings.prompts, settings), self.system.denoiser
+        return self.encode(settings.prompts, settings), around(self.system.denoiser)
 
     def times(self, settings: Settings) -> Tensor:
         """The grid of its schedule."""

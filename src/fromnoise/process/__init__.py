@@ -2,6 +2,7 @@
 
 from fromnoise.process.discrete import MaskedTokens, TokenDenoise, TokenProcess, Tokens, UniformTokens, token_bound
 from fromnoise.process.effective import describe_weighting, effective_weighting, plot_weightings
+from fromnoise.process.frames import Clocks, Frames
 from fromnoise.process.gaussian import GaussianPath, expand
 from fromnoise.process.objective import Objective
 from fromnoise.process.paths import EDM, VE, VP, Cosine, Flow, SubVP, Trigonometric
@@ -20,11 +21,13 @@ __all__ = [
     "P2",
     "VE",
     "VP",
+    "Clocks",
     "CosMap",
     "Cosine",
     "EDMWeighting",
     "Elbo",
     "Flow",
+    "Frames",
     "GaussianPath",
     "Implied",
     "Kept",

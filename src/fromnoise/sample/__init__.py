@@ -6,6 +6,7 @@ from fromnoise.sample.brownian import Brownian
 from fromnoise.sample.fitted import ays_grid, gits_grid, on_grid
 from fromnoise.sample.grids import GRIDS, time_grid
 from fromnoise.sample.multistep import Multistep
+from fromnoise.sample.order import Autoregressive, Chunks, FullSequence, Order, Overlapping, Pyramid
 from fromnoise.sample.parallel import Picard
 from fromnoise.sample.plan import Plan, Stage
 from fromnoise.sample.procedure import Procedure
@@ -26,9 +27,10 @@ from fromnoise.sample.tune import tune
 from fromnoise.sample.tuned import Errors, Tuned
 
 __all__ = [
-    "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "AncestralMidpoint", "Brownian", "Callback", "Churn",
-    "Errors", "EulerMaruyama", "Exponential", "Multistep", "Picard", "Plan", "PredictorCorrector", "Procedure",
-    "Progress", "Restart", "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned", "among", "auto",
-    "autoregressive", "ays_grid", "chunks", "full_sequence", "gits_grid", "on_grid", "overlapping", "pyramid",
-    "solve", "staggered", "time_grid", "tune",
+    "GRIDS", "RK45", "SOLVERS", "AdaptiveSDE", "Ancestral", "AncestralMidpoint", "Autoregressive", "Brownian",
+    "Callback", "Chunks", "Churn", "Errors", "EulerMaruyama", "Exponential", "FullSequence", "Multistep", "Order",
+    "Overlapping", "Picard", "Plan", "PredictorCorrector", "Procedure", "Progress", "Pyramid", "Restart",
+    "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned", "among", "auto", "autoregressive", "ays_grid",
+    "chunks", "full_sequence", "gits_grid", "on_grid", "overlapping", "pyramid", "solve", "staggered", "time_grid",
+    "tune",
 ]

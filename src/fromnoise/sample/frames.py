@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fromnoise.process import GaussianPath, expand
 from fromnoise.sample.plan import Number, Plan, Stage, Weights
+from fromnoise.types import UserError
 
 MakeTable = Callable[[tuple[float, ...]], Plan]  # from falling times to the table of one clock
 
@@ -82,6 +83,9 @@ def _legs(times: Sequence[float], table: MakeTable) -> list[Leg]:
             legs.append(Leg())
             continue
         plan = table(tuple(times[n : end + 1]))
+        if plan.jump is not None:
+            raise UserError("This tuned solver starts all frames from noise: take another for schedules and given "
+                            "frames.")
         ends = [0, *(i for i, stage in enumerate(plan.stages, start=1) if stage.step is not None)]
         legs += [Leg(plan.stages[a:b], None if a else plan) for a, b in pairwise(ends)]
     return legs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeGuard
 
@@ -28,7 +28,8 @@ from fromnoise.types import UserError
 @torch.no_grad()
 def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | Solver = "dpmpp_2m",
           nfe: int | None = None, steps: int | None = None, grid: str | Sequence[float] | Tensor | None = None,
-          shift: float = 1.0, given: Tensor | None = None, seed: int = 0, first: int = 0, brownian: bool = False,
+          shift: float = 1.0, schedule: Callable[[Tensor], Tensor] | None = None,
+          given: Tensor | None = None, seed: int = 0, first: int = 0, brownian: bool = False,
           guidance: float = 1.0, callback: Callback | None = None, return_info: bool = False) -> Any:
     """x0 from standard normal ``noise`` ``[B, ...]``.
 
@@ -37,6 +38,7 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
     denoiser, spent exactly, or steps: steps (by default 20);  grid: the name of a grid, or times from noise to
     clean; by default the solver's own, where it has one, else uniform;  shift: of a grid that is named or chosen by
     "auto", towards noise;
+    schedule: makes a scheduling matrix (below) of the times of that grid;
     given: clean samples as ``noise`` that a grid which begins below t = 1 starts from: alpha given + sigma noise;
     seed, first: the noise that stochastic solvers add to sample i is a function of (seed, first + i);  brownian: that
     noise as one Brownian path, whatever the grid, so that more steps come nearer to one sample (some twenty draws a
@@ -63,13 +65,17 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
         return brownian_noise(table, path, seed, first) if brownian else fresh_noise(seed, first)
 
     if isinstance(chosen, Procedure):
-        if is_matrix(grid) or given is not None:
+        if is_matrix(grid) or schedule is not None or given is not None:
             raise UserError(f"{name} starts from noise and has one clock for all frames: schedules and given samples "
                             "are for solvers that are tables, such as euler, dpmpp_2m or heun.")
         chosen.check(name, nfe, steps is not None or shift != 1 or grid is not None)
         times = times_of(name, chosen, path, None, steps, grid, shift) if chosen.on_grid else None
         x, info = chosen.run(Task(name, denoise, noise, path, times, seed, first, fresh, callback))
         return (x, info) if return_info else x
+    if schedule is not None:
+        if is_matrix(grid):
+            raise UserError("The grid is a schedule already: leave schedule out.")
+        grid, nfe, steps, shift = schedule(times_of(name, chosen, path, nfe, steps, grid, shift)), None, None, 1.0
     if is_matrix(grid):
         if nfe is not None or steps is not None or shift != 1 or brownian:
             raise UserError("A schedule says itself which steps there are, and its frames share no Brownian path: "

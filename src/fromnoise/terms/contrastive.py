@@ -30,7 +30,8 @@ class Contrastive:
         if len(step.x) == 1:
             return step.output.new_zeros(())
         prediction = step.objective.prediction
-        velocity = target("velocity", step.path, step.x0.roll(1, 0), step.eps.roll(1, 0), step.t)
-        other = convert("velocity", prediction, step.path, velocity, step.x, step.t)
-        weight = expand(step.objective.weight(step.t, step.path), other)
-        return -(weight * (step.output.float() - other).square()).mean()
+        t = step.of(step.t)
+        velocity = target("velocity", step.path, step.of(step.x0.roll(1, 0)), step.of(step.eps.roll(1, 0)), t)
+        other = convert("velocity", prediction, step.path, velocity, step.of(step.x), t)
+        weight = expand(step.objective.weight(t, step.path), other)
+        return -(weight * (step.of(step.output).float() - other).square()).mean()

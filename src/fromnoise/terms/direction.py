@@ -25,6 +25,7 @@ class Direction:
 
     def loss(self, step: Step) -> Tensor:
         """The mean over places, from 0 to 2."""
-        said = convert(step.objective.prediction, "velocity", step.path, step.output.float(), step.x, step.t)
-        true = target("velocity", step.path, step.x0, step.eps, step.t)
+        t, output = step.of(step.t), step.of(step.output).float()
+        said = convert(step.objective.prediction, "velocity", step.path, output, step.of(step.x), t)
+        true = target("velocity", step.path, step.of(step.x0), step.of(step.eps), t)
         return 1 - F.cosine_similarity(said, true, dim=2).mean()

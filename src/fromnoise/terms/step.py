@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fromnoise.process import GaussianPath, Objective
+from fromnoise.process import Clocks, GaussianPath, Objective
 from fromnoise.types import UserError
 
 
@@ -14,7 +14,8 @@ from fromnoise.types import UserError
 class Step:
     """What a network was asked and what it said.
 
-    output: its prediction at x = alpha x0 + sigma eps, all ``[B, T, C, h, w]``;  t: ``[B, T]``.
+    output: its prediction at x = alpha x0 + sigma eps, all ``[B, T, C, h, w]``;  t: ``[B, T]``;  asked: the frames that
+    are learned from, as in ``Clocks``.
     """
 
     output: Tensor
@@ -24,6 +25,11 @@ class Step:
     t: Tensor
     path: GaussianPath
     objective: Objective
+    asked: Tensor | None = None
+
+    def of(self, media: Tensor) -> Tensor:
+        """The frames of ``[B, T, ...]`` that are learned from, all of them unless some were given."""
+        return Clocks(self.t, self.asked).of(media)
 
 
 def block_number(block: int, depth: int, field: str) -> int:

@@ -292,7 +292,7 @@ class TrunkNet(nn.Module):
         if text is not None and self.spec.text.pad_to:
             text, mask, lengths = pad_text(text, mask, self.pad["text"], self.spec.text.pad_to)
         words = held.words if held else 0 if text is None else text.shape[1]
-        turns = self.places.turns(grid, words, lengths, cache.frames if cache else 0, picture.device)
+        turns = self.places.turns(grid, words, lengths, cache.passed if cache else 0, picture.device)
         streams = {"picture": Tokens(picture, clocks[1], turns[1])}
         if self.spec.text.pad_to:
             streams["picture"] = pad_picture(streams["picture"], self.pad["picture"], self.spec.text.pad_to)

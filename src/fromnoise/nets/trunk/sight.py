@@ -58,9 +58,9 @@ def joint_mask(spec: Trunk, positions: Places, pack: Pack, cache: Cache | None, 
     if pack.several:
         whose = pack.documents(device, "text", "picture")
         mask = replace(mask, asking=whose, documents=whose)
-    past = (cache.words, cache.frames) if cache is not None else (0, 0)
+    past, passed = ((cache.words, cache.frames), cache.passed) if cache is not None else ((0, 0), 0)
     if spec.mask == "causal":
-        groups = torch.cat([pack.order(device), FRAMES + past[1] + pack.frames(device)])
+        groups = torch.cat([pack.order(device), FRAMES + passed + pack.frames(device)])
         mask = replace(mask, queries=groups, groups=groups)
         if cache is not None:
             mask = cache.extend(mask, pack.grids[0][0], words)

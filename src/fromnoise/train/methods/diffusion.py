@@ -9,17 +9,18 @@ from torch import Tensor
 
 from fromnoise.nets import Trunk
 from fromnoise.nets.trunk import MaskDiT, NoRouting, Route
-from fromnoise.random import AUGMENT, DROP, NOISE, POSTERIOR, ROUTE, SELF, fold, generator, uniforms
+from fromnoise.random import AUGMENT, DROP, NOISE, POSTERIOR, ROUTE, SELF, TASKS, fold, generator, uniforms
 from fromnoise.system import System
 from fromnoise.terms import Step
 from fromnoise.train.methods.method import Method
 from fromnoise.train.terms import Terms
-from fromnoise.types import Batch, Condition
+from fromnoise.types import Batch, Condition, UserError
 
 
 class Diffusion(Method):
     """E |prediction(x_t, t, text) - target|^2 with x_t = alpha x0 + sigma eps.
 
+    Frames that are given (``process/frames.py``) have t = 0 and are left out of the loss.
     All randomness of a step is drawn for the whole batch from (seed, step), so that it is the same
     before and after a resume.  The terms of the recipe are added (``train/terms.py``).
     """
@@ -28,6 +29,10 @@ class Diffusion(Method):
 
     def __init__(self, system: System):
         super().__init__(system)
+        net, frames = system.recipe.net, system.recipe.train.frames
+        if frames.given and isinstance(net, Trunk) and isinstance(net.routing, MaskDiT):
+            raise UserError("net.routing maskdit learns from the patches that it leaves out, which may be those of a "
+                            "given frame: choose tread or sprint, or set the shares of train.frames to 0.")
         self.terms = Terms(system)
         self.said: dict[int, dict[str, Tensor]] = {}  # by step, since they were last asked for
 
@@ -39,7 +44,9 @@ class Diffusion(Method):
         encoded = self.system.encode(batch.media) if batch.latents is None else batch.latents
         x0 = encoded.draw(generator(seed, POSTERIOR, step))
         random = generator(seed, NOISE, step)
-        t = recipe.objective.draw_times(len(batch), recipe.path, random)[:, None].to(device, non_blocking=True)
+        clocks = recipe.train.frames.clocks(recipe.objective, recipe.path, *x0.shape[:2], random,
+                                            generator(seed, TASKS, step)).to(device)
+        t = clocks.t
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
         x = recipe.path.add_noise(x0, eps, t)
         condition = self.with_small(batch.media, condition, seed, step)
@@ -48,15 +55,17 @@ class Diffusion(Method):
         told = {} if route is None else {"route": route}
         with self.terms.listen() as tap:
             output = denoiser.output(x, t, condition, **told)
-        losses = recipe.objective.losses(output, x0, eps, t, recipe.path)
+        asked = clocks.of(t)
+        losses = recipe.objective.losses(clocks.of(output), clocks.of(x0), clocks.of(eps), asked, recipe.path)
         if self.system.variance is not None:
-            losses = self.system.variance.balance(losses, recipe.path.logsnr(t))
+            losses = self.system.variance.balance(losses, recipe.path.logsnr(asked))
         if route is not None and isinstance(recipe.net.routing, MaskDiT):  # type: ignore[union-attr]
             losses = recipe.net.routing.losses(losses, output, x, route, recipe.net.patch)  # type: ignore[union-attr]
         loss = losses.mean()
         if not self.terms.specs:
             return loss
-        parts = self.terms.parts(Step(output, x, x0, eps, t, recipe.path, recipe.objective), batch.media, tap)
+        told = Step(output, x, x0, eps, t, recipe.path, recipe.objective, clocks.asked)
+        parts = self.terms.parts(told, batch.media, tap)
         self.said[step] = {name: part.detach() for name, part in {"denoising": loss, **parts}.items()}
         return self.terms.weighed(loss, parts)
 

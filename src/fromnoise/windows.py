@@ -1,0 +1,188 @@
+"""Clips filled in window by window: given frames held, and rollouts far past the length of training.
+
+A clip is a line of frames of which some are known.  A window is a stretch of it as long as those of training; what is
+known in it is held, the rest is sampled, and is known from then on.  The next window begins so that it sees some of
+these.  Sampling without given frames is one window with nothing known.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fromnoise.denoise import Cached, Denoise, Held
+from fromnoise.given import Known
+from fromnoise.nets import Trunk
+from fromnoise.random import HISTORY, fold, frame_noise
+from fromnoise.sample import Callback, FullSequence, SolveInfo, among, solve
+from fromnoise.settings import Settings
+from fromnoise.types import Condition, UserError
+
+
+def windows(frames: int, length: int, overlap: int) -> list[range]:
+    """Windows of ``length`` over so many frames, each ``overlap`` frames or more over the one before; one for 0."""
+    if not overlap or frames <= length:
+        return [range(frames)]
+    starts = [*range(0, frames - length, length - overlap), frames - length]
+    return [range(start, start + length) for start in starts]
+
+
+@dataclass
+class HistoryNoise:
+    """The noise in which history is shown: of a frame always the same.  ``start``: the first frame of x."""
+
+    seed: int
+    first: int
+    samples: int
+    start: int = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        noise = frame_noise((self.samples, *x.shape[1:]), self.seed, self.first, self.start)
+        return noise.repeat(len(x) // self.samples, 1, 1, 1, 1).to(x)
+
+
+def starting_noise(settings: Settings, shape: tuple[int, ...], length: int, overlap: int) -> Tensor | None:
+    """Of a rollout, in which each frame has its own; None where one window is all."""
+    if len(windows(shape[1], length, overlap)) == 1:
+        return None
+    return frame_noise(shape, settings.stream, settings.first)
+
+
+def filled(model: Any, settings: Settings, noise: Tensor, known: Known | None, small: Tensor | None,
+         callback: Callback | None) -> tuple[Tensor, SolveInfo]:
+    """Latents ``[B, T, c, h, w]`` of one batch from their ``noise``, and how the solver went.
+
+    model: a ``generate.Model``;  small: what the network is told of small pictures.
+    """
+    spans = windows(noise.shape[1], *model.window(settings))
+    if len(spans) == 1:
+        return Window(model, settings, spans[0], 0).solve(noise, known, small, callback)
+    x = torch.zeros_like(noise) if known is None else known.values.to(noise).expand_as(noise).clone()
+    mask = torch.zeros(len(x[0]), 1, 1, 1, dtype=torch.bool, device=x.device) if known is None else known.mask.clone()
+    here, info = Known(x, mask), None
+    if remembers(model, settings, known):
+        return remembered(model, settings, noise, here, spans, callback)
+    for i, span in enumerate(spans):
+        if bool(here.frames(span).mask.all()):
+            continue
+        told = None if small is None else small[:, span.start : span.stop]
+        x[:, span.start : span.stop], info = Window(model, settings, span, i).solve(
+            noise[:, span.start : span.stop], here.frames(span), told, callback)
+        mask[span.start : span.stop] = True
+    assert info is not None
+    return x, info
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of frames, the ``index``-th that is sampled."""
+
+    model: Any
+    settings: Settings
+    span: range
+    index: int
+
+    def solve(self, noise: Tensor, known: Known | None, small: Tensor | None,
+              callback: Callback | None) -> tuple[Tensor, SolveInfo]:
+        """Its latents, as ``filled``."""
+        settings, path = self.settings, self.model.recipe.path
+        eps = HistoryNoise(int(fold(settings.stream, HISTORY)), settings.first, len(noise), self.span.start)
+        around = partial(settings.keep.around, path=path, eps=eps)
+        return self.run(self.model._told(settings, small, around), noise, known, callback)
+
+    def run(self, denoise: Denoise, noise: Tensor, known: Known | None,
+            callback: Callback | None) -> tuple[Tensor, SolveInfo]:
+        """From ``noise`` to latents by ``denoise``."""
+        settings, path, T = self.settings, self.model.recipe.path, noise.shape[1]
+        held, given, schedule = torch.zeros(T, dtype=torch.bool), None, None
+        if known is not None and settings.keep.clocked:
+            held = known.whole.cpu()
+        if known is not None:
+            values = known.values.to(noise).expand_as(noise)
+            parts = known.mask & ~held.to(noise.device)[:, None, None, None]
+            if bool(parts.any()):
+                denoise = settings.keep.of(denoise, values, parts[None], path)
+            given = torch.where(held.to(noise.device)[:, None, None, None], values, 0.0) if bool(held.any()) else None
+        if bool(held.any()) or not isinstance(settings.schedule, FullSequence):
+            moving = int((~held).sum())
+            schedule = lambda times: among(settings.schedule.matrix(times, moving), held.tolist())  # noqa: E731
+        seed = int(fold(settings.stream, self.index)) if self.index else settings.stream
+        return solve(lambda x, t: denoise(x, t, Condition()), noise, path=path, seed=seed, first=settings.first,
+                     schedule=schedule, given=given, guidance=settings.guidance.strongest, callback=callback,
+                     return_info=True, **self.model._clock(settings))
+
+
+# ---- causal networks ------------------------------------------------------------------------------------
+
+
+def remembers(model: Any, settings: Settings, known: Known | None) -> bool:
+    """Whether a rollout keeps what its network has seen instead of showing it again: a causal one can, unless what it
+    is asked depends on more than that."""
+    net, guidance, recipe = model.recipe.net, settings.guidance, model.recipe
+    constant = guidance.inert or (guidance.clean is None and guidance.interval == (0, 1) and guidance.guide is None
+                                  and guidance.max_batch is None)
+    return (isinstance(net, Trunk) and net.mask == "causal" and constant and isinstance(settings.keep, Held)
+            and settings.keep.guidance == 1 and not settings.experts and not recipe.train.self_conditioning
+            and recipe.upsample.factor == 1 and (known is None or known.mask.shape[-1] == 1))
+
+
+def remembered(model: Any, settings: Settings, noise: Tensor, known: Known, spans: list[range],
+               callback: Callback | None) -> tuple[Tensor, SolveInfo]:
+    """``filled`` with keys and values of the frames that a window has in common with those before it kept.
+
+    Each frame is shown once when it is finished, and the cache holds as many as a window knows of those before it.
+    """
+    length, overlap = model.window(settings)
+    eps = HistoryNoise(int(fold(settings.stream, HISTORY)), settings.first, len(noise))
+    caches: list[Cached] = []
+
+    def around(net: Denoise) -> Denoise:
+        caches.append(Cached(net, overlap))
+        return settings.keep.around(caches[0], model.recipe.path, eps)
+
+    denoise, x, info, seen = model._told(settings, None, around), known.values, None, 0
+    ask: Callable = lambda x, t: denoise(x, t, Condition())  # noqa: E731
+    for i, span in enumerate(spans):
+        mask = known.mask.flatten()
+        left = [f for f in range(seen, span.stop) if not mask[f]]
+        if not left:
+            continue
+        while seen < left[0]:
+            stop = min(left[0], seen + length)
+            eps.start = seen
+            caches[0].remember(ask, x[:, seen:stop], torch.zeros(1, stop - seen, dtype=torch.float64))
+            seen = stop
+        eps.start = seen
+        x[:, seen : span.stop], info = Window(model, settings, span, i).run(
+            denoise, noise[:, seen : span.stop], known.frames(range(seen, span.stop)), callback)
+        known.mask[seen : span.stop] = True
+    assert info is not None
+    return x, info
+
+
+# ---- room -----------------------------------------------------------------------------------------------
+
+COPIES = 4  # of all frames: noise, latents, media, and their bytes on the way to a file
+
+
+def check_room(settings: Settings, channels: int) -> None:
+    """UserError where the frames asked for do not fit into the memory of this machine."""
+    need = 4 * COPIES * len(settings.prompts) * settings.frames * channels * settings.size[0] * settings.size[1]
+    if need > (there := memory()):
+        raise UserError(f"{len(settings.prompts)} x {settings.frames} frames of {settings.size[1]}x{settings.size[0]} "
+                        f"take {need / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}: ask for fewer, or "
+                        "go on from the last frames of what was made (given, --extend).")
+
+
+def memory() -> float:
+    """Bytes of memory of this machine; without end where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
