@@ -57,10 +57,12 @@ class Paths:
 
 
 def paths(position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray, low: np.ndarray | float,
-          high: np.ndarray | float, restitution: np.ndarray | float, until: float, rest: float = REST) -> Paths:
-    """The paths of coordinates from time 0 to ``until``; all arguments but the last two broadcast to ``[...]``.
+          high: np.ndarray | float, restitution: np.ndarray | float, until: float, rest: float = REST,
+          bounces: int = 10_000) -> Paths:
+    """The paths of coordinates from time 0 to ``until``; the arguments before it broadcast to ``[...]``.
 
-    Those that begin outside [low, high] begin at the wall.  rest: the height below which rebounds are over.
+    Those that begin outside [low, high] begin at the wall.  rest: the height below which rebounds are over;  bounces: how
+    many are followed at most, since walls that add speed can be met without end.
     """
     given = np.broadcast_arrays(position, velocity, acceleration, low, high, restitution)
     shape = given[0].shape
@@ -68,7 +70,7 @@ def paths(position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray, 
     p, s, wall = np.clip(p, low, high), np.zeros_like(p), np.zeros_like(p)
     v, a = _settled(v, a, np.where(a > 0, high - p, p - low), rest)
     pieces, rows = [(s, p, v, a, wall)], np.arange(len(p))
-    while len(rows):
+    while len(pieces) <= bounces:
         up, down = meets(high - p, v, a), meets(p - low, -v, -a)
         t = np.minimum(up, down)
         met = s + t <= until

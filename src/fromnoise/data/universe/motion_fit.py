@@ -21,11 +21,13 @@ SPREAD = np.array([10.0, 10.0, 10.0, 0.5, 0.02])
 LEAST, MOST = np.array([-1.0, -9.0, -9.0, 0.05, -0.1]), np.array([9.0, 9.0, 9.0, 1.6, 0.1])
 NUDGE = np.array([1e-5, 1e-5, 1e-4, 1e-4, 1e-5])  # for derivatives
 WINDOW = 0.25  # seconds over which the first velocity is guessed
-GUESSES = (0.0, 0.3, 0.6, 1.0, 1.5, 2.2, 3.2, 4.5)  # accelerations, in sides / s^2
-REBOUNDS = (0.55, 0.8, 1.0)  # restitutions
-VALLEYS = 3  # of the beginnings that are followed down
+GUESSES = (0.0, 0.3, 0.5, 0.75, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 3.5, 4.0)  # accelerations, in sides / s^2
+SHARES = (0.5, 1.0)  # of the clip, through which a parabola is laid
+REBOUNDS = (0.5, 0.65, 0.8, 0.9, 1.0)  # restitutions
+VALLEYS = 5  # of the beginnings that are followed down
 STEPS = 15
 LOW = 1e-3  # sides: rebounds below that height are not seen
+BOUNCES = 40  # of a path at most
 CHUNK = 4096  # paths at once, for memory
 
 
@@ -63,7 +65,7 @@ class _Seen:
 
     def paths(self, theta: np.ndarray) -> Paths:
         p, v, a, e, slack = theta.T
-        return paths(p, v, a, self.low - slack, self.high + slack, e, self.times[-1], LOW)
+        return paths(p, v, a, self.low - slack, self.high + slack, e, self.times[-1], LOW, BOUNCES)
 
     def misfit(self, theta: np.ndarray) -> np.ndarray:
         """``[M, T + 5]``, of which the squares are summed: what the readings leave over, and what was known before."""
@@ -94,7 +96,7 @@ def fit_paths(times: np.ndarray, value: np.ndarray, seen: np.ndarray, low: np.nd
 
 
 def _beginnings(given: _Seen, accelerations: tuple[float, ...]) -> np.ndarray:
-    """``[M, S, 5]``: what the first frames look like under each acceleration, with each restitution."""
+    """``[M, S, 5]``: what the first frames look like under each acceleration, and parabolas, with each restitution."""
     M, rows = len(given.value), np.arange(len(given.value))
     first = given.seen.argmax(1)
     later = given.seen & (given.times >= given.times[first][:, None] + WINDOW)
@@ -105,9 +107,20 @@ def _beginnings(given: _Seen, accelerations: tuple[float, ...]) -> np.ndarray:
     found = []
     for a in accelerations:
         v = slope - a * (s + t) / 2
-        p = given.value[rows, first] - v * t - a * t * t / 2
-        found += [np.stack([p, v, np.full(M, a), np.full(M, e), np.zeros(M)], 1) for e in REBOUNDS]
-    return np.stack(found, 1).clip(LEAST, MOST)
+        found.append((given.value[rows, first] - v * t - a * t * t / 2, v, np.full(M, a)))
+    if given.spread[ACCELERATION] > 1e-3:
+        found += [_parabola(given, share * given.times[-1]) for share in SHARES]
+    return np.stack([np.stack([*pva, np.full(M, e), np.zeros(M)], 1) for pva in found for e in REBOUNDS],
+                    1).clip(LEAST, MOST)
+
+
+def _parabola(given: _Seen, until: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Position, velocity and acceleration at time 0 ``[M]`` of the parabolas through what is seen up to ``until``."""
+    X = np.stack([np.ones_like(given.times), given.times, given.times**2 / 2], 1)
+    seen = (given.seen & (given.times <= until)).astype(float)
+    XX = np.einsum("mt,ti,tj->mij", seen, X, X) + 1e-9 * np.eye(3)
+    p, v, a = np.linalg.solve(XX, np.einsum("mt,ti,mt->mi", seen, X, given.value)[..., None])[..., 0].T
+    return p, v, a
 
 
 def _descend(given: _Seen, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
