@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from fromnoise.data.universe.motion import Paths, paths
-from fromnoise.data.universe.render import REACH
+from fromnoise.data.universe.render import REACH, render
 from fromnoise.data.universe.scene import HELD_OUT, KINDS, RADIUS, SHAPES, Scenes
 from fromnoise.random import fold, uniforms
 
@@ -110,6 +111,14 @@ class MovingScenes:
         shape, color, size = (x.repeat(T, 0) for x in (s.shape, s.color, s.size))
         frame = np.array([self.world.width, self.world.height])
         return Scenes(shape, color, size, position / frame, np.zeros_like(position), s.relation.repeat(T, 0))
+
+    def render(self, height: int = 32, width: int = 32) -> Tensor:
+        """Clips ``[B, T, 3, height, width]`` in [-1, 1]; ValueError for a frame of another shape than the world's."""
+        unit = min(height, width)
+        if (width / unit, height / unit) != (self.world.width, self.world.height):
+            raise ValueError(f"this world is {self.world.width:g}x{self.world.height:g}, and a frame of {width}x{height} "
+                             "is of another shape")
+        return render(self.frames(), height, width)[:, 0].unflatten(0, (len(self), -1))
 
 
 def walls(shape: np.ndarray, size: np.ndarray, width: float, height: float) -> tuple[np.ndarray, np.ndarray]:
