@@ -7,12 +7,13 @@ from fromnoise.recipes.autoencoders import autoencoder, shapes64_kl, shapes_kl
 from fromnoise.recipes.digits import digits
 from fromnoise.recipes.glyphs import glyphs
 from fromnoise.recipes.image import image
+from fromnoise.recipes.moving import moving
 from fromnoise.recipes.shapes import shapes, shapes64
 
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     f.__name__.replace("_", "-"): f
-    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, shapes64)}
+    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, shapes64, moving)}
 
 __all__ = [
-    "RECIPES", "autoencoder", "digits", "glyphs", "image", "shapes", "shapes64", "shapes64_kl", "shapes_kl",
+    "RECIPES", "autoencoder", "digits", "glyphs", "image", "moving", "shapes", "shapes64", "shapes64_kl", "shapes_kl",
 ]

@@ -17,6 +17,7 @@ DATA_NOTES = {
     "glyphs": "Letters and digits rendered from the DejaVu typefaces (Sans, Serif and Sans Mono) that come "
     "with matplotlib, under their own free licence.",
     "shapes": "Scenes of coloured shapes, rendered by fromnoise itself; no outside data.",
+    "moving": "Clips of coloured shapes that move, fall and bounce, rendered by fromnoise itself; no outside data.",
     "folder": "Pictures from a folder on the machine of the person who trained the model. Their licence, and "
     "what it says about models trained on them, is for that person to state here.",
 }

@@ -17,12 +17,13 @@ from fromnoise.data.universe.render import REACH, render
 from fromnoise.data.universe.scene import HELD_OUT, KINDS, RADIUS, SHAPES, Scenes
 from fromnoise.random import fold, uniforms
 
-DIRECTIONS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")  # by angle, of 45 degrees
+DIRECTIONS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")  # by 45 degrees each
 SPEEDS = {"slowly": (0.12, 0.22), "quickly": (0.36, 0.60)}
 SIDEWAYS = (0.15, 0.30)  # speed along x of what falls or jumps to a side
 TILT = np.pi / 18  # by how much a diagonal may be off 45 degrees
 RISE = (0.4, 0.85)  # how high things jump, of the room between floor and ceiling
 CROUCH = 0.15  # how high above the floor they may begin to, of the same
+DROP = 0.2  # from how high things fall at least, of the same
 STAYING = 0.125  # share of things that stay where they are
 
 SOON = 0.35  # seconds from the beginning to the first bounce, and from there to the end, at least
@@ -116,13 +117,13 @@ class MovingScenes:
         """Clips ``[B, T, 3, height, width]`` in [-1, 1]; ValueError for a frame of another shape than the world's."""
         unit = min(height, width)
         if (width / unit, height / unit) != (self.world.width, self.world.height):
-            raise ValueError(f"this world is {self.world.width:g}x{self.world.height:g}, and a frame of {width}x{height} "
-                             "is of another shape")
+            raise ValueError(f"a frame of {width}x{height} has another shape than this world, which is "
+                             f"{self.world.width:g}x{self.world.height:g}")
         return render(self.frames(), height, width)[:, 0].unflatten(0, (len(self), -1))
 
 
 def walls(shape: np.ndarray, size: np.ndarray, width: float, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high walls ``[..., 2]`` for the positions of things in a frame of ``width`` by ``height`` shorter sides."""
+    """Low and high walls ``[..., 2]`` for the positions of things, in a frame of so many shorter sides."""
     reach = REACH[shape] * RADIUS[size][..., None]
     return reach, np.array([width, height]) - reach
 
@@ -167,7 +168,7 @@ def is_held_out_motion(kind: np.ndarray, action: np.ndarray) -> np.ndarray:
 
 def _combinations(keys: np.ndarray, attempt: int, objects: int, held_out: bool,
                   heavy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kinds and actions ``[B, K]``, the first of many draws that is of the wanted split, and ``[B]`` whether one was."""
+    """Kinds and actions ``[B, K]``, the first of many draws that is of the split, and ``[B]`` whether one was."""
     tries = 64 if held_out else 8
     draws = uniforms(fold(keys, 4, attempt), tries * objects * 2).reshape(len(keys), tries, objects, 2)
     kind = (draws[..., 0] * KINDS).astype(np.int64)
@@ -183,8 +184,8 @@ def _combinations(keys: np.ndarray, attempt: int, objects: int, held_out: bool,
 
 def _beginnings(keys: np.ndarray, attempt: int, kind: np.ndarray, action: np.ndarray, heavy: np.ndarray,
                 world: World, tries: int = 16) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions and velocities ``[B, K, 2]`` at time 0, the first of many draws in which everyone can tell what happens,
-    and ``[B]`` whether there is one."""
+    """Positions and velocities ``[B, K, 2]`` at time 0, the first of many draws in which everyone can tell what
+    happens, and ``[B]`` whether there is one."""
     B, K = action.shape
     draws = uniforms(fold(keys, 5, attempt), tries * K * 4).reshape(B, tries, K, 4)
     kind, action, heavy = (np.broadcast_to(x[:, None], (B, tries, K)) for x in (kind, action, heavy[:, None]))
@@ -200,7 +201,8 @@ def _begin(u: np.ndarray, kind: np.ndarray, action: np.ndarray, heavy: np.ndarra
     low, high = walls(_shape(kind), _size(kind), world.width, world.height)
     space, verb = high - low, _VERB[action]
     p = low + space * u[..., :2]
-    up = np.where(verb == "jumps", CROUCH * u[..., 1], np.where((verb == "stays") & heavy, 0, 1 - u[..., 1]))
+    up = np.select([verb == "jumps", verb == "falls", (verb == "stays") & heavy],
+                   [CROUCH * u[..., 1], DROP + (1 - DROP) * u[..., 1], 0], u[..., 1])
     p[..., 1] = high[..., 1] - space[..., 1] * up
     speed = _SPEED[action, 0] + (_SPEED[action, 1] - _SPEED[action, 0]) * u[..., 2]
     diagonal = (verb == "moves") & (np.rint(_ANGLE[action] * 4 / np.pi) % 2 == 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Rebounds below this height are over: the rest of the infinitely many bounces of a thing on a floor moves it no further.
+# Rebounds below this height, in sides, are over: the infinitely many that are left move a thing no further.
 REST = 1e-6
 
 
@@ -61,8 +61,8 @@ def paths(position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray, 
           bounces: int = 10_000) -> Paths:
     """The paths of coordinates from time 0 to ``until``; the arguments before it broadcast to ``[...]``.
 
-    Those that begin outside [low, high] begin at the wall.  rest: the height below which rebounds are over;  bounces: how
-    many are followed at most, since walls that add speed can be met without end.
+    Those that begin outside [low, high] begin at the wall.  rest: the height below which rebounds are over;  bounces:
+    how many are followed at most, since walls that add speed can be met without end.
     """
     given = np.broadcast_arrays(position, velocity, acceleration, low, high, restitution)
     shape = given[0].shape
@@ -99,7 +99,7 @@ def meets(distance: np.ndarray, v: np.ndarray, a: np.ndarray) -> np.ndarray:
 
 
 def _settled(v: np.ndarray, a: np.ndarray, height: np.ndarray, rest: float) -> tuple[np.ndarray, np.ndarray]:
-    """Velocity and acceleration, both 0 where things ``height`` above the wall they are drawn to would hardly leave it."""
+    """Velocity and acceleration, 0 for things so near, ``height``, to the wall they are drawn to that they lie there."""
     with np.errstate(divide="ignore", invalid="ignore"):
         rests = (a != 0) & (v * v / (2 * np.abs(a)) + height < rest)
     return np.where(rests, 0, v), np.where(rests, 0, a)

@@ -1,13 +1,13 @@
 """Paths explained by synthesis: positions that were read, and the path between walls that comes nearest to them.
 
-Each coordinate of each object is fitted by itself with beginning, velocity, acceleration and restitution, and a slack of
-the walls; the bounces follow from these (``motion``).  Least squares by Levenberg and Marquardt, from the best few of
-many beginnings, since every further bounce is another valley.
+Each coordinate of each object is fitted by itself, with a beginning, a velocity, an acceleration, a restitution and a
+slack of the walls; the bounces follow from these (``motion``).  Least squares by Levenberg and Marquardt, from the best
+few of many beginnings, since every further bounce is another valley.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ MEAN = np.array([0.5, 0.0, 0.0, 0.8, 0.0])
 SPREAD = np.array([10.0, 10.0, 10.0, 0.5, 0.02])
 LEAST, MOST = np.array([-1.0, -9.0, -9.0, 0.05, -0.1]), np.array([9.0, 9.0, 9.0, 1.6, 0.1])
 NUDGE = np.array([1e-5, 1e-5, 1e-4, 1e-4, 1e-5])  # for derivatives
-WINDOW = 0.25  # seconds over which the first velocity is guessed
+WINDOWS = (0.25, 0.5)  # seconds over which the first velocity is guessed
 GUESSES = (0.0, 0.3, 0.5, 0.75, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 3.5, 4.0)  # accelerations, in sides / s^2
 SHARES = (0.5, 1.0)  # of the clip, through which a parabola is laid
 REBOUNDS = (0.5, 0.65, 0.8, 0.9, 1.0)  # restitutions
@@ -28,6 +28,8 @@ VALLEYS = 5  # of the beginnings that are followed down
 STEPS = 15
 LOW = 1e-3  # sides: rebounds below that height are not seen
 BOUNCES = 40  # of a path at most
+HEAVY = 0.15  # sides / s^2: weaker accelerations are none
+WORTH = 10.0  # by how much an acceleration must raise the logarithm of the likelihood, twice
 CHUNK = 4096  # paths at once, for memory
 
 
@@ -79,37 +81,49 @@ def fit_paths(times: np.ndarray, value: np.ndarray, seen: np.ndarray, low: np.nd
               falls: bool) -> PathFit:
     """Fits of coordinates ``value [M, T]`` at ``times [T]``, where ``seen [M, T]`` says so, between walls ``[M]``.
 
-    falls: whether there may be an acceleration, as along y.  Two frames at least must be seen of each.
+    falls: whether there may be an acceleration, as along y.  It is then 0 unless it is ``HEAVY`` at least and explains
+    so much more that it is worth one more number.  Two frames at least must be seen of each.
     """
-    spread = SPREAD if falls else np.where(np.arange(5) == ACCELERATION, 1e-6, SPREAD)
-    given = _Seen(times, value, seen, low, high, spread)
-    theta = _beginnings(given, GUESSES if falls else (0.0,))
+    given = _Seen(times, value, seen, low, high, np.where(np.arange(5) == ACCELERATION, 1e-6, SPREAD))
+    theta = _best(given, ((0.0,), ()))
+    if falls:
+        free = replace(given, spread=SPREAD)
+        other = _best(free, (GUESSES, SHARES))
+        count = seen.sum(1)
+        without, with_ = (np.square(given.misfit(x)[:, : len(times)]).sum(1) + count for x in (theta, other))
+        heavy = (np.abs(other[:, ACCELERATION]) > HEAVY) & (count * np.log(without / with_) > WORTH)
+        given, theta = free, np.where(heavy[:, None], other, theta)
+    return _explained(given, theta)
+
+
+def _best(given: _Seen, guesses: tuple[tuple[float, ...], tuple[float, ...]]) -> np.ndarray:
+    """The parameters ``[M, 5]`` that leave over least."""
+    theta = _beginnings(given, *guesses)
     M, S = theta.shape[:2]
-    rows = np.arange(M).repeat(S)
-    cost = np.square(given.of(rows).misfit(theta.reshape(M * S, 5))).sum(1).reshape(M, S)
+    cost = np.square(given.of(np.arange(M).repeat(S)).misfit(theta.reshape(M * S, 5))).sum(1).reshape(M, S)
     best = np.argsort(cost, 1)[:, :VALLEYS]
     theta = np.take_along_axis(theta, best[..., None], 1)
     V = theta.shape[1]
     theta, cost = _descend(given.of(np.arange(M).repeat(V)), theta.reshape(M * V, 5))
-    theta = theta.reshape(M, V, 5)[np.arange(M), cost.reshape(M, V).argmin(1)]
-    return _explained(given, theta)
+    return theta.reshape(M, V, 5)[np.arange(M), cost.reshape(M, V).argmin(1)]
 
 
-def _beginnings(given: _Seen, accelerations: tuple[float, ...]) -> np.ndarray:
-    """``[M, S, 5]``: what the first frames look like under each acceleration, and parabolas, with each restitution."""
+def _beginnings(given: _Seen, accelerations: tuple[float, ...], shares: tuple[float, ...]) -> np.ndarray:
+    """``[M, S, 5]``: what the first frames look like under each acceleration, and parabolas through shares of the clip,
+    with each restitution."""
     M, rows = len(given.value), np.arange(len(given.value))
     first = given.seen.argmax(1)
-    later = given.seen & (given.times >= given.times[first][:, None] + WINDOW)
     last = given.seen.shape[1] - 1 - given.seen[:, ::-1].argmax(1)
-    second = np.where(later.any(1), later.argmax(1), last)
-    t, s = given.times[first], given.times[second]
-    slope = (given.value[rows, second] - given.value[rows, first]) / np.maximum(s - t, 1e-9)
-    found = []
-    for a in accelerations:
-        v = slope - a * (s + t) / 2
-        found.append((given.value[rows, first] - v * t - a * t * t / 2, v, np.full(M, a)))
-    if given.spread[ACCELERATION] > 1e-3:
-        found += [_parabola(given, share * given.times[-1]) for share in SHARES]
+    t, at, found = given.times[first], given.value[rows, first], []
+    for window in WINDOWS:
+        later = given.seen & (given.times >= t[:, None] + window)
+        second = np.where(later.any(1), later.argmax(1), last)
+        s = given.times[second]
+        slope = (given.value[rows, second] - at) / np.maximum(s - t, 1e-9)
+        for a in accelerations:
+            v = slope - a * (s + t) / 2
+            found.append((at - v * t - a * t * t / 2, v, np.full(M, a)))
+    found += [_parabola(given, share * given.times[-1]) for share in shares]
     return np.stack([np.stack([*pva, np.full(M, e), np.zeros(M)], 1) for pva in found for e in REBOUNDS],
                     1).clip(LEAST, MOST)
 

@@ -16,20 +16,20 @@ from torch import Tensor
 
 from fromnoise.data.universe.actions import APART, DIRECTIONS, SPEEDS, Action, walls
 from fromnoise.data.universe.captions import Thing
-from fromnoise.data.universe.motion_fit import PathFit, fit_paths
+from fromnoise.data.universe.motion_fit import HEAVY, PathFit, fit_paths
 from fromnoise.data.universe.oracle import Reading, read
 from fromnoise.data.universe.scene import SHAPES, SIZES
 from fromnoise.data.universe.stories import Clause, Story, parse_story
 
 # Limits lie in the gaps of ``actions``: no scene is near to one of them.
 STILL = 0.03  # sides: what moves by less along an axis does not move along it
-HEAVY = 0.15  # sides / s^2: acceleration from which on a thing falls
 DROPPED = 0.07  # sides that the beginning of a fall is above or below one from rest; a jump rises by more
 SIDE = 0.075  # sides / s along x from which on a fall or a jump goes to a side
-QUICK = 0.28  # sides / s
+SLOW, QUICK = 0.06, 0.28  # sides / s from which on a thing moves, and moves quickly
 LATE, EARLY = 0.15, 0.1  # seconds from the last frame and from the first in which a bounce is not one that is seen
-ROUGH = 0.04  # sides that a thing may be away from its path
+ROUGH, OFF = 0.015, 0.045  # sides that a thing may be away from its path: root mean square, and in any one frame
 GAIN = 0.12  # by how much a bounce may add to a speed
+STUCK = 0.25  # restitution below which a thing sticks to a wall and does not bounce
 LOST = 1 / 8  # share of the frames that may be unreadable without a reason
 WALLS = (("left wall", "right wall"), ("ceiling", "floor"))
 
@@ -47,8 +47,8 @@ class Moved:
     """A thing and what it does.
 
     action: None where it is none of ACTIONS;  velocity: (x, y) at time 0 in sides / s;  gravity, restitution: what was
-    fitted with its standard error, None where nothing falls and where nothing bounces;  misfit: the furthest it is
-    from its path, in sides.
+    fitted with its standard error, None where nothing falls and where nothing bounces;  rough, misfit: how far it is
+    from its path, in sides, as a root mean square and at most.
     """
 
     thing: Thing
@@ -57,6 +57,7 @@ class Moved:
     bounces: tuple[Bounce, ...] = ()
     gravity: tuple[float, float] | None = None
     restitution: tuple[float, float] | None = None
+    rough: float = 0.0
     misfit: float = 0.0
 
     @property
@@ -68,7 +69,7 @@ class Moved:
     def smooth(self) -> bool:
         """Whether it goes as a body between walls does: along its path, and no faster after a bounce."""
         gains = self.restitution is not None and self.restitution[0] > 1 + max(GAIN, 3 * self.restitution[1])
-        return self.misfit <= ROUGH and not gains
+        return self.rough <= ROUGH and self.misfit <= OFF and not gains
 
     @property
     def clause(self) -> Clause | None:
@@ -172,29 +173,33 @@ class _Tracks:
 
 def _moved(tracks: _Tracks, fits: tuple[PathFit, PathFit], row: int) -> Moved:
     """What one thing does."""
-    still, velocity, bounces, gravity, restitution, misfit = tracks.still[row], [0.0, 0.0], [], None, None, 0.0
+    still, velocity, bounces, gravity, restitution = tracks.still[row], [0.0, 0.0], [], None, None
+    rough, misfit = 0.0, 0.0
     for axis, fit in enumerate(fits):
         if still[axis]:
             continue
         velocity[axis] = float(fit.velocity[row])
-        misfit = max(misfit, float(np.abs(fit.residual[row]).max()))
+        left = np.abs(fit.residual[row][tracks.seen[row]])
+        rough, misfit = max(rough, float(np.sqrt(np.square(left).mean()))), max(misfit, float(left.max()))
         met = [Bounce(float(t), WALLS[axis][int(wall > 0)])
                for t, wall in zip(fit.paths.start[row, 1:], fit.paths.wall[row, 1:], strict=True)
-               if EARLY <= t <= fit.paths.until - LATE]
+               if EARLY <= t <= fit.paths.until - LATE and fit.restitution[row] > STUCK]
         bounces += met
         known = float(fit.restitution[row]), float(fit.restitution_error[row])
         if met and (restitution is None or known[1] < restitution[1]):
             restitution = known
-        if axis == 1 and abs(fit.acceleration[row]) > HEAVY:
+        if abs(fit.acceleration[row]) > HEAVY:
             gravity = float(fit.acceleration[row]), float(fit.acceleration_error[row])
-    action = Action("stays") if still.all() else action_of(velocity[0], velocity[1], gravity[0] if gravity else 0.0)
+    action = action_of(velocity[0], velocity[1], gravity[0] if gravity else 0.0)
     return Moved(tracks.things[row], action, (velocity[0], velocity[1]), tuple(sorted(bounces, key=lambda b: b.time)),
-                 gravity, restitution, misfit)
+                 gravity, restitution, rough, misfit)
 
 
 def action_of(vx: float, vy: float, gravity: float) -> Action | None:
-    """What a moving thing does, by its velocity at time 0 and its acceleration; None for what no action is."""
+    """What a thing does, by its velocity at time 0 and its acceleration; None for what no action is."""
     if abs(gravity) <= HEAVY:
+        if np.hypot(vx, vy) < SLOW:
+            return Action("stays")
         direction = DIRECTIONS[round(np.arctan2(vy, vx) / (np.pi / 4)) % 8]
         slowly, quickly = SPEEDS
         return Action("moves", direction, slowly if np.hypot(vx, vy) < QUICK else quickly)

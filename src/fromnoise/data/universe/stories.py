@@ -48,7 +48,8 @@ def stories(moving: MovingScenes) -> list[Story]:
 
 
 _ACTION = {str(action): action for action in ACTIONS}
-_CLAUSE = re.compile(rf"a ({'|'.join(SIZES)}) ({'|'.join(COLORS)}) ({'|'.join(SHAPES)}) ({'|'.join(_ACTION)})({BOUNCES})?")
+_WORDS = " ".join(f"({'|'.join(words)})" for words in (SIZES, COLORS, SHAPES, _ACTION))
+_CLAUSE = re.compile(f"a {_WORDS}({BOUNCES})?")
 
 
 def parse_story(caption: str) -> Story:
