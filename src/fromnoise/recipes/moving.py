@@ -15,7 +15,7 @@ def moving() -> Recipe:
         data=Moving(frames=12),
         text=Trained(width=96, depth=1, max_length=32),
         objective=Objective(prediction="x0", loss="velocity", max_weight=6.0, times=LogNormal(mean=0.8, std=1.4)),
-        net=house(patch=4, width=96, depth=4),
+        net=house(patch=8, width=128, depth=4),
         train=Training(steps=4000, batch=16, text_dropout=0.05, ema=0.06, optimizer=Optimizer(lr=4e-3),
                        checkpoint_every=200, preview_every=400),
         sample=Sampling(guidance=Guidance(scale=1.5), steps=20, shift=3.0),

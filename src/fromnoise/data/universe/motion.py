@@ -93,14 +93,14 @@ def meets(distance: np.ndarray, v: np.ndarray, a: np.ndarray) -> np.ndarray:
     """
     square = v * v + 2 * a * distance
     w = np.sqrt(np.maximum(square, 0))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         t = np.where(v > 0, 2 * distance / (w + v), (w - v) / a)
     return np.where((square >= 0) & ((v > 0) | (a > 0)), t, np.inf)
 
 
 def _settled(v: np.ndarray, a: np.ndarray, height: np.ndarray, rest: float) -> tuple[np.ndarray, np.ndarray]:
-    """Velocity and acceleration, 0 for things so near, ``height``, to the wall they are drawn to that they lie there."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    """Velocity and acceleration, 0 for things so near (``height``) to the wall that draws them that they lie there."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rests = (a != 0) & (v * v / (2 * np.abs(a)) + height < rest)
     return np.where(rests, 0, v), np.where(rests, 0, a)
 

@@ -101,7 +101,7 @@ def watch(media: Tensor, fps: float) -> list[Watched]:
     clips = [readings[i * T : (i + 1) * T] for i in range(B)]
     shown = [_shown(clip) for clip in clips]
     frame = np.array([W, H]) / min(H, W)
-    tracks = _Tracks.of(clips, shown, frame)
+    tracks = _Tracks.of(clips, shown, frame, T)
     fits = tracks.fits(np.arange(T) / fps, frame)
     found, first = [], 0
     for clip, things in zip(clips, shown, strict=True):
@@ -142,8 +142,8 @@ class _Tracks:
     high: np.ndarray
 
     @staticmethod
-    def of(clips: Sequence[Sequence[Reading]], shown: Sequence[tuple[Thing, ...] | str], frame: np.ndarray) -> _Tracks:
-        T = max(map(len, clips), default=0)
+    def of(clips: Sequence[Sequence[Reading]], shown: Sequence[tuple[Thing, ...] | str], frame: np.ndarray,
+           T: int) -> _Tracks:
         pairs = [(clip, things) for clip, things in zip(clips, shown, strict=True) if not isinstance(things, str)]
         things = [thing for _, some in pairs for thing in some]
         at, seen, row = np.zeros((len(things), 2, T)), np.zeros((len(things), T), dtype=bool), 0
