@@ -161,7 +161,7 @@ def recoloured(moving):
 
 @pytest.mark.parametrize("objects", [1, 2])
 def test_it_believes_no_corrupted_clip(objects):
-    moving, media, captions = clips(40, objects)
+    moving, media, captions = clips(30, objects)
     other, elsewhere = recoloured(moving).render(), mirrored(moving).render()
     rows = np.flatnonzero((moving.action != 0).any(1))
     media, other, elsewhere, captions = media[rows], other[rows], elsewhere[rows], [captions[i] for i in rows]
