@@ -20,6 +20,7 @@ from fromnoise.config import Named, Short, from_dict, nearest, read_json, spec, 
 from fromnoise.data.clips import Clips
 from fromnoise.data.digits import Digits
 from fromnoise.data.glyphs import Glyphs
+from fromnoise.data.moving import Moving
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided, Held, Keep
@@ -218,7 +219,7 @@ def _learns(latents: Any) -> Any:
     return latents
 
 
-Data = Annotated[Digits | Glyphs | Shapes | Folder | Clips, Field(discriminator="kind")]
+Data = Annotated[Digits | Glyphs | Shapes | Moving | Folder | Clips, Field(discriminator="kind")]
 Learned = Annotated[Latents, AfterValidator(_learns)]
 Text = Annotated[Trained | Frozen, Field(discriminator="kind")]
 Net = Annotated[UNet | Trunk, Field(discriminator="kind"), Named("transformer", house)]
@@ -391,6 +392,8 @@ def without_effect(recipe: AnyRecipe) -> dict[str, str]:
     common = {}
     if recipe.train.optimizer.matrices == "adamw":
         common["train.optimizer.muon_lr"] = "matrices use AdamW, whose rate is lr"
+    if isinstance(recipe.data, Moving) and recipe.data.gravity == "off":
+        common["data.g"] = "nothing falls (data.gravity is off)"
     return common | recipe.idle()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from fromnoise.config import spec
-from fromnoise.data.universe import Scenes, render, sample_scenes, sentences, vocabulary
+from fromnoise.data.universe import render, sample_scenes, sentences, vocabulary
 from fromnoise.random import fold
 from fromnoise.types import Batch, Source
 
-Numbered = tuple[np.ndarray, Scenes]  # places [b] in a batch, and the scenes there, all of one number of objects
+Numbered = tuple[np.ndarray, Any]  # places [b] in a batch, and the scenes there, all of one number of objects
 
 
 @spec
@@ -54,8 +54,20 @@ class Shapes:
 class ShapeSource(Source):
     """Example i is a function of (split, i); the keys are not needed."""
 
-    def __init__(self, spec: Shapes, split: str):
+    def __init__(self, spec: Any, split: str):
         self.spec, self.held_out = spec, split == "test"
+
+    def sample(self, keys: np.ndarray, objects: int) -> Any:
+        """Scenes of so many objects, one for each key."""
+        return sample_scenes(keys, objects, self.held_out)
+
+    def said(self, scenes: Any) -> Sequence[Any]:
+        """What each of the scenes shows; its string is the caption."""
+        return sentences(scenes)
+
+    def drawn(self, scenes: Any) -> Tensor:
+        """Media of scenes."""
+        return render(scenes, self.spec.height, self.spec.width)
 
     @property
     def captions(self) -> list[str]:
@@ -83,17 +95,17 @@ class ShapeSource(Source):
         numbers, where = self.spec.numbers, np.asarray(indices, dtype=np.int64)
         turn = where % len(numbers)
         rows = [np.flatnonzero(turn == i) for i in range(len(numbers))]
-        return [(r, sample_scenes(fold(int(self.held_out), where[r]), number, self.held_out))
+        return [(r, self.sample(fold(int(self.held_out), where[r]), number))
                 for r, number in zip(rows, numbers, strict=True) if len(r)]
 
     def _text(self, scenes: list[Numbered]) -> list[str]:
-        said = {row: str(s) for rows, some in scenes for row, s in zip(rows.tolist(), sentences(some), strict=True)}
+        said = {row: str(s) for rows, some in scenes for row, s in zip(rows.tolist(), self.said(some), strict=True)}
         return [said[row] for row in sorted(said)]
 
     def _drawn(self, scenes: list[Numbered]) -> Tensor:
-        """``[B, 1, 3, height, width]``."""
+        """``[B, T, 3, height, width]``."""
         rows = torch.from_numpy(np.concatenate([rows for rows, _ in scenes]))
-        drawn = torch.cat([render(some, self.spec.height, self.spec.width) for _, some in scenes])
+        drawn = torch.cat([self.drawn(some) for _, some in scenes])
         return drawn[rows.argsort()]
 
     def prompts(self) -> list[str]:

@@ -62,6 +62,10 @@ class Judge(Protocol):
 
 def judge_of(data: Any) -> Judge:
     """The judge for a data spec: an oracle, a classifier where there are classes, or plain statistics."""
+    if data.kind == "moving":
+        from fromnoise.evaluate.motion import MotionJudge
+
+        return MotionJudge(data)
     if data.kind == "shapes":
         return OracleJudge(data)
     return ClassJudge(data) if hasattr(data, "classes") else PictureJudge(data)

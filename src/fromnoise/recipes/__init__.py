@@ -7,15 +7,15 @@ from fromnoise.recipes.autoencoders import autoencoder, shapes64_kl, shapes_kl
 from fromnoise.recipes.digits import digits
 from fromnoise.recipes.glyphs import glyphs
 from fromnoise.recipes.image import image
+from fromnoise.recipes.moving import moving
 from fromnoise.recipes.shapes import shapes, shapes64
 from fromnoise.recipes.video import video
 
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     f.__name__.replace("_", "-"): f
-    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, shapes64,
-              video)}
+    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, shapes64, moving, video)}
 
 __all__ = [
-    "RECIPES", "autoencoder", "digits", "glyphs", "image", "shapes", "shapes64", "shapes64_kl", "shapes_kl",
+    "RECIPES", "autoencoder", "digits", "glyphs", "image", "moving", "shapes", "shapes64", "shapes64_kl", "shapes_kl",
     "video",
 ]

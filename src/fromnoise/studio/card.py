@@ -19,6 +19,7 @@ DATA_NOTES = {
     "shapes": "Scenes of coloured shapes, rendered by fromnoise itself; no outside data.",
     "clips": "Films from a folder on the machine of the person who trained the model. Their licence, and what it says "
     "about models trained on them, is for that person to state here.",
+    "moving": "Clips of coloured shapes that move, fall and bounce, rendered by fromnoise itself; no outside data.",
     "folder": "Pictures from a folder on the machine of the person who trained the model. Their licence, and "
     "what it says about models trained on them, is for that person to state here.",
 }

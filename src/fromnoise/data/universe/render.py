@@ -24,6 +24,9 @@ PALETTE = torch.tensor([
 SQUARE, TRIANGLE, STAR, STAR_INNER = 0.9, 1.38, 1.3, 0.5
 # How far below its position a shape's centroid lies, in radii.
 CENTROID = (0.0, 0.0, 0.25 * TRIANGLE, STAR * (1 - math.cos(math.pi / 5)) / 2)
+# How far each shape reaches from its position to either side, and up and down, in radii.
+REACH = np.array([(1, 1), (SQUARE, SQUARE), (TRIANGLE * math.sqrt(3) / 2, TRIANGLE * 0.75),
+                  (STAR * math.cos(math.pi / 10), STAR * (1 + math.cos(math.pi / 5)) / 2)])
 
 
 def render(scenes: Scenes, height: int = 32, width: int = 32) -> Tensor:

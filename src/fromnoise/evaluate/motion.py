@@ -1,0 +1,83 @@
+"""The judge of things that move: captions by the oracle over time, and the laws of motion in what was generated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fromnoise.data.universe import Watched, parse_story, read, score_motion, watch
+from fromnoise.evaluate.judges import OracleJudge
+from fromnoise.evaluate.report import Row
+
+NAMES = {"all_correct": "everything right", "kinds": "things", "verb": "what they do", "direction": "direction",
+         "speed": "speed", "bounce": "bounces", "steady": "steady things", "smooth": "smooth paths",
+         "unclear": "unclear clips"}
+
+
+class MotionJudge(OracleJudge):
+    """The oracle over time, on captions that were held out."""
+
+    note = ("Held-out captions, read back by the oracle; real: the oracle on true renders of the same captions. "
+            "Gravity and restitution are medians of what was fitted to the paths of single things.")
+
+    def __init__(self, data: Any):
+        super().__init__(data)
+        self.data = data
+
+    def verdicts(self, media: Tensor, prompts: list[str]) -> list[Row]:
+        """Rows of clips ``[n, T, 3, H, W]``; of single frames, ``[n, 1, 3, H, W]``, only the things can be judged."""
+        if media.shape[1] == 1:
+            return [Row("things", things_right(media, prompts), 1.0, ".1%", note="in single frames")]
+        real = self.source.batch(range(len(prompts)), range(len(prompts)))
+        made, true = watch(media, self.data.fps), watch(real.media, self.data.fps)
+        found, truth = score_motion(made, prompts), score_motion(true, real.text)
+        rows = [Row(name, found[key], truth[key], ".1%", "lower" if key == "unclear" else "higher")
+                for key, name in NAMES.items()]
+        return rows + self.by_number(made, true, prompts) + self.laws(made, true)
+
+    def by_number(self, made: list[Watched], true: list[Watched], prompts: list[str]) -> list[Row]:  # type: ignore[override]
+        """Everything right, of captions of each number of objects, where there are several."""
+        if len(self.data.numbers) == 1:
+            return []
+        rows, told = [], np.array([len(parse_story(prompt).clauses) for prompt in prompts])
+        for number in self.data.numbers:
+            some = np.flatnonzero(told == number)
+            found, truth = (score_motion([w[i] for i in some], [prompts[i] for i in some])["all_correct"]
+                            for w in (made, true))
+            rows.append(Row(f"everything right, {number} object{'s' * (number > 1)}", found, truth, ".1%",
+                            note=f"of {len(some)} captions"))
+        return rows
+
+    def laws(self, made: list[Watched], true: list[Watched]) -> list[Row]:
+        """Gravity, where it acts, and restitution: the median of what was fitted, and how far off it is."""
+        laws = {"restitution": self.data.restitution} | ({} if self.data.gravity == "off" else {"gravity": self.data.g})
+        rows = []
+        for name, law in sorted(laws.items()):
+            found, truth = fitted(made, name), fitted(true, name)
+            if not len(found) or not len(truth):
+                continue
+            low, high = np.quantile(found, [0.25, 0.75])
+            rows += [Row(name, float(np.median(found)), float(np.median(truth)), ".3f", "near",
+                         f"of {len(found)} things, half of them between {low:.3f} and {high:.3f}; the law is {law:g}"),
+                     Row(f"{name}, error of a thing", typical(found, law), typical(truth, law), ".1%", "lower",
+                         "median distance from the law, in shares of it")]
+        return rows
+
+
+def fitted(clips: list[Watched], law: str) -> np.ndarray:
+    """What was fitted to each thing that shows the law, in clips that are steady and smooth."""
+    values = [getattr(moved, law) for clip in clips if clip.steady and clip.smooth for moved in clip.objects]
+    return np.array([value for value, _ in filter(None, values)])
+
+
+def typical(values: np.ndarray, law: float) -> float:
+    return float(np.median(np.abs(values / law - 1)))
+
+
+def things_right(media: Tensor, prompts: list[str]) -> float:
+    """Share of single frames in which the oracle finds just the things of the caption."""
+    right = [not reading.unclear and sorted(s.thing for s in reading.objects) == sorted(parse_story(prompt).things)
+             for reading, prompt in zip(read(media), prompts, strict=True)]
+    return float(np.mean(right))
