@@ -57,13 +57,15 @@ class Batch:
 
     media: ``[B, T, C, H, W]`` in [-1, 1];  text: one caption for each, "" where there is none;
     index: which example of the source each one is;  latents: those of the media where they were encoded before;
-    the media are then not made again but empty, ``[B, T, 0, 0, 0]``.
+    the media are then not made again but empty, ``[B, T, 0, 0, 0]``;  actions: what led to each frame, ``[B, T]`` long
+    or ``[B, T, A]`` float, -1 or NaN where nothing did since an episode begins there; None where nobody acts.
     """
 
     media: Tensor
     text: list[str]
     index: list[int]
     latents: Encoded | None = None
+    actions: Tensor | None = None
 
     def __len__(self) -> int:
         return self.media.shape[0]
@@ -105,9 +107,13 @@ class Source(Protocol):
         """Media ``[B, T, C, H, W]`` of examples in these versions."""
         ...
 
+    def actions(self, indices: Sequence[int]) -> Tensor | None:
+        """What led to each frame of examples, as ``Batch`` has it."""
+        return None
+
     def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
         versions, text = self.choose(indices, keys)
-        return Batch(self.pictures(indices, versions), text, list(indices))
+        return Batch(self.pictures(indices, versions), text, list(indices), actions=self.actions(indices))
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ class Wrapped(Source):
     def pictures(self, indices: Sequence[int], versions: Sequence[int]) -> Tensor:
         return self.source.pictures(indices, versions)
 
+    def actions(self, indices: Sequence[int]) -> Tensor | None:
+        return self.source.actions(indices)
+
 
 class First(Wrapped):
     """The first ``count`` examples of a source, or all where it has fewer."""

@@ -170,4 +170,4 @@ class LatentSource(Wrapped):
     def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
         versions, text = self.choose(indices, keys)
         latents = self.cache.rows(indices, versions)
-        return Batch(torch.empty(*latents.mean.shape[:2], 0, 0, 0), text, list(indices), latents)
+        return Batch(torch.empty(*latents.mean.shape[:2], 0, 0, 0), text, list(indices), latents, self.actions(indices))
