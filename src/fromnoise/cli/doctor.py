@@ -21,6 +21,7 @@ from fromnoise.config import spec
 from fromnoise.train.threads import available_cores
 
 PURPOSE = {  # of each extra in pyproject.toml
+    "worlds": "episodes of real environments, and films with logs of actions (fromnoise worlds)",
     "track": "the TensorBoard tracker (--train.tracker tensorboard)",
     "dev": "working on fromnoise itself (make test, make check)",
 }

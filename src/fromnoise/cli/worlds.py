@@ -29,7 +29,7 @@ ENV is any environment that Gymnasium knows: Atari (ALE/Pong-v5), MiniGrid (Mini
 (MinAtar/Breakout-v1), or one of yours (module:Name-v0).  What is played goes to FOLDER, by default data/<name>, in the
 layout of LeRobot v3.0; the same command again goes on where it was stopped.
 
-  fromnoise worlds collect ALE/Pong-v5 --policy rally --explore 0.3 --sticky 0.5 --frames 100000
+  fromnoise worlds collect ALE/Pong-v5 --crop 160x160+0+34 --policy rally --explore 0.3 --frames 100000
   fromnoise worlds collect MiniGrid-DoorKey-8x8-v0 --policy wander --view partial --episodes 200
   fromnoise worlds collect MinAtar/Breakout-v1 --size 60 --policy players:mine --out data/breakout
 
@@ -57,6 +57,8 @@ class Arguments:
     """Share of the policy's actions that are random instead."""
     size: str = "64"
     """WIDTHxHEIGHT of the pictures in pixels, or one number for both."""
+    crop: str = ""
+    """WIDTHxHEIGHT+LEFT+TOP of what is kept of the environment's own pictures, such as 160x160+0+34 of Pong's court."""
     view: str = "full"
     """full, or of MiniGrid partial: what the agent sees."""
     options: tuple[str, ...] = ()
@@ -99,8 +101,8 @@ def play_of(name: str, args: Arguments) -> Play:
     """Which world is played and how.  UserError where an option is none."""
     width, height = size_of(args.size)
     try:
-        world = World(id=name, options=options_of(args.options), view=args.view, height=height,  # type: ignore[arg-type]
-                      width=width, fps=args.fps, limit=args.limit)
+        world = World(id=name, options=options_of(args.options), view=args.view, crop=crop_of(args.crop),  # type: ignore[arg-type]
+                      height=height, width=width, fps=args.fps, limit=args.limit)
     except ValidationError as error:
         raise UserError(f"--{explain(error, {})}.") from None
     return Play(world=world, policy=args.policy, sticky=args.sticky, explore=args.explore, seed=args.seed)
@@ -125,6 +127,16 @@ def size_of(text: str) -> tuple[int, int]:
     if not (found := re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)):
         raise UserError(f'--size is WIDTHxHEIGHT, such as 80x64, or one number for both (got "{text}").')
     return int(found[1]), int(found[2] or found[1])
+
+
+def crop_of(text: str) -> tuple[int, ...] | None:
+    """(left, top, width, height).  UserError where it is not WIDTHxHEIGHT+LEFT+TOP."""
+    if not text:
+        return None
+    if not (found := re.fullmatch(r"(\d{1,5})x(\d{1,5})\+(\d{1,5})\+(\d{1,5})", text)):
+        raise UserError(f'--crop is WIDTHxHEIGHT+LEFT+TOP, such as 160x160+0+34 (got "{text}").')
+    width, height, left, top = map(int, found.groups())
+    return left, top, width, height
 
 
 def options_of(texts: tuple[str, ...]) -> dict[str, Option]:

@@ -69,7 +69,14 @@ class Screen(gymnasium.Wrapper):
 
     def _picture(self, observation: Any) -> np.ndarray:
         assert self.camera is not None
-        return resized(self.camera(observation), self.world.height, self.world.width)
+        frame, world = self.camera(observation), self.world
+        if world.crop is not None:
+            left, top, width, height = world.crop
+            if left + width > frame.shape[1] or top + height > frame.shape[0]:
+                raise UserError(f"The pictures of {world.id} are {frame.shape[1]}x{frame.shape[0]}, which has no "
+                                f"{width}x{height} at {left}, {top}: crop less.")
+            frame = frame[top : top + height, left : left + width]
+        return resized(frame, world.height, world.width)
 
 
 def _own_camera(env: Any, world: World) -> Camera | None:

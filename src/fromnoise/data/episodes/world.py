@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fromnoise.data.episodes.screen import Screen
 
 Option = bool | int | float | str
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
 USUAL_FPS = 10.0  # where an environment does not say how fast it is played
 
 
@@ -33,6 +35,8 @@ class World:
     """What it is made with, such as frameskip: 4."""
     view: Literal["full", "partial"] = "full"
     """The whole grid or, of MiniGrid, what the agent sees of it."""
+    crop: tuple[Count, Count, Size, Size] | None = None
+    """What is kept of its pictures before they are resized: left, top, width and height in its own pixels."""
     height: Annotated[int, Field(ge=8, le=4096)] = 64
     """Height of its pictures in pixels."""
     width: Annotated[int, Field(ge=8, le=4096)] = 64
