@@ -116,7 +116,8 @@ def collected(play: Play, args: Arguments, out: Path) -> None:
     envs = args.envs or available_cores()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("episodes" if args.episodes else "frames", total=args.episodes or frames)
         collect(play, out, args.episodes, frames, min(envs, args.episodes or envs), args.video,
                 lambda e, f: bar.update(task, completed=e if args.episodes else f))

@@ -20,7 +20,7 @@ PALETTE = np.array([(80, 160, 255), (255, 255, 255), (110, 110, 110), (255, 120,
                     (220, 80, 210), (60, 220, 220), (180, 140, 255), (255, 90, 110)], dtype=np.uint8)
 
 
-class Screen(gymnasium.Wrapper):
+class Screen(gymnasium.Env):
     """The world in pictures: ``reset`` and ``step`` return uint8 ``[height, width, 3]``.
 
     What the environment itself observed is ``info["observation"]``.  ``save`` and ``restore`` go back to a moment.
@@ -28,32 +28,44 @@ class Screen(gymnasium.Wrapper):
 
     def __init__(self, world: World):
         env = make(world, render=False)
-        self.world, self.limit, self.steps = world, limit(world), 0
-        self.camera = _own_camera(env, world)
-        if self.camera is None:
+        camera = _own_camera(env, world)
+        if camera is None:
             env.close()
             env = make(world, render="rgb_array" in (env.metadata.get("render_modes") or ()))
-            self.camera = _render(env, world)
-        super().__init__(env)
+            camera = _render(env, world)
+        self.env, self.inner, self.camera, self.world = env, env.unwrapped, camera, world
+        self.limit, self.steps = limit(world), 0
+        self.action_space = env.action_space
         self.observation_space = gymnasium.spaces.Box(0, 255, (world.height, world.width, 3), np.uint8)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": world.fps}
+        self.render_mode = "rgb_array"
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        if hasattr(self.unwrapped, "game") and hasattr(self.unwrapped.game, "last_action"):
-            self.unwrapped.game.last_action = 0  # MinAtar repeats the last action of the episode before
+        super().reset(seed=seed)
+        if hasattr(self.inner, "game") and hasattr(self.inner.game, "last_action"):
+            self.inner.game.last_action = 0  # MinAtar repeats the last action of the episode before
         observation, info = self.env.reset(seed=seed, options=options)
         self.steps = 0
-        return self._picture(observation), {**info, "observation": observation}
+        self.frame = self._picture(observation)
+        return self.frame, {**info, "observation": observation}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         self.steps += 1
-        truncated = bool(truncated) or (self.limit > 0 and self.steps >= self.limit and not terminated)
-        shown = {**info, "observation": observation}
-        return self._picture(observation), float(reward), bool(terminated), truncated, shown
+        self.frame = self._picture(observation)
+        cut = bool(truncated) or (self.limit > 0 and self.steps >= self.limit and not terminated)
+        return self.frame, float(reward), bool(terminated), cut, {**info, "observation": observation}
+
+    def render(self) -> np.ndarray:
+        """The last frame."""
+        return self.frame
+
+    def close(self) -> None:
+        self.env.close()
 
     def save(self) -> Any:
         """This moment, to which ``restore`` goes back, any number of times: state, randomness and all."""
-        inner = self.unwrapped
+        inner = self.inner
         if hasattr(inner, "clone_state"):
             return inner.clone_state(include_rng=True), self.steps
         return copy.deepcopy(inner.__dict__), self.steps
@@ -61,14 +73,13 @@ class Screen(gymnasium.Wrapper):
     def restore(self, saved: Any) -> None:
         """Go back to a moment that ``save`` returned."""
         state, self.steps = saved
-        inner = self.unwrapped
+        inner = self.inner
         if hasattr(inner, "restore_state"):
             inner.restore_state(state)
         else:
             inner.__dict__.update(copy.deepcopy(state))
 
     def _picture(self, observation: Any) -> np.ndarray:
-        assert self.camera is not None
         frame, world = self.camera(observation), self.world
         if world.crop is not None:
             left, top, width, height = world.crop

@@ -112,7 +112,7 @@ def environment(world: World) -> Screen:
 
 def actions_of(screen: Screen) -> Actions:
     """What can be done in an environment.  UserError where that is of a kind not known here."""
-    inner, meanings = screen.unwrapped, ()
+    inner, meanings = screen.inner, ()
     if hasattr(inner, "get_action_meanings"):
         meanings = tuple(inner.get_action_meanings())
     elif hasattr(inner, "actions") and hasattr(inner.actions, "__members__"):
@@ -151,7 +151,7 @@ def _own_fps(screen: Screen, world: World) -> float:
     """How fast an environment is played: an Atari console draws 60 frames a second, of which some are skipped."""
     if world.id.startswith("ALE/"):
         return 60 / int(world.options["frameskip"])
-    return float(screen.unwrapped.metadata.get("render_fps") or USUAL_FPS)
+    return float(screen.env.metadata.get("render_fps") or USUAL_FPS)
 
 
 def _like(name: str, error: Exception) -> str:
