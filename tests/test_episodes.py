@@ -120,6 +120,12 @@ def test_collecting_goes_on_where_it_was_stopped(recordings, tmp_path, monkeypat
     assert len(episode_rows(tmp_path / "parts")) == 1
     collect(play, tmp_path / "parts", count=3)
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
+    for path in (tmp_path / "parts" / "meta").rglob("*"):
+        if path.is_file() and path.name != "fromnoise.json":  # killed before the first shard counted
+            path.unlink()
+    collect(replace(play, seed=1), tmp_path / "parts", count=1)  # so that other choices are still free
+    assert next(iter(open_recording(str(tmp_path / "parts")))).seed != next(iter(open_recording(
+        str(tmp_path / "whole")))).seed
     for one, other in zip(open_recording(str(tmp_path / "whole")), open_recording(str(recordings / "grid")),
                           strict=True):
         assert np.array_equal(one.frames, other.frames)  # however it is cut into shards

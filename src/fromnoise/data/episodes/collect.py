@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise.config import to_dict
-from fromnoise.data.episodes import layout
 from fromnoise.data.episodes.episode import Episode
 from fromnoise.data.episodes.play import Play, Player, episodes
 from fromnoise.data.episodes.video import Quality
 from fromnoise.data.episodes.world import settled
-from fromnoise.data.episodes.writer import Writer, written
+from fromnoise.data.episodes.writer import Writer, episode_rows, written
 from fromnoise.types import UserError
 
 SHARD = 4096  # frames after which a shard is closed: what a killed process may lose, and a file of a few MB
@@ -62,10 +61,9 @@ def _shards(played: Iterator[Episode], writer: Writer, goal: Callable[[int, int]
 def _check(out: Path, chosen: dict[str, Any]) -> None:
     """Refuse a folder that holds something else."""
     held = written(out)
-    if held is None:
-        if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()) and (
-                not (out / "meta").is_dir() or (out / layout.INFO).exists()):
-            raise UserError(f"{out} holds other files: name a new folder with --out.")
+    if held is None and out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise UserError(f"{out} holds other files: name a new folder with --out.")
+    if held is None or not episode_rows(out):  # begun, but nothing counts yet
         return
     old, new = _flat(held), _flat(chosen)
     if other := [f"{key} {old.get(key)} (now {new.get(key)})" for key in sorted(old.keys() | new.keys())
@@ -75,6 +73,7 @@ def _check(out: Path, chosen: dict[str, Any]) -> None:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested choices by their dotted names."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

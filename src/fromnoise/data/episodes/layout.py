@@ -57,16 +57,23 @@ def info(about: dict[str, Any], fps: float, episodes: int, frames: int, tasks: i
 
 def statistics(columns: dict[str, np.ndarray], frames: np.ndarray) -> dict[str, dict[str, Any]]:
     """Of each column ``[N]`` or ``[N, A]``, and of the frames' channels in [0, 1]: min, max, mean, std and count."""
-    stats = {name: _moments(values.reshape(len(values), -1).astype(np.float64), (0,))
-             for name, values in columns.items()}
-    pixels = _moments(frames.astype(np.float32) / 255, (0, 1, 2))
-    shaped = {name: np.reshape(value, (3, 1, 1)) if name != "count" else value for name, value in pixels.items()}
-    return stats | {KEY: shaped}
+    stats = {name: _moments(values.reshape(len(values), -1).astype(np.float64)) for name, values in columns.items()}
+    levels = np.arange(256) / 255
+    channels = [_counted(np.bincount(frames[..., c].reshape(-1), minlength=256), levels) for c in range(3)]
+    pixels = {key: np.reshape([channel[key] for channel in channels], (3, 1, 1)) for key in channels[0]}
+    return stats | {KEY: pixels | {"count": np.array([len(frames)])}}
 
 
-def _moments(values: np.ndarray, axes: tuple[int, ...]) -> dict[str, Any]:
-    return {"min": values.min(axes), "max": values.max(axes), "mean": values.mean(axes, dtype=np.float64),
-            "std": values.std(axes, dtype=np.float64), "count": np.array([len(values)])}
+def _moments(values: np.ndarray) -> dict[str, Any]:
+    return {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0),
+            "count": np.array([len(values)])}
+
+
+def _counted(counts: np.ndarray, levels: np.ndarray) -> dict[str, float]:
+    """The moments of ``levels`` that occur so many times."""
+    share, there = counts / counts.sum(), levels[counts > 0]
+    mean = share @ levels
+    return {"min": there[0], "max": there[-1], "mean": mean, "std": np.sqrt(share @ (levels - mean) ** 2)}
 
 
 def joined(parts: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -116,12 +116,24 @@ _player: Player | None = None  # of this process
 
 
 def _begin(play: Play, folder: str) -> None:
+    """A process gets ready to play."""
     import signal
+    from threading import Thread
 
     global _player
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that collects
+    Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(folder)
     _player = Player(play)
+
+
+def _end_with_parent() -> None:
+    """Leave when the process that collects is gone, however it ended."""
+    from multiprocessing import parent_process
+
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _played(number: int) -> Episode:

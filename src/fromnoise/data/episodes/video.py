@@ -63,8 +63,9 @@ def decode(path: Path) -> Iterator[np.ndarray]:
             if not file.streams.video:
                 raise UserError(f"{path} holds no video.")
             file.streams.video[0].thread_count = 1
+            to_rgb = av.video.reformatter.VideoReformatter()  # one for all: to set it up takes longer than a frame
             for frame in file.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
+                yield (frame if frame.format.name == "gbrp" else to_rgb.reformat(frame, format="rgb24")).to_ndarray()
     except (OSError, av.FFmpegError) as error:
         raise UserError(f"The video {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
 

@@ -48,13 +48,13 @@ class Writer:
         at = layout.place(1 + max((shard_of(row) for row in self.rows), default=-1))
         self.tasks += [text for text in dict.fromkeys(e.text for e in episodes) if text not in self.tasks]
         with disk_errors(self.root):
+            if not self.rows:
+                write_text(self.root / layout.OURS, json.dumps(self.ours, indent=2) + "\n")
             video = self.root / layout.VIDEO.format(video_key=layout.KEY, **at)
             with replacing(video) as temporary:
                 about = encode(temporary, (f for e in episodes for f in e.frames), self.fps, self.quality)
             tables = [self._columns(e, i, first) for i, first, e in self._numbered(episodes)]
             self._write_tables(self.root / layout.DATA.format(**at), tables)
-            if not self.rows:
-                write_text(self.root / layout.OURS, json.dumps(self.ours, indent=2) + "\n")
             rows = self._rows(episodes, tables, at)
             self._write(self.root / layout.EPISODES.format(**at), self.pa.Table.from_pylist(rows))
             self.rows += rows
