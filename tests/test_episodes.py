@@ -96,6 +96,11 @@ def test_a_saved_moment_branches_and_comes_back(name):
     assert any(not np.array_equal(futures[0], other) for other in futures[1:])
 
 
+def test_pong_begins_in_its_own_colours(recordings):
+    """The console's first frame is green; the court is brown."""
+    assert all((episode.frames[0, 40, 32] == (144, 72, 17)).all() for episode in open_recording(str(recordings / "pong")))
+
+
 def test_an_environment_of_pictures_is_a_gymnasium_environment():
     from gymnasium.utils.env_checker import check_env
 

@@ -1,9 +1,11 @@
 """Recordings of other makers: Minari's data sets, and videos with logs of actions."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fromnoise.data.episodes import Episodes, open_recording
 from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
@@ -42,6 +44,35 @@ def test_a_data_set_of_minari_is_read(tmp_path, monkeypatch):
         assert (episode.terminated, episode.truncated) == (i == 0, i == 1)
     source = Episodes(root=str(tmp_path / "made/up-v0"), frames=2, height=32, width=48, fps=5).open("train")
     assert source.batch([1], [0]).actions.tolist() == [[0, 2]]
+
+
+def test_a_recording_that_keeps_frames_as_pictures_is_read(tmp_path):
+    """LeRobot's features of dtype image: a picture file in each row; nothing of ours beside."""
+    import pyarrow
+    import pyarrow.parquet
+
+    seen, buffers = film(4), []
+    for frame in seen:
+        Image.fromarray(frame).save(buffer := io.BytesIO(), "PNG")
+        buffers.append({"bytes": buffer.getvalue(), "path": None})
+    row = {"episode_index": 0, "tasks": ["push"], "length": 4, "data/chunk_index": 0, "data/file_index": 0,
+           "dataset_from_index": 0, "dataset_to_index": 4}
+    for path, columns in (("data", {"observation.images.top": buffers, "action": [[0.5, 1.0]] * 4, "index": range(4)}),
+                          ("meta/episodes", {key: [value] for key, value in row.items()})):
+        (tmp_path / path / "chunk-000").mkdir(parents=True)
+        table = pyarrow.table({name: list(values) for name, values in columns.items()})
+        pyarrow.parquet.write_table(table, tmp_path / path / "chunk-000/file-000.parquet")
+    features = {"observation.images.top": {"dtype": "image", "shape": [3, 32, 48], "names": None},
+                "action": {"dtype": "float32", "shape": [2]}}
+    (tmp_path / "meta/info.json").write_text(json.dumps({
+        "codebase_version": "v3.0", "fps": 5, "features": features,
+        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}))
+    read = open_recording(str(tmp_path))
+    assert (read.about.height, read.about.width, read.about.fps) == (32, 48, 5)
+    episode = next(iter(read))
+    assert np.array_equal(episode.frames, seen)
+    assert episode.actions.tolist() == [[0.5, 1.0]] * 3
+    assert episode.text == "push"
 
 
 def test_videos_with_logs_are_episodes(tmp_path):

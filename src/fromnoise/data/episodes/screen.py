@@ -45,6 +45,8 @@ class Screen(gymnasium.Env):
         if hasattr(self.inner, "game") and hasattr(self.inner.game, "last_action"):
             self.inner.game.last_action = 0  # MinAtar repeats the last action of the episode before
         observation, info = self.env.reset(seed=seed, options=options)
+        if self.world.id.startswith("ALE/"):  # Pong is drawn once before it sets its colours
+            observation, _, _, _, info = self.env.step(0)
         self.steps = 0
         self.frame = self._picture(observation)
         return self.frame, {**info, "observation": observation}
