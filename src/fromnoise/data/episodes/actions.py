@@ -101,7 +101,7 @@ class Continuous:
 
     def holds(self, action: np.ndarray) -> bool:
         """Whether this is an action."""
-        low, high = np.float32(self.low), np.float32(self.high)
+        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
         return action.shape == self.shape and bool(((low <= action) & (action <= high)).all())
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Annotated, Any
 
 import numpy as np
@@ -74,7 +74,7 @@ class Player:
                         f"{self.play.world.id}: it has {self.actions}.")
 
 
-def episodes(play: Play, first: int, processes: int) -> Iterator[Episode]:
+def episodes(play: Play, first: int, processes: int) -> Generator[Episode, None, None]:
     """Episodes from number ``first`` on, in order and without end, some played ahead by other processes.
 
     Each process plays whole episodes in an environment of its own, so that none waits for another and no step leads

@@ -70,7 +70,7 @@ class Screen(gymnasium.Env):
         inner = self.inner
         if hasattr(inner, "clone_state"):
             return inner.clone_state(include_rng=True), self.steps
-        return copy.deepcopy(inner.__dict__), self.steps
+        return _copied(inner.__dict__), self.steps
 
     def restore(self, saved: Any) -> None:
         """Go back to a moment that ``save`` returned."""
@@ -79,7 +79,7 @@ class Screen(gymnasium.Env):
         if hasattr(inner, "restore_state"):
             inner.restore_state(state)
         else:
-            inner.__dict__.update(copy.deepcopy(state))
+            inner.__dict__.update(_copied(state))
 
     def _picture(self, observation: Any) -> np.ndarray:
         frame, world = self.camera(observation), self.world
@@ -90,6 +90,12 @@ class Screen(gymnasium.Env):
                                 f"{width}x{height} at {left}, {top}: crop less.")
             frame = frame[top : top + height, left : left + width]
         return resized(frame, world.height, world.width)
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    """All that an environment remembers; what it draws with cannot be copied, and says nothing of it."""
+    canvas = {id(value): value for value in state.values() if type(value).__module__.startswith("pygame")}
+    return copy.deepcopy(state, canvas)
 
 
 def _own_camera(env: Any, world: World) -> Camera | None:

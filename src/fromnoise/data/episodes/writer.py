@@ -28,7 +28,8 @@ class Writer:
     """
 
     def __init__(self, root: Path, actions: Actions, fps: float, quality: Quality, ours: dict[str, Any]):
-        self.root, self.actions, self.fps, self.quality, self.ours = root, actions, fps, quality, ours
+        self.root, self.actions, self.fps, self.ours = root, actions, fps, ours
+        self.quality: Quality = quality
         self.pa, self.pq = need("pyarrow", READS), need("pyarrow.parquet", READS, "pyarrow")
         self.rows = episode_rows(root)
         self.tasks = list(dict.fromkeys(task for row in self.rows for task in row["tasks"]))
