@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fromnoise
-from fromnoise.cli import COMMANDS, bench, demo, encode, evaluate, presets, sample, train, tune
+from fromnoise.cli import COMMANDS, bench, demo, encode, evaluate, presets, sample, train, tune, worlds
 from fromnoise.cli.options import parse
 from fromnoise.latents import KL
 from fromnoise.recipe import Recipe
@@ -62,6 +62,8 @@ def test_commands_are_understood(line, capsys, monkeypatch):
             train.resolve(args, "encode", {"diffusion": encode.Arguments})
         elif name == "presets":
             assert presets.main(args) == 0
+        elif name == "worlds":
+            worlds.play_of(args[1], parse(worlds.Arguments, args[2:], "fromnoise worlds collect"))
         elif module is not None:
             sample.read(args) if module is sample else parse(module.Arguments, args, f"fromnoise {name}")
 

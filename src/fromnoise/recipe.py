@@ -19,6 +19,7 @@ from fromnoise.blocks import TemporalSpec
 from fromnoise.config import Named, Short, from_dict, nearest, read_json, spec, to_dict
 from fromnoise.data.clips import Clips
 from fromnoise.data.digits import Digits
+from fromnoise.data.episodes import Episodes
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.moving import Moving
 from fromnoise.data.pictures import Folder
@@ -219,7 +220,7 @@ def _learns(latents: Any) -> Any:
     return latents
 
 
-Data = Annotated[Digits | Glyphs | Shapes | Moving | Folder | Clips, Field(discriminator="kind")]
+Data = Annotated[Digits | Glyphs | Shapes | Moving | Folder | Clips | Episodes, Field(discriminator="kind")]
 Learned = Annotated[Latents, AfterValidator(_learns)]
 Text = Annotated[Trained | Frozen, Field(discriminator="kind")]
 Net = Annotated[UNet | Trunk, Field(discriminator="kind"), Named("transformer", house)]
@@ -277,10 +278,12 @@ class Recipe(Saved):
         return PLAYED if (own := getattr(self.data, "fps", None)) == 0 else own or 0.0
 
     def resolved(self) -> Self:
-        """The recipe with the files of its text encoder named, and room in its network for the small picture."""
+        """The recipe with what its data and text encoder name from outside, and room in its network for the small
+        picture."""
         told = self.upsample.channels(self.data.channels)
         net = replace(self.net, image_channels=self.net.image_channels or told)
-        return replace(self, text=self.text.resolved(), net=net)
+        data = self.data.resolved() if isinstance(self.data, Episodes) else self.data
+        return replace(self, data=data, text=self.text.resolved(), net=net)
 
     def idle(self) -> dict[str, str]:
         """The fields, dotted, that the other choices leave without effect, and why."""
@@ -357,8 +360,8 @@ def read_recipe(data: Any, where: str, as_type: type[AnyRecipe] | None = None) -
 
 
 # Fields that do not change what is learned.
-OPERATIONAL = ("name", "source", "sample.", "evaluate.", "encoding.source", "encoding.folder", "text.folder",
-               "text.offload", "text.cache_texts", "text.cache_folder", "train.device", "train.threads",
+OPERATIONAL = ("name", "source", "data.cache", "sample.", "evaluate.", "encoding.source", "encoding.folder",
+               "text.folder", "text.offload", "text.cache_texts", "text.cache_folder", "train.device", "train.threads",
                "train.checkpoint_every", "train.keep", "train.preview_every", "train.tracker", "train.start.run")
 
 

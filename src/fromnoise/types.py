@@ -58,7 +58,8 @@ class Batch:
     media: ``[B, T, C, H, W]`` in [-1, 1];  text: one caption for each, "" where there is none;
     index: which example of the source each one is;  latents: those of the media where they were encoded before;
     the media are then not made again but empty, ``[B, t, 0, 0, 0]`` for t latent frames;  fps: ``[B]``, frames a second
-    of films, 0 where one is a single frame; None for pictures.
+    of films, 0 where one is a single frame; None for pictures;  actions: what led to each frame, ``[B, T]`` long or
+    ``[B, T, A]`` float, -1 or NaN where nothing did since an episode begins there; None where nobody acts.
     """
 
     media: Tensor
@@ -66,6 +67,7 @@ class Batch:
     index: list[int]
     latents: Encoded | None = None
     fps: Tensor | None = None
+    actions: Tensor | None = None
 
     def __len__(self) -> int:
         return self.media.shape[0]
@@ -107,13 +109,18 @@ class Source(Protocol):
         """Media ``[B, T, C, H, W]`` of examples in these versions."""
         ...
 
-    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
-        versions, text = self.choose(indices, keys)
-        return Batch(self.pictures(indices, versions), text, list(indices), fps=self.rates(indices))
-
     def rates(self, indices: Sequence[int]) -> Tensor | None:
         """Frames a second ``[B]`` of examples that are films; None for pictures."""
         return None
+
+    def actions(self, indices: Sequence[int]) -> Tensor | None:
+        """What led to each frame of examples, as ``Batch`` has it."""
+        return None
+
+    def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
+        versions, text = self.choose(indices, keys)
+        return Batch(self.pictures(indices, versions), text, list(indices), None, self.rates(indices),
+                     self.actions(indices))
 
 
 @dataclass(frozen=True)

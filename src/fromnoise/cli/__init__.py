@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "measure a trained run",
     "ema": "another average of a run's weights, from its snapshots",
     "export": "write a model in the layout of diffusers",
+    "worlds": "record real environments, to train on what is seen and done",
     "compare": "train variants of a recipe with several seeds, at equal size and work",
     "bench": "measure solvers side by side, on problems with an exact answer",
     "recipes": "list the named recipes",

@@ -42,6 +42,9 @@ class Wrapped(Source):
     def rates(self, indices: Sequence[int]) -> Tensor | None:
         return self.source.rates(indices)
 
+    def actions(self, indices: Sequence[int]) -> Tensor | None:
+        return self.source.actions(indices)
+
 
 class First(Wrapped):
     """The first ``count`` examples of a source, or all where it has fewer."""

@@ -175,4 +175,5 @@ class LatentSource(Wrapped):
     def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
         versions, text = self.choose(indices, keys)
         latents = self.cache.rows(indices, versions)
-        return Batch(torch.empty(*latents.mean.shape[:2], 0, 0, 0), text, list(indices), latents, self.rates(indices))
+        empty = torch.empty(*latents.mean.shape[:2], 0, 0, 0)
+        return Batch(empty, text, list(indices), latents, self.rates(indices), self.actions(indices))

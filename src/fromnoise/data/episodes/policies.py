@@ -1,0 +1,76 @@
+"""Who plays: a policy is a function ``(observation, info, rng) -> action``.
+
+observation: what the environment itself observes;  info: what it says beside, with ``info["frame"]`` the picture that
+is recorded;  rng: a NumPy generator of this episode, from which alone a policy may draw.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fromnoise.config import nearest
+from fromnoise.data.episodes.actions import Actions, Discrete
+from fromnoise.types import UserError
+
+Policy = Callable[[Any, dict[str, Any], np.random.Generator], Any]
+
+
+def find(name: str, actions: Actions) -> Policy:
+    """A policy by its name here, or module:function.  UserError where it is not there or does not fit."""
+    if name in POLICIES:
+        return POLICIES[name](actions)
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise UserError(f'There is no policy "{name}". {nearest(name, POLICIES)} A function of yours is '
+                        "module:function.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a module beside which the command is called
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"The policy {name} cannot be imported: {error}.") from None
+    if not callable(found):
+        raise UserError(f"The policy {name} is no function: it must answer (observation, info, rng) with an action.")
+    return found
+
+
+def at_random(actions: Actions) -> Policy:
+    """Any action, all alike."""
+    return lambda observation, info, rng: actions.draw(rng)
+
+
+def wander(actions: Actions) -> Policy:
+    """Through a grid: half the steps go forward, a quarter turns, the rest is anything else."""
+    if not isinstance(actions, Discrete) or "forward" not in actions.meanings:
+        raise UserError("The policy wander is for MiniGrid's worlds, whose actions include forward.")
+    shares = np.ones(actions.n) * 0.25 / max(1, actions.n - 3)
+    for name, share in (("forward", 0.5), ("left", 0.125), ("right", 0.125)):
+        shares[actions.meanings.index(name)] = share
+    return lambda observation, info, rng: rng.choice(actions.n, p=shares / shares.sum())
+
+
+def rally(actions: Actions) -> Policy:
+    """Pong: the racket follows the ball, so that the ball is played back and forth."""
+    if not isinstance(actions, Discrete) or not {"NOOP", "RIGHT", "LEFT"} <= set(actions.meanings):
+        raise UserError("The policy rally is for ALE/Pong-v5.")
+    up, down, stay = (actions.meanings.index(name) for name in ("RIGHT", "LEFT", "NOOP"))
+
+    def follow(observation: np.ndarray, info: dict[str, Any], rng: np.random.Generator) -> int:
+        court = observation[34:194]  # below the score, above the lower border
+        ball, _ = np.nonzero(court[:, 20:140, 2] == 236)
+        racket, _ = np.nonzero(court[:, 140:144, 0] == 92)
+        if not len(ball) or not len(racket):
+            return stay
+        away = ball.mean() - racket.mean()
+        return stay if abs(away) < 4 else down if away > 0 else up
+
+    return follow
+
+
+POLICIES: dict[str, Callable[[Actions], Policy]] = {"random": at_random, "wander": wander, "rally": rally}
