@@ -21,7 +21,7 @@ from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
-from fromnoise.latents import KL, Foreign, Latents, Pixels, Reconstruction
+from fromnoise.latents import KL, EndToEnd, Foreign, Latents, Pixels, Reconstruction
 from fromnoise.nets import Trunk, UNet, house
 from fromnoise.process import Flow, Implied, Objective, Path, Upsampling
 from fromnoise.sample import SOLVERS, Procedure
@@ -155,6 +155,7 @@ class Training(Schedule):
     dispersive: Dispersive = Dispersive()
     contrastive: Contrastive = Contrastive()
     direction: Direction = Direction()
+    end_to_end: Annotated[EndToEnd, Short("lr")] = EndToEnd()
 
 
 TERMS = ("repa", "dispersive", "contrastive", "direction")  # fields of Training that are added to the loss
@@ -255,6 +256,11 @@ class Recipe(Saved):
     @property
     def latent(self) -> bool:
         return not isinstance(self.latents, Pixels)
+
+    @property
+    def joint(self) -> bool:
+        """Whether the autoencoder goes on learning with the network."""
+        return self.train.end_to_end.lr > 0
 
     def resolved(self) -> Self:
         """The recipe with the files of its text encoder named, and room in its network for the small picture."""
@@ -384,7 +390,9 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
         "text.vocabulary": getattr(recipe.text, "tokenizer", "") == "bytes" and "the tokenizer is bytes",
-        "latents.weight": isinstance(recipe.latents, KL) and "the autoencoder is trained already",
+        "latents.weight": isinstance(recipe.latents, KL) and not recipe.joint
+        and "the autoencoder is trained already",
+        "encoding.draw": recipe.joint and "an autoencoder that goes on learning gives draws, where it has some",
         "encoding.folder": not recipe.encoding.cached and "no latents are kept",
         "encoding.dtype": not recipe.encoding.cached and "no latents are kept",
         "text.cache_texts": frozen and text.cache != "memory" and "text.cache is not memory",
@@ -409,6 +417,9 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         if not getattr(recipe.train, term).weight:
             idle |= {f"train.{term}.{field}": f"train.{term}.weight is 0"
                      for field in _leaves(to_dict(getattr(recipe.train, term)))}
+    together = recipe.train.end_to_end
+    alone = together.idle() if recipe.joint else dict.fromkeys(_leaves(to_dict(together)), "train.end_to_end.lr is 0")
+    idle |= {f"train.end_to_end.{field}": why for field, why in alone.items()}
     of_guidance = {f"sample.guidance.{field}": why for field, why in recipe.sample.guidance.idle().items()}
     return {field: why for field, why in (idle | of_guidance).items() if isinstance(why, str)}
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from fromnoise.latents.coding import Autoencoder, Coded
 from fromnoise.latents.deep import DC, DCLatents
+from fromnoise.latents.end_to_end import EndToEnd
 from fromnoise.latents.equivariance import Transform, equivariance
 from fromnoise.latents.foreign import Foreign, ForeignLatents
 from fromnoise.latents.fsq import FSQ, FSQLatents
@@ -19,7 +20,7 @@ from fromnoise.latents.vq import VQ, VQLatents
 Latents = Annotated[Pixels | KL | VQ | FSQ | DC | Representation | Foreign, Field(discriminator="kind")]
 
 __all__ = [
-    "DC", "FSQ", "KL", "VQ", "Autoencoder", "Coded", "DCLatents", "FSQLatents", "Foreign", "ForeignLatents",
-    "KLLatents", "Latents", "PixelLatents", "Pixels", "Reconstruction", "Representation", "RepresentationLatents",
-    "Transform", "VQLatents", "equivariance", "sliced", "tiled",
+    "DC", "FSQ", "KL", "VQ", "Autoencoder", "Coded", "DCLatents", "EndToEnd", "FSQLatents", "Foreign",
+    "ForeignLatents", "KLLatents", "Latents", "PixelLatents", "Pixels", "Reconstruction", "Representation",
+    "RepresentationLatents", "Transform", "VQLatents", "equivariance", "sliced", "tiled",
 ]
