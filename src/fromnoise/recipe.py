@@ -21,11 +21,11 @@ from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided
-from fromnoise.latents import KL, EndToEnd, Foreign, Latents, Pixels, Reconstruction
+from fromnoise.latents import KL, EndToEnd, Foreign, Latents, Pixels, Reconstruction, Representation
 from fromnoise.nets import Trunk, UNet, house
 from fromnoise.process import Flow, Implied, Objective, Path, Upsampling
 from fromnoise.sample import SOLVERS, Procedure
-from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
+from fromnoise.terms import Contrastive, Direction, Dispersive, Hub, Repa
 from fromnoise.text import Frozen, Trained
 from fromnoise.types import UserError
 
@@ -300,6 +300,14 @@ KINDS: dict[str, type[AnyRecipe]] = {"diffusion": Recipe, "autoencoder": Coder}
 def recipe_dict(recipe: AnyRecipe) -> dict[str, Any]:
     """The JSON form, with the format and the library's version first."""
     return {"format": FORMAT, "fromnoise": fromnoise.__version__, **to_dict(recipe)}
+
+
+def named_outside(recipe: AnyRecipe) -> list[str]:
+    """Models of others, folders or hub ids, that training begins by reading."""
+    found = [recipe.latents.encoder] if isinstance(recipe.latents, Representation) else []
+    if isinstance(recipe, Recipe) and recipe.train.repa.weight and isinstance(recipe.train.repa.teacher, Hub):
+        found.append(recipe.train.repa.teacher.model)
+    return found
 
 
 def load_recipe(path: FilePath) -> AnyRecipe:
