@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -448,6 +452,54 @@ def test_training_from_disk_never_runs_the_encoder(folders, tmp_path, monkeypatc
     assert losses(tmp_path / "disk") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
     with pytest.raises(UserError, match=r"captions of shapes have no end.*text\.cache memory"):
         train(tiny(folders / "clip", cache="disk"), tmp_path / "endless")
+
+
+KILLED = """
+import dataclasses, sys, time, torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_frozen_text import digits, tiny
+from fromnoise.text import FrozenText, store
+from fromnoise.train import train
+from fromnoise.train.loop import Trainer
+
+store.SHARD, store.GROUP = 8, 4  # several shards of so few captions
+read, step = FrozenText.read, Trainer.train_step
+FrozenText.read = lambda self, *args: (time.sleep({wait}), read(self, *args))[1]
+Trainer.train_step = lambda self, batch: (time.sleep({wait}), step(self, batch))[1]
+recipe = tiny(Path({folder!r}), digits, cache="disk")
+train(dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=12)), Path({out!r}))
+"""
+
+
+@pytest.mark.long
+def test_a_run_killed_twice_with_its_text_on_disk_ends_in_the_same_bytes(folders, tmp_path):
+    """SIGKILL once while captions are encoded, and once between two checkpoints."""
+    def process(out, wait):
+        code = KILLED.format(tests=str(Path(__file__).parent), folder=str(folders / "clip"), out=str(out), wait=wait)
+        return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+
+    def kill_at(pattern):
+        running = process(tmp_path / "killed", 0.1)
+        while not list((tmp_path / "killed").glob(pattern)):
+            time.sleep(0.01)
+            assert running.poll() is None, running.stderr.read()
+        running.kill()
+        running.wait()
+
+    whole = process(tmp_path / "whole", 0.0)
+    assert whole.wait() == 0, whole.stderr.read()
+    kill_at("text/*/shard-00001.safetensors")
+    shards = len(list((tmp_path / "killed").glob("text/*/shard-*")))
+    assert shards < len(list((tmp_path / "whole").glob("text/*/shard-*")))
+    kill_at("checkpoints/step-000004")
+    last = process(tmp_path / "killed", 0.0)
+    assert last.wait() == 0, last.stderr.read()
+    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    for path in (tmp_path / "whole").glob("text/*/shard-*"):
+        assert path.read_bytes() == (tmp_path / "killed" / path.relative_to(tmp_path / "whole")).read_bytes()
 
 
 def test_a_folder_that_changed_or_is_gone_is_said(folders, tmp_path):
