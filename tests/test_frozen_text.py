@@ -12,6 +12,7 @@ import torch
 from tiny_encoders import clip, gemma, qwen3, qwen_tokenizer, t5, t5gemma
 
 from fromnoise.cli import main
+from fromnoise.cli.train import resolve
 from fromnoise.config import from_dict, to_dict
 from fromnoise.generate import load
 from fromnoise.nets import house
@@ -539,3 +540,18 @@ def test_the_command_line_takes_encoders(folders, args):
     assert recipe.text.folder == str(folders / "clip")
     assert recipe.text.layers == ((-2, -1) if "--text.layers" in args else ())
     assert recipe.text.resolved().family == "clip"
+
+
+@pytest.mark.parametrize("preset", ["sdxl", "edm2"])
+def test_a_u_net_takes_the_vector_that_the_text_gives(folders, preset):
+    """A preset's U-Net reads the pooled text, whatever its width; a text without one is refused."""
+    recipe = resolve(["shapes", "--preset", preset, "--text", str(folders / "clip")])[0].resolved()
+    system = System(recipe, None)
+    with torch.no_grad():
+        said = system.denoiser(torch.zeros(2, 1, 3, 32, 32), torch.full((2, 1), 0.5), system.text.encode(["a", "b"]))
+    assert said.shape == (2, 1, 3, 32, 32)
+    with pytest.raises(UserError, match=r"this text gives words alone: add --text.pooled mean"):
+        System(dataclasses.replace(recipe, text=Frozen(folder=str(folders / "qwen"))).resolved(), None)
+    System(dataclasses.replace(recipe, text=Frozen(folder=str(folders / "qwen"), pooled="mean")).resolved(), None)
+    with pytest.raises(UserError, match=r"net.pooled_width is 7, and .* has 16 features here"):
+        System(dataclasses.replace(recipe, net=dataclasses.replace(recipe.net, pooled_width=7)), None)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from fromnoise.denoise import Denoiser, Guidance
 from fromnoise.latents import DC, KL
-from fromnoise.nets import Trunk
+from fromnoise.nets import Trunk, UNet
 from fromnoise.nets.trunk.house import from_older
 from fromnoise.process import LossVariance
-from fromnoise.recipe import AnyRecipe, Coder, Recipe, load_recipe
+from fromnoise.recipe import AnyRecipe, Coder, Net, Recipe, load_recipe
 from fromnoise.text import FrozenText, Tokenizer, words_of
 from fromnoise.types import Encoded, UserError
 from fromnoise.weights import load_weights
@@ -110,6 +110,7 @@ class System(Built):
             self.latents = recipe.latents.build(recipe.data.channels)
             torch.manual_seed(recipe.seed)  # the rest begins alike behind every autoencoder
             self.text = recipe.text.build(tokenizer)  # type: ignore[arg-type]
+            check_pooled(recipe.net, self.text.pooled_width)
             net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width)
         if recipe.joint:
             self.latents.follow()  # type: ignore[union-attr]
@@ -231,6 +232,18 @@ def check_threshold(recipe: Recipe, guidance: Guidance) -> None:
     if guidance.threshold != "none" and recipe.latent:
         raise UserError(f"The threshold {guidance.threshold} is for models of pixels, and this one has latents of kind "
                         f"{recipe.latents.kind}: leave the threshold out.")
+
+
+def check_pooled(net: Net, given: int | None) -> None:
+    """UserError for a U-Net that reads another vector of a whole text than the one, if any, of ``given`` features."""
+    if not isinstance(net, UNet) or net.pooled not in ("linear", "mlp"):
+        return
+    if given is None:
+        raise UserError(f'net.pooled "{net.pooled}" reads one vector of a whole text, and this text gives words alone: '
+                        "add --text.pooled mean, or take --net.pooled mean.")
+    if net.pooled_width not in (0, given):
+        raise UserError(f"net.pooled_width is {net.pooled_width}, and the vector of a text has {given} features here: "
+                        "set it to 0, which takes what the text gives.")
 
 
 def check_end_to_end(recipe: Recipe) -> None:
