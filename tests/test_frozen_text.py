@@ -2,12 +2,17 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_encoders import clip, gemma, qwen3, qwen_tokenizer, t5, t5gemma
 
 from fromnoise.cli import main
+from fromnoise.cli.train import resolve
 from fromnoise.config import from_dict, to_dict
 from fromnoise.generate import load
 from fromnoise.nets import house
@@ -450,6 +455,54 @@ def test_training_from_disk_never_runs_the_encoder(folders, tmp_path, monkeypatc
         train(tiny(folders / "clip", cache="disk"), tmp_path / "endless")
 
 
+KILLED = """
+import dataclasses, sys, time, torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_frozen_text import digits, tiny
+from fromnoise.text import FrozenText, store
+from fromnoise.train import train
+from fromnoise.train.loop import Trainer
+
+store.SHARD, store.GROUP = 8, 4  # several shards of so few captions
+read, step = FrozenText.read, Trainer.train_step
+FrozenText.read = lambda self, *args: (time.sleep({wait}), read(self, *args))[1]
+Trainer.train_step = lambda self, batch: (time.sleep({wait}), step(self, batch))[1]
+recipe = tiny(Path({folder!r}), digits, cache="disk")
+train(dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=12)), Path({out!r}))
+"""
+
+
+@pytest.mark.long
+def test_a_run_killed_twice_with_its_text_on_disk_ends_in_the_same_bytes(folders, tmp_path):
+    """SIGKILL once while captions are encoded, and once between two checkpoints."""
+    def process(out, wait):
+        code = KILLED.format(tests=str(Path(__file__).parent), folder=str(folders / "clip"), out=str(out), wait=wait)
+        return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+
+    def kill_at(pattern):
+        running = process(tmp_path / "killed", 0.1)
+        while not list((tmp_path / "killed").glob(pattern)):
+            time.sleep(0.01)
+            assert running.poll() is None, running.stderr.read()
+        running.kill()
+        running.wait()
+
+    whole = process(tmp_path / "whole", 0.0)
+    assert whole.wait() == 0, whole.stderr.read()
+    kill_at("text/*/shard-00001.safetensors")
+    shards = len(list((tmp_path / "killed").glob("text/*/shard-*")))
+    assert shards < len(list((tmp_path / "whole").glob("text/*/shard-*")))
+    kill_at("checkpoints/step-000004")
+    last = process(tmp_path / "killed", 0.0)
+    assert last.wait() == 0, last.stderr.read()
+    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    for path in (tmp_path / "whole").glob("text/*/shard-*"):
+        assert path.read_bytes() == (tmp_path / "killed" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
 def test_a_folder_that_changed_or_is_gone_is_said(folders, tmp_path):
     import shutil
 
@@ -487,3 +540,18 @@ def test_the_command_line_takes_encoders(folders, args):
     assert recipe.text.folder == str(folders / "clip")
     assert recipe.text.layers == ((-2, -1) if "--text.layers" in args else ())
     assert recipe.text.resolved().family == "clip"
+
+
+@pytest.mark.parametrize("preset", ["sdxl", "edm2"])
+def test_a_u_net_takes_the_vector_that_the_text_gives(folders, preset):
+    """A preset's U-Net reads the pooled text, whatever its width; a text without one is refused."""
+    recipe = resolve(["shapes", "--preset", preset, "--text", str(folders / "clip")])[0].resolved()
+    system = System(recipe, None)
+    with torch.no_grad():
+        said = system.denoiser(torch.zeros(2, 1, 3, 32, 32), torch.full((2, 1), 0.5), system.text.encode(["a", "b"]))
+    assert said.shape == (2, 1, 3, 32, 32)
+    with pytest.raises(UserError, match=r"this text gives words alone: add --text.pooled mean"):
+        System(dataclasses.replace(recipe, text=Frozen(folder=str(folders / "qwen"))).resolved(), None)
+    System(dataclasses.replace(recipe, text=Frozen(folder=str(folders / "qwen"), pooled="mean")).resolved(), None)
+    with pytest.raises(UserError, match=r"net.pooled_width is 7, and .* has 16 features here"):
+        System(dataclasses.replace(recipe, net=dataclasses.replace(recipe.net, pooled_width=7)), None)

@@ -146,7 +146,7 @@ def test_grey_pictures_are_seen_in_three_equal_channels(tmp_path):
 
 
 def test_an_encoder_that_cannot_be_had_is_said(tmp_path):
-    with pytest.raises(UserError, match="cannot be opened"):
+    with pytest.raises(UserError, match="There is no folder"):
         Representation(encoder=str(tmp_path / "nowhere")).build(3)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match="kind bert"):

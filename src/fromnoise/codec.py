@@ -11,6 +11,7 @@ from torch import Tensor
 from fromnoise.config import from_dict, read_json, to_dict
 from fromnoise.latents import Pixels
 from fromnoise.latents.coding import noise_shape
+from fromnoise.latents.pictures import settled
 from fromnoise.recipe import Coder, Latents
 from fromnoise.system import Coding, autocast, load_system
 from fromnoise.types import UserError
@@ -99,7 +100,7 @@ def autoencoder_of_run(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     tensors = {name.removeprefix(start): t for name, t in load_weights(folder)[0].items() if name.startswith(start)}
     if (folder / "statistics.json").is_file():
         spec = normalised(spec, folder / "statistics.json")
-    return spec, tensors
+    return settled(spec, tensors)
 
 
 def normalised(spec: Any, path: Path) -> Any:

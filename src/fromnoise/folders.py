@@ -8,11 +8,14 @@ Names that stand in files are plain names: none of them leads out of the folder 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor
@@ -232,6 +235,45 @@ def read_tensors(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tens
 WANTED = ("*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja", "*/*.safetensors")  # nothing that is unpickled
 
 
+def reachable(seconds: float = 3.0) -> bool:
+    """Whether the hub answers.  Its own client would go on trying for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    if address.scheme in getproxies():  # then only the proxy knows
+        return True
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def whereabouts(name: str) -> dict[str, bool]:
+    """What transformers is told beside the name of a model, a folder or a hub id: not to ask a hub that is away.
+
+    UserError, at once, where it is then nowhere to be had.
+    """
+    if Path(name).is_dir():
+        return {"local_files_only": True}
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return {}
+    try:
+        cached = isinstance(try_to_load_from_cache(name, CONFIGS[0]), str)
+    except HFValidationError:
+        raise UserError(f"There is no folder {name}, and it cannot be a hub id.") from None
+    away = not reachable()
+    if away and not cached:
+        raise UserError(f"{name} cannot be had: it is no folder, as a hub id it is not cached here, and the hub cannot "
+                        "be reached. Go online once, or name a folder that holds it.")
+    return {"local_files_only": away}
+
+
 def download(name: str, variant: str | None = None, revision: str | None = None,
              wanted: Sequence[str] = WANTED) -> Path:
     """The local folder of a hub id, its ``wanted`` files downloaded where they are not cached yet.
@@ -247,7 +289,8 @@ def download(name: str, variant: str | None = None, revision: str | None = None,
         raise UserError(f"There is no folder {name}; to take it from the hub, pip install huggingface_hub.") from None
     other = [] if variant else ["*.fp16*.safetensors*", "*.bf16*.safetensors*", "*.non_ema*.safetensors*"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=other))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=other,
+                                      local_files_only=not reachable()))
     except HFValidationError:
         raise UserError(f"There is no folder {name}, and it cannot be a hub id.") from None
     except LocalEntryNotFoundError:

@@ -26,11 +26,11 @@ from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
 from fromnoise.denoise import Guidance, Guided, Held, Keep
 from fromnoise.films import PLAYED
-from fromnoise.latents import KL, CausalKL, Foreign, Latents, Pixels, Reconstruction
+from fromnoise.latents import KL, CausalKL, EndToEnd, Foreign, Latents, Pixels, Reconstruction, Representation
 from fromnoise.nets import Trunk, UNet, house
 from fromnoise.process import Flow, Frames, Implied, Objective, Path, Upsampling
 from fromnoise.sample import SOLVERS, FullSequence, Order, Procedure
-from fromnoise.terms import Contrastive, Direction, Dispersive, Repa
+from fromnoise.terms import Contrastive, Direction, Dispersive, Hub, Repa
 from fromnoise.text import Frozen, Trained
 from fromnoise.types import UserError
 
@@ -167,6 +167,7 @@ class Training(Schedule):
     dispersive: Dispersive = Dispersive()
     contrastive: Contrastive = Contrastive()
     direction: Direction = Direction()
+    end_to_end: Annotated[EndToEnd, Short("lr")] = EndToEnd()
 
 
 TERMS = ("repa", "dispersive", "contrastive", "direction")  # fields of Training that are added to the loss
@@ -277,6 +278,11 @@ class Recipe(Saved):
         """Frames a second at which its films are made unless the caller says otherwise; 0 where data are pictures."""
         return PLAYED if (own := getattr(self.data, "fps", None)) == 0 else own or 0.0
 
+    @property
+    def joint(self) -> bool:
+        """Whether the autoencoder goes on learning with the network."""
+        return self.train.end_to_end.lr > 0
+
     def resolved(self) -> Self:
         """The recipe with what its data and text encoder name from outside, and room in its network for the small
         picture."""
@@ -320,6 +326,14 @@ KINDS: dict[str, type[AnyRecipe]] = {"diffusion": Recipe, "autoencoder": Coder}
 def recipe_dict(recipe: AnyRecipe) -> dict[str, Any]:
     """The JSON form, with the format and the library's version first."""
     return {"format": FORMAT, "fromnoise": fromnoise.__version__, **to_dict(recipe)}
+
+
+def named_outside(recipe: AnyRecipe) -> list[str]:
+    """Models of others, folders or hub ids, that training begins by reading."""
+    found = [recipe.latents.encoder] if isinstance(recipe.latents, Representation) else []
+    if isinstance(recipe, Recipe) and recipe.train.repa.weight and isinstance(recipe.train.repa.teacher, Hub):
+        found.append(recipe.train.repa.teacher.model)
+    return found
 
 
 def load_recipe(path: FilePath) -> AnyRecipe:
@@ -412,7 +426,9 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         "objective.loss": not implied and "the weighting says how errors count in every space",
         "objective.shared_offset": not objective.stratified and "times are not stratified",
         "text.vocabulary": getattr(recipe.text, "tokenizer", "") == "bytes" and "the tokenizer is bytes",
-        "latents.weight": isinstance(recipe.latents, KL | CausalKL) and "the autoencoder is trained already",
+        "latents.weight": isinstance(recipe.latents, KL | CausalKL) and not recipe.joint
+        and "the autoencoder is trained already",
+        "encoding.draw": recipe.joint and "an autoencoder that goes on learning gives draws, where it has some",
         "encoding.folder": not recipe.encoding.cached and "no latents are kept",
         "encoding.dtype": not recipe.encoding.cached and "no latents are kept",
         "text.cache_texts": frozen and text.cache != "memory" and "text.cache is not memory",
@@ -451,6 +467,9 @@ def _idle(recipe: Recipe) -> dict[str, str]:
         if not getattr(recipe.train, term).weight:
             idle |= {f"train.{term}.{field}": f"train.{term}.weight is 0"
                      for field in _leaves(to_dict(getattr(recipe.train, term)))}
+    together = recipe.train.end_to_end
+    alone = together.idle() if recipe.joint else dict.fromkeys(_leaves(to_dict(together)), "train.end_to_end.lr is 0")
+    idle |= {f"train.end_to_end.{field}": why for field, why in alone.items()}
     of_guidance = {f"sample.guidance.{field}": why for field, why in recipe.sample.guidance.idle().items()}
     return {field: why for field, why in (idle | of_guidance).items() if isinstance(why, str)}
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.denoise import Denoiser, Guidance
-from fromnoise.nets import Trunk
+from fromnoise.latents import DC, KL
+from fromnoise.nets import Trunk, UNet
 from fromnoise.nets.trunk.house import from_older
 from fromnoise.process import LossVariance
-from fromnoise.recipe import AnyRecipe, Coder, Recipe, load_recipe
+from fromnoise.recipe import AnyRecipe, Coder, Net, Recipe, load_recipe
 from fromnoise.text import FrozenText, Tokenizer, words_of
 from fromnoise.types import Encoded, UserError
 from fromnoise.weights import load_weights
@@ -81,9 +82,13 @@ class Built(nn.Module):
 class Coding(Built):
     """An autoencoder alone.  The same recipe gives the same initial weights."""
 
-    def __init__(self, recipe: Coder):
+    def __init__(self, recipe: Coder, latents: nn.Module | None = None):
+        """latents: the autoencoder itself, where it is there already."""
         super().__init__()
         self.recipe = recipe
+        if latents is not None:
+            self.latents = latents
+            return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.latents = recipe.latents.build(recipe.data.channels)
@@ -101,12 +106,18 @@ class System(Built):
         super().__init__()
         self.recipe = recipe
         check_upsampling(recipe)
+        check_end_to_end(recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.latents = recipe.latents.build(recipe.data.channels).requires_grad_(False)
+            self.latents = recipe.latents.build(recipe.data.channels)
             torch.manual_seed(recipe.seed)  # the rest begins alike behind every autoencoder
             self.text = recipe.text.build(tokenizer)  # type: ignore[arg-type]
+            check_pooled(recipe.net, self.text.pooled_width)
             net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width)
+        if recipe.joint:
+            self.latents.follow()  # type: ignore[union-attr]
+        else:
+            self.latents.requires_grad_(False)
         check_threshold(recipe, recipe.sample.guidance)
         self.latents.latent_frames(recipe.data.frames)  # refuses films that it cannot take
         if recipe.net.reads_fps and not recipe.fps:
@@ -163,13 +174,16 @@ class System(Built):
         self.text.prepare(captions, out / "text", message)
 
     def frozen(self) -> dict[str, Tensor]:
-        """What training leaves as it is: the entries of the autoencoder in the state."""
+        """What training leaves as it is: the entries of the autoencoder in the state, unless it goes on learning."""
+        if self.recipe.joint:
+            return {}
         return {f"latents.{name}": tensor for name, tensor in self.latents.state_dict().items()}
 
     def train(self, mode: bool = True) -> Self:
-        """As any module; the autoencoder is never in training."""
+        """As any module; an autoencoder that is trained already is never in training."""
         super().train(mode)
-        self.latents.eval()
+        if not self.recipe.joint:
+            self.latents.eval()
         return self
 
     @torch.no_grad()
@@ -234,6 +248,33 @@ def check_threshold(recipe: Recipe, guidance: Guidance) -> None:
     if guidance.threshold != "none" and recipe.latent:
         raise UserError(f"The threshold {guidance.threshold} is for models of pixels, and this one has latents of kind "
                         f"{recipe.latents.kind}: leave the threshold out.")
+
+
+def check_pooled(net: Net, given: int | None) -> None:
+    """UserError for a U-Net that reads another vector of a whole text than the one, if any, of ``given`` features."""
+    if not isinstance(net, UNet) or net.pooled not in ("linear", "mlp"):
+        return
+    if given is None:
+        raise UserError(f'net.pooled "{net.pooled}" reads one vector of a whole text, and this text gives words alone: '
+                        "add --text.pooled mean, or take --net.pooled mean.")
+    if net.pooled_width not in (0, given):
+        raise UserError(f"net.pooled_width is {net.pooled_width}, and the vector of a text has {given} features here: "
+                        "set it to 0, which takes what the text gives.")
+
+
+def check_end_to_end(recipe: Recipe) -> None:
+    """UserError for a recipe whose autoencoder is to go on learning and cannot."""
+    if not recipe.joint:
+        return
+    if not isinstance(recipe.latents, KL | DC):
+        raise UserError("train.end_to_end is for autoencoders with an encoder to train and no codebook (kl, dc), and "
+                        f"this one is {recipe.latents.kind}: name another folder with --latents, or leave it out.")
+    if not recipe.train.repa.weight:
+        raise UserError("train.end_to_end trains the autoencoder by the alignment of REPA too: set train.repa.weight "
+                        "(the paper: 0.5), or leave it out.")
+    if recipe.encoding.cached:
+        raise UserError("Latents that are kept would be those of the autoencoder as it was, and train.end_to_end moves "
+                        "it: encode in every step (--encoding.no-cached), or leave it out.")
 
 
 def check_upsampling(recipe: Recipe) -> None:

@@ -51,10 +51,12 @@ def main(argv: list[str]) -> int:
     rest, said = argv, {}
     for option in ("--seeds", "--parameters", "--operations", "--jobs", "--out"):
         rest, said[option] = taken(rest, option)
+    seeds, at_once = whole("--seeds", said["--seeds"] or "3"), whole("--jobs", said["--jobs"] or str(cores()))
+    parameters, work = wanted(said["--parameters"], said["--operations"])
     variants, common = split(rest)
     out = Path(said["--out"] or Path("comparisons") / Path(rest[0]).stem)
-    recipes = matched({name: recipe_of(rest[0], options, common) for name, options in variants.items()}, said)
-    seeds = whole("--seeds", said["--seeds"] or "3")
+    recipes = matched({name: recipe_of(rest[0], options, common) for name, options in variants.items()}, parameters,
+                      work)
     jobs = [Job(name, replace(recipe, seed=seed, name=folder(name)), out / "runs" / f"{folder(name)}-{seed}")
             for seed in range(seeds) for name, recipe in recipes.items()]
     console = Console(stderr=True)
@@ -63,7 +65,7 @@ def main(argv: list[str]) -> int:
                       f"{recipe.train.batch}, {operations(recipe):.2e} operations", highlight=False, markup=False)
     if dry:
         return 0
-    return run(jobs, whole("--jobs", said["--jobs"] or str(cores())), out, argv, console)
+    return run(jobs, at_once, out, argv, console)
 
 
 def run(jobs: Sequence[Job], at_once: int, out: Path, argv: list[str], console: Console) -> int:
@@ -127,13 +129,18 @@ def recipe_of(base: str, own: list[str], common: list[str]) -> AnyRecipe:
     return replace(recipe, train=replace(recipe.train, threads=threads))
 
 
-def matched(recipes: dict[str, AnyRecipe], said: dict[str, str | None]) -> dict[str, AnyRecipe]:
-    """The recipes at the same size and with the same work, where that is asked for."""
-    if (parameters := said["--parameters"]) is not None:
-        recipes = {name: same_parameters(recipe, int(number("--parameters", parameters)))
-                   for name, recipe in recipes.items()}
-    if (work := said["--operations"]) is not None:
-        total = operations(next(iter(recipes.values()))) if work == "equal" else number("--operations", work)
+def wanted(size: str | None, work: str | None) -> tuple[int | None, float | str | None]:
+    """(parameters, operations or "equal") that every variant should have, None where nothing is asked for."""
+    parameters = None if size is None else int(number("--parameters", size))
+    return parameters, work if work in (None, "equal") else number("--operations", work)
+
+
+def matched(recipes: dict[str, AnyRecipe], parameters: int | None, work: float | str | None) -> dict[str, AnyRecipe]:
+    """The recipes at the same size and with the same work, where that is ``wanted``."""
+    if parameters is not None:
+        recipes = {name: same_parameters(recipe, parameters) for name, recipe in recipes.items()}
+    if work is not None:
+        total = work if isinstance(work, float) else operations(next(iter(recipes.values())))
         recipes = {name: same_operations(recipe, total) for name, recipe in recipes.items()}
     return recipes
 

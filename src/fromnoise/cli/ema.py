@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
         raise UserError("Name a run folder: fromnoise ema runs/shapes --sigma-rel 0.15.")
     from fromnoise.recipe import load_recipe
     from fromnoise.system import Coding, load_system
+    from fromnoise.train.methods.end_to_end import EndToEndCoder
     from fromnoise.train.methods.reconstruction import save_statistics
     from fromnoise.train.snapshots import reconstruct
     from fromnoise.weights import load_weights, save_weights
@@ -59,5 +60,8 @@ def main(argv: list[str]) -> int:
     system = load_system(out, "cpu")[0]
     if isinstance(system, Coding):
         save_statistics(system, out, recipe.data.open("train"), step)
+    elif system.recipe.joint:
+        EndToEndCoder(system).conclude(recipe.data.open("train"))  # type: ignore[arg-type]
+        save_weights(out, system.state_dict(), tokenizer, step, words)
     print(f"{out}: the average of width {args.sigma_rel:g} after step {step}; its profile is met to {error:.2%}.")
     return 0

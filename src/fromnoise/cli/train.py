@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,10 @@ from rich.text import Text
 from fromnoise.cli.fields import Values, kinds
 from fromnoise.cli.options import parse, taken
 from fromnoise.config import from_dict, nearest, spec, to_dict
+from fromnoise.folders import whereabouts
 from fromnoise.opening import with_autoencoder
 from fromnoise.process import describe_weighting
-from fromnoise.recipe import AnyRecipe, Coder, Latents, Recipe, changes, load_recipe, without_effect
+from fromnoise.recipe import AnyRecipe, Coder, Latents, Recipe, changes, load_recipe, named_outside, without_effect
 from fromnoise.recipes import RECIPES
 from fromnoise.recipes.presets import with_preset
 from fromnoise.types import UserError
@@ -63,6 +65,8 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     recipe, named, out = resolve(argv)
+    for name in named_outside(recipe):  # before anything is said
+        whereabouts(name)
     console = Console(stderr=True)
     console.print(describe(recipe, named, out))
     for field in changes(named, recipe).keys() & (idle := without_effect(recipe)).keys():
@@ -116,6 +120,9 @@ def behind(recipe: Recipe, autoencoder: str, out: Path) -> Recipe:
         if isinstance(begun, Recipe) and begun.encoding.source == autoencoder:
             encoding = replace(recipe.encoding, source=autoencoder, sha256=begun.encoding.sha256)
             return replace(recipe, latents=begun.latents, encoding=encoding)
+    alike = get_close_matches(autoencoder, kinds(Latents), n=1, cutoff=0.5)
+    if alike and not Path(autoencoder).exists():
+        raise UserError(f'There is no folder {autoencoder}. Did you mean the kind of latents "{alike[0]}"?')
     return with_autoencoder(recipe, autoencoder)
 
 

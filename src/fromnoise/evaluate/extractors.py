@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.evaluate.real import cover
+from fromnoise.folders import whereabouts
 from fromnoise.types import UserError
 
 
@@ -53,7 +54,8 @@ def dinov2(model: str = "facebook/dinov2-base", device: str = "cpu") -> Extracto
     with extra("DINOv2", "transformers", "features"):
         from transformers import Dinov2Model
     with weights("DINOv2", model):
-        net = Dinov2Model.from_pretrained(model, use_safetensors=True).eval().to(device)  # type: ignore[arg-type]
+        net = Dinov2Model.from_pretrained(model, use_safetensors=True, **whereabouts(model))
+        net = net.eval().to(device)  # type: ignore[arg-type]
         return Extractor(f"DINOv2 ({model})", lambda x: net(x.to(device)).pooler_output, preparation(model))
 
 
@@ -63,7 +65,7 @@ def clip(model: str = "openai/clip-vit-large-patch14", device: str = "cpu") -> E
     with extra("CLIP", "transformers", "features"):
         from transformers import CLIPVisionModelWithProjection
     with weights("CLIP", model):
-        net = CLIPVisionModelWithProjection.from_pretrained(model, use_safetensors=True)
+        net = CLIPVisionModelWithProjection.from_pretrained(model, use_safetensors=True, **whereabouts(model))
         net = net.eval().to(device)  # type: ignore[arg-type]
         return Extractor(f"CLIP ({model})", lambda x: net(x.to(device)).image_embeds, preparation(model))
 
@@ -94,7 +96,8 @@ def preparation(model: str) -> Callable[[Tensor], Tensor]:
     """
     from transformers.utils.hub import cached_file
 
-    config = json.loads(Path(str(cached_file(model, "preprocessor_config.json"))).read_text(encoding="utf-8"))
+    path = cached_file(model, "preprocessor_config.json", **whereabouts(model))  # type: ignore[arg-type]
+    config = json.loads(Path(str(path)).read_text(encoding="utf-8"))
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("image_mean", "image_std"))
     size = _size(config.get("crop_size") or config["size"])
 

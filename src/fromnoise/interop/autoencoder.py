@@ -106,21 +106,20 @@ def from_diffusers(weights: Mapping[str, Tensor]) -> Weights:
 
 def to_diffusers(module: nn.Module) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """(class, config, tensors) with which diffusers opens our autoencoder.  UserError where it has none like it."""
-    if isinstance(module, KLLatents):
-        return kl_to_diffusers(module)
-    if isinstance(module, VQLatents):
-        tensors = module.state_dict()
+    if not isinstance(module, EXPORTED):
+        raise NoCounterpart(f"The autoencoder {type(module).__name__} has no counterpart in diffusers.")
+    spec, tensors = module.settled()
+    if isinstance(spec, KL):
+        return kl_to_diffusers(spec, tensors)
+    if isinstance(spec, VQ):
         entries = tensors.pop("quantiser.entries")
         del tensors["quantiser.usage"]
-        config = vq_config(module.spec, module.encoder.enter.in_channels)
+        config = vq_config(spec, tensors["encoder.enter.weight"].shape[1])
         return "VQModel", config, to_theirs(tensors) | {CODEBOOK: entries}
-    if isinstance(module, DCLatents):
-        tensors, first = give(module.state_dict(), dc_rules(module.spec)), next(module.encoder.enter.parameters())
-        return "AutoencoderDC", dc_config(module.spec, first.shape[1]), tensors
-    if isinstance(module, CausalKLLatents):
-        channels = module.encoder.enter.in_channels
-        return WAN, wan_config(module.spec, channels), give(module.state_dict(), wan_rules(module.spec))
-    raise NoCounterpart(f"The autoencoder {type(module).__name__} has no counterpart in diffusers.")
+    channels = next(module.encoder.enter.parameters()).shape[1]
+    if isinstance(spec, CausalKL):
+        return WAN, wan_config(spec, channels), give(tensors, wan_rules(spec))
+    return "AutoencoderDC", dc_config(spec, channels), give(tensors, dc_rules(spec))
 
 
 # ---- wrapped ---------------------------------------------------------------------------------------------
@@ -164,9 +163,9 @@ def batch_statistics(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     return weights["bn.running_mean"].double().tolist(), variance.sqrt().tolist()
 
 
-def kl_to_diffusers(module: KLLatents) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+def kl_to_diffusers(spec: KL, weights: dict[str, Tensor]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """``to_diffusers`` of a KL autoencoder: AutoencoderKL where that can hold it, else AutoencoderKLFlux2."""
-    spec, tensors, channels = module.spec, to_theirs(module.state_dict()), module.encoder.enter.in_channels
+    tensors, channels = to_theirs(weights), weights["encoder.enter.weight"].shape[1]
     config: dict[str, Any] = {
         "in_channels": channels, "out_channels": channels, "latent_channels": spec.channels,
         **block_config(len(spec.widths)), "block_out_channels": list(spec.widths),
@@ -176,7 +175,7 @@ def kl_to_diffusers(module: KLLatents) -> tuple[str, dict[str, Any], dict[str, T
     if spec.patch == 1 and spec.decoder_widths is None:
         return CLASSES[0], config | _factors(spec), tensors
     eps = 1e-4
-    count = module.channels
+    count = spec.channels * spec.patch**2
     mean, std = (torch.tensor(v, dtype=torch.float64).expand(count) for v in (spec.mean, spec.std))
     tensors |= {"bn.running_mean": mean.float(), "bn.running_var": (std.square() - eps).float(),
                 "bn.num_batches_tracked": torch.tensor(0)}

@@ -7,6 +7,7 @@ from pydantic import Field
 from fromnoise.latents.causal_kl import CausalKL, CausalKLLatents
 from fromnoise.latents.coding import Autoencoder, Coded
 from fromnoise.latents.deep import DC, DCLatents
+from fromnoise.latents.end_to_end import EndToEnd
 from fromnoise.latents.equivariance import Transform, equivariance
 from fromnoise.latents.foreign import Foreign, ForeignLatents
 from fromnoise.latents.fsq import FSQ, FSQLatents
@@ -21,8 +22,7 @@ from fromnoise.latents.vq import VQ, VQLatents
 Latents = Annotated[Pixels | KL | CausalKL | VQ | FSQ | DC | Representation | Foreign, Field(discriminator="kind")]
 
 __all__ = [
-    "DC", "FSQ", "KL", "VQ", "Autoencoder", "CausalKL", "CausalKLLatents", "Coded", "DCLatents", "FSQLatents",
-    "Foreign", "ForeignLatents", "KLLatents", "Latents", "PixelLatents", "Pixels", "Reconstruction", "Representation",
-    "RepresentationLatents", "Transform", "VQLatents", "equivariance", "inflated", "sliced",
-    "tiled",
+    "DC", "FSQ", "KL", "VQ", "Autoencoder", "CausalKL", "CausalKLLatents", "Coded", "DCLatents", "EndToEnd",
+    "FSQLatents", "Foreign", "ForeignLatents", "KLLatents", "Latents", "PixelLatents", "Pixels", "Reconstruction",
+    "Representation", "RepresentationLatents", "Transform", "VQLatents", "equivariance", "inflated", "sliced", "tiled",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ Std = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
+MOVING = ("mean", "std")  # what is part of the state where the statistics of latents move
+
+
 class PictureAutoencoder(nn.Module):
     """``encode`` media ``[B, T, C, H, W]`` to latents ``[B, T, c, h, w]``, and ``decode``; every frame on its own.
 
@@ -28,6 +33,9 @@ class PictureAutoencoder(nn.Module):
 
     codebook = 0
     time_factor = 1
+    spec: Any
+    mean: tuple[float, ...] | Tensor
+    std: tuple[float, ...] | Tensor
 
     def __init__(self, factor: int, channels: int, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -94,7 +102,25 @@ class PictureAutoencoder(nn.Module):
 
     def statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """(mean, std) ``[1 or c, 1, 1]`` in the dtype and on the device of ``like``."""
-        return like.new_tensor(self.mean)[:, None, None], like.new_tensor(self.std)[:, None, None]
+        mean, std = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in (self.mean, self.std))
+        return mean[:, None, None], std[:, None, None]
+
+    def follow(self) -> None:
+        """From now on mean and std are part of the state, a number a channel, as their channels move in training."""
+        for name in MOVING:
+            values = torch.tensor(getattr(self, name)).expand(self.channels).clone()
+            delattr(self, name)
+            self.register_buffer(name, values)
+
+    def settled(self) -> tuple[Any, dict[str, Tensor]]:
+        """The spec with the statistics as they now are, and the weights that go with it."""
+        return settled(self.spec, self.state_dict())
+
+
+def settled(spec: Any, state: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+    """A spec and the state of its autoencoder, with the statistics of the state, where it has some, in the spec."""
+    moved = {name: tuple(state[name].tolist()) for name in MOVING if name in state}
+    return replace(spec, **moved), {name: tensor for name, tensor in state.items() if name not in moved}
 
 
 def check_statistics(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:

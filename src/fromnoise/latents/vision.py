@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.folders import whereabouts
 from fromnoise.types import UserError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -92,14 +93,15 @@ def load_vision(model: str) -> VisionEncoder:
         import transformers
     except ImportError:
         raise UserError("A representation autoencoder needs transformers: pip install 'fromnoise[features]'.") from None
+    told = whereabouts(model)
     try:
-        kind = transformers.PretrainedConfig.get_config_dict(model)[0].get("model_type")
+        kind = transformers.PretrainedConfig.get_config_dict(model, **told)[0].get("model_type")
         family = FAMILIES.get(str(kind))
         if family is None:
             raise UserError(f"The encoder {model} is of the kind {kind}, which is not known here: it must be one of "
                             f"{', '.join(FAMILIES)}.")
         net, report = getattr(transformers, family.name).from_pretrained(
-            model, use_safetensors=True, output_loading_info=True, trust_remote_code=False)
+            model, use_safetensors=True, output_loading_info=True, trust_remote_code=False, **told)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"The encoder {model} cannot be opened ({reason}): name a folder or a hub id with safetensors."
@@ -108,7 +110,7 @@ def load_vision(model: str) -> VisionEncoder:
     if missing:
         raise UserError(f"The encoder {model} does not fit its config: {len(missing)} tensors are missing, the first "
                         f"{missing[0]}.")
-    return VisionEncoder(net, family, *_normalisation(model))
+    return VisionEncoder(net, family, *_normalisation(model, told))
 
 
 def last_norm(model: nn.Module, family: Family) -> Any:
@@ -116,11 +118,12 @@ def last_norm(model: nn.Module, family: Family) -> Any:
     return next(module for name, module in model.named_modules() if name.rpartition(".")[2] == family.norm)
 
 
-def _normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(model: str, told: dict[str, bool]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) of pictures in [0, 1] by the encoder's preprocessor_config.json, or ImageNet's where it has none."""
     from transformers.utils.hub import cached_file
 
-    path = cached_file(model, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    path = cached_file(model, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False,
+                       _raise_exceptions_for_connection_errors=False, **told)  # type: ignore[arg-type]
     if path is None:
         return IMAGENET
     config = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -82,7 +82,7 @@ class UNet:
     """What is added to the features of time: the mean of the words; the pooled vector of the condition, through a
     matrix (of one-hot vectors it is a table of classes); that and numbers through two layers (SDXL); or nothing."""
     pooled_width: Annotated[int, Field(ge=0)] = 0
-    """Width of the pooled vector, or number of classes."""
+    """Width of the pooled vector, or number of classes; 0 for that which the text gives."""
     numbers: Annotated[int, Field(ge=0)] = 0
     """Numbers beside the pooled vector, such as SDXL's six of size and crop."""
     number_waves: Annotated[int, Field(ge=1)] = 128

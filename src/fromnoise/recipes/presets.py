@@ -138,4 +138,4 @@ def small_unet(net: UNet, recipe: Recipe) -> UNet:
     net = replace(net, head_width=head_width, heads=min(net.heads, 4), groups=8, time=time, extra_outputs=0, numbers=0)
     if net.pooled == "none" and net.attention != "spatial":  # trained without a text (DDPM)
         net = replace(net, pooled="linear")
-    return net if net.pooled in ("none", "mean") else replace(net, pooled_width=recipe.text.pooled_width)
+    return replace(net, pooled_width=0)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fromnoise.files import disk_errors, replacing
+from fromnoise.latents.pictures import MOVING
 from fromnoise.recipe import Recipe
 from fromnoise.system import Built
 from fromnoise.types import UserError
@@ -41,7 +42,7 @@ def fill_autoencoder(system: Built, out: Path, read: Callable[[], Weights] | Non
             raise UserError(f"The autoencoder in {recipe.encoding.source} is not the one that the recipe was made "
                             "with: name it anew with --latents.")
     try:
-        system.latents.load_state_dict(tensors)
+        system.latents.load_state_dict(statistics(system) | tensors)
     except RuntimeError as e:
         raise UserError(f"The autoencoder in {recipe.encoding.source} does not fit the latents of the recipe "
                         f"({' '.join(str(e).split())[:200]}): leave its fields as --latents sets them.") from None
@@ -60,5 +61,11 @@ def keep(system: Built, out: Path) -> None:
     """Write the weights into the run folder, where it does not have them yet."""
     if not system.recipe.latent or kept(system.recipe, out) is not None:
         return
+    weights = {name: t for name, t in system.latents.state_dict().items() if name not in statistics(system)}
     with disk_errors(out / NAME), replacing(out / NAME) as temporary:
-        save_file({name: t.cpu().contiguous() for name, t in system.latents.state_dict().items()}, temporary)
+        save_file({name: t.cpu().contiguous() for name, t in weights.items()}, temporary)
+
+
+def statistics(system: Built) -> Weights:
+    """What the state of the autoencoder has beside its weights: the statistics of its latents, where they move."""
+    return {name: t for name, t in system.latents.state_dict().items() if name in MOVING}

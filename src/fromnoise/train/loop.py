@@ -163,11 +163,13 @@ class Trainer:
         self.words = self.system.words(self.captions)
         self.check_sizes()
         self.method: Method = METHODS[recipe.kind](self.system)
-        self.parameters = list(self.system.learned().values())
+        learned, apart = self.system.learned(), self.method.apart()
+        self.parameters = list(learned.values())
+        self.led = [p for name, p in learned.items() if name not in apart]  # by the optimisers here
         self.ema = Ema(self.parameters, recipe.train.ema)
-        self.snapshots = Snapshots(out, list(self.system.learned()), self.parameters, recipe.train.snapshots,
+        self.snapshots = Snapshots(out, list(learned), self.parameters, recipe.train.snapshots,
                                    recipe.train.steps)
-        self.optimizers = build_optimizers(self.system, recipe.train.optimizer, slower(self.system))
+        self.optimizers = build_optimizers(self.system, recipe.train.optimizer, slower(self.system), apart)
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.order = Order(self.source.groups, recipe.train.batch, recipe.seed)
         self.metrics = MetricsLog(out, recipe.train.tracker)
@@ -310,7 +312,8 @@ class Trainer:
                     self.preview()
         self.metrics.close()
         _copy(self.ema.tensors, self.parameters)
-        self.method.conclude(self.out, self.source, self.step)
+        if self.method.conclude(self.out, self.source, self.step):
+            self.save_average()
         return Result(self.system.eval(), self.step, self.step - first, self.elapsed(), self.cpu_elapsed(), loss)
 
     def train_step(self, batch: Batch) -> Tensor:
@@ -323,7 +326,7 @@ class Trainer:
         with autocast(self.device, self.recipe.train.precision):
             loss = self.method.loss(batch, self.recipe.seed, self.step)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, spec.clip)
+        torch.nn.utils.clip_grad_norm_(self.led, spec.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import torch
@@ -85,8 +85,9 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 def build_optimizers(module: nn.Module, spec: Optimizer,
-                     slower: Mapping[str, float] = NO_RULE) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon where the recipe asks for it.  Every trainable parameter belongs to exactly one.
+                     slower: Mapping[str, float] = NO_RULE,
+                     without: Collection[str] = ()) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon where the recipe asks for it.  Every trainable parameter but those ``without`` is in one of them.
 
     slower: by how much AdamW's rate is divided for some of the parameters, by name (``mup.slower``); what a step takes
     away by weight decay stays.  Muon's rate is the same at every width: see there.
@@ -94,7 +95,7 @@ def build_optimizers(module: nn.Module, spec: Optimizer,
     matrices: list[Tensor] = []
     rest: dict[float, list[Tensor]] = {1.0: []}
     for name, p in module.named_parameters():
-        if p.requires_grad:
+        if p.requires_grad and name not in without:
             muon = spec.matrices == "muon" and p.ndim in (2, 3, 4, 5) and not any(part in name for part in OUTER)
             (matrices if muon else rest.setdefault(slower.get(name, 1.0), [])).append(p)
     groups = [{"params": group, "lr": spec.lr / by, "weight_decay": spec.weight_decay * by}

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fromnoise.blocks import feature_maps
+from fromnoise.folders import whereabouts
 from fromnoise.nets import Tap, tap_count
 from fromnoise.random import sample_noise
 from fromnoise.system import System, load_system
@@ -109,7 +110,7 @@ def load_vision(name: str) -> Any:
     except ImportError:
         raise UserError("A teacher of the hub needs transformers: pip install 'fromnoise[features]'.") from None
     try:
-        model = AutoModel.from_pretrained(name, use_safetensors=True)
+        model = AutoModel.from_pretrained(name, use_safetensors=True, **whereabouts(name))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise missing(name, error) from None
     model = getattr(model, "vision_model", model)  # SigLIP has a model of text beside it
@@ -125,7 +126,8 @@ def normalisation(name: str) -> tuple[list[float], list[float]]:
     from transformers.utils.hub import cached_file
 
     try:
-        config = json.loads(Path(str(cached_file(name, "preprocessor_config.json"))).read_text(encoding="utf-8"))
+        path = cached_file(name, "preprocessor_config.json", **whereabouts(name))  # type: ignore[arg-type]
+        config = json.loads(Path(str(path)).read_text(encoding="utf-8"))
         return config["image_mean"], config["image_std"]
     except (OSError, ValueError, KeyError) as error:
         raise missing(name, error) from None

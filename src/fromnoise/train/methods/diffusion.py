@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,11 +11,13 @@ from torch import Tensor
 from fromnoise.nets import Trunk
 from fromnoise.nets.trunk import MaskDiT, NoRouting, Route
 from fromnoise.random import AUGMENT, DROP, NOISE, POSTERIOR, ROUTE, SELF, TASKS, fold, generator, uniforms
+from fromnoise.recipe import Recipe
 from fromnoise.system import System
 from fromnoise.terms import Step
+from fromnoise.train.methods.end_to_end import EndToEndCoder, settled
 from fromnoise.train.methods.method import Method
 from fromnoise.train.terms import Terms
-from fromnoise.types import Batch, Condition, UserError
+from fromnoise.types import Batch, Condition, Source, UserError
 
 
 class Diffusion(Method):
@@ -34,21 +37,26 @@ class Diffusion(Method):
             raise UserError("net.routing maskdit learns from the patches that it leaves out, which may be those of a "
                             "given frame: choose tread or sprint, or set the shares of train.frames to 0.")
         self.terms = Terms(system)
+        self.coder = EndToEndCoder(system) if system.recipe.joint else None
         self.said: dict[int, dict[str, Tensor]] = {}  # by step, since they were last asked for
+
+    @classmethod
+    def settled(cls, recipe: Recipe) -> Recipe:
+        """The recipe with the network that an autoencoder's own loss looks through decided."""
+        return settled(recipe) if recipe.joint else recipe
 
     def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
         """The scalar loss of a batch whose media lie on the system's device."""
         recipe, denoiser = self.system.recipe, self.system.denoiser
         device = batch.media.device
         condition = self.with_rate(self.system.text.encode(self.drop(batch.text, seed, step)), batch)
-        encoded = self.system.encode(batch.media) if batch.latents is None else batch.latents
-        x0 = encoded.draw(generator(seed, POSTERIOR, step))
+        x0 = self.clean(batch, seed, step)
         random = generator(seed, NOISE, step)
         clocks = recipe.train.frames.clocks(recipe.objective, recipe.path, *x0.shape[:2], random,
                                             generator(seed, TASKS, step)).to(device)
         t = clocks.t
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
-        x = recipe.path.add_noise(x0, eps, t)
+        x = recipe.path.add_noise(x0, eps, t).requires_grad_(self.coder is not None)
         condition = self.with_small(batch.media, condition, seed, step)
         condition = self.with_estimate(x, t, condition, seed, step)
         route = self.route(x, seed, step)
@@ -67,25 +75,51 @@ class Diffusion(Method):
         told = Step(output, x, x0, eps, t, recipe.path, recipe.objective, clocks.asked)
         parts = self.terms.parts(told, batch.media, tap)
         self.said[step] = {name: part.detach() for name, part in {"denoising": loss, **parts}.items()}
-        return self.terms.weighed(loss, parts)
+        loss = self.terms.weighed(loss, parts)
+        if self.coder is None:
+            return loss
+        return loss + self.coder.loss(parts["repa"], x, eps, t, batch.media, step)
+
+    def clean(self, batch: Batch, seed: int, step: int) -> Tensor:
+        """x0 of a batch ``[B, T, C, h, w]``, without gradient."""
+        if self.coder is not None:
+            return self.coder.encode(batch.media, seed, step).detach()
+        encoded = self.system.encode(batch.media) if batch.latents is None else batch.latents
+        return encoded.draw(generator(seed, POSTERIOR, step))
+
+    def apart(self) -> frozenset[str]:
+        """The autoencoder, where it goes on learning."""
+        return frozenset() if self.coder is None else self.coder.names
 
     def follow(self, rate: float) -> None:
-        """A step of what is learned for the terms."""
+        """A step of what is learned for the terms, and of the autoencoder."""
         if self.terms.aligned is not None:
             self.terms.aligned.follow(rate)
+        if self.coder is not None:
+            self.coder.follow(rate)
 
     def parts(self) -> dict[str, float]:
         """The means, since they were last asked for, of what the loss is made of; nothing without terms."""
         said, self.said = list(self.said.values()), {}
-        return {name: float(torch.stack([one[name] for one in said]).float().mean()) for name in (said or [{}])[0]}
+        found = {name: float(torch.stack([one[name] for one in said]).float().mean()) for name in (said or [{}])[0]}
+        return found if self.coder is None else found | self.coder.parts()
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is learned for the terms, with its optimisers."""
-        return {} if self.terms.aligned is None else self.terms.aligned.tensors()
+        """What is learned for the terms and for the autoencoder, with its optimisers."""
+        learned = (self.terms.aligned, self.coder)
+        return {name: tensor for part in learned if part is not None for name, tensor in part.tensors().items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        if self.terms.aligned is not None:
-            self.terms.aligned.restore(tensors)
+        for part in (self.terms.aligned, self.coder):
+            if part is not None:
+                part.restore(tensors)
+
+    def conclude(self, out: Path, source: Source, step: int) -> bool:
+        """Exact statistics of the latents of an autoencoder that went on learning, instead of running ones."""
+        if self.coder is None:
+            return False
+        self.coder.conclude(source)
+        return True
 
     def route(self, x: Tensor, seed: int, step: int) -> Route | None:
         """Which patches go through the routed blocks in this step; None where all go through all."""

@@ -28,6 +28,10 @@ class Method:
         """The scalar loss of a batch whose media lie on the system's device; its randomness is of (seed, step)."""
         raise NotImplementedError
 
+    def apart(self) -> frozenset[str]:
+        """Names of what the system learns by optimisers of this method and not by those of the loop."""
+        return frozenset()
+
     def follow(self, rate: float) -> None:
         """What is learned beside the system, after each of its steps.  rate: the factor on its learning rates."""
 
@@ -42,5 +46,6 @@ class Method:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take up what ``tensors`` gave."""
 
-    def conclude(self, out: Path, source: Source, step: int) -> None:
-        """What is written into the run folder at the end, when the system has its averaged weights."""
+    def conclude(self, out: Path, source: Source, step: int) -> bool:
+        """What is done at the end, when the system has its averaged weights; whether it has changed the system."""
+        return False

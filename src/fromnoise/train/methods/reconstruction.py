@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.files import write_text
-from fromnoise.latents.coding import noise_shape
+from fromnoise.latents.coding import Coded, noise_shape
 from fromnoise.perception.distance import Distance, distance, pictures_of, resolved
 from fromnoise.random import NOISE, POSTERIOR, generator
 from fromnoise.recipe import Coder
@@ -57,9 +57,16 @@ class Reconstruct(Method):
 
     def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
         """The weighted sum of the parts of the loss."""
-        media, spec = batch.media, self.spec
-        noise = torch.randn(noise_shape(self.system.latents, media), generator=generator(seed, NOISE, step))
-        coded = self.system.latents.code(media, noise.to(media.device, non_blocking=True))
+        return self.compared(batch.media, self.code(batch.media, generator(seed, NOISE, step)), step)
+
+    def code(self, media: Tensor, random: torch.Generator) -> Coded:
+        """Media on their way through the autoencoder."""
+        noise = torch.randn(noise_shape(self.system.latents, media), generator=random)
+        return self.system.latents.code(media, noise.to(media.device, non_blocking=True))
+
+    def compared(self, media: Tensor, coded: Coded, step: int) -> Tensor:
+        """``loss`` of media that went through."""
+        spec = self.spec
         real, made = media.flatten(0, 1), coded.media.flatten(0, 1).float()
         parts = {"pixel": spec.pixel_weight * spec.of_pixels(made, real)}
         if spec.perceptual_weight:
@@ -116,8 +123,9 @@ class Reconstruct(Method):
             self.discriminator.restore(below(tensors, "discriminator."))
         self.fitted = below(tensors, "looks.") or None
 
-    def conclude(self, out: Path, source: Source, step: int) -> None:
+    def conclude(self, out: Path, source: Source, step: int) -> bool:
         save_statistics(self.system, out, source, step)
+        return False
 
 
 def spread(group: Sequence[int], count: int) -> list[int]:
