@@ -15,6 +15,7 @@ from fromnoise.data.universe import (
     Action,
     World,
     parse_story,
+    read,
     render,
     sample_motion,
     score_motion,
@@ -143,6 +144,19 @@ def test_it_bears_mild_damage():
     assert score_motion(watch(blank, FPS), captions)["all_correct"] >= 0.98
     blank[:, 8] = 0
     assert score_motion(watch(blank, FPS), captions)["steady"] == 0
+
+
+def test_things_may_hide_each_other():
+    """Frames in which they do cannot be read, and are excused there and nowhere else."""
+    _, media, captions = clips(60, 2)
+    unread = np.array([bool(r.unclear) for r in read(media.flatten(0, 1)[:, None])]).reshape(60, 16)
+    rows = np.flatnonzero(unread.any(1))
+    assert len(rows) >= 3
+    hidden, told = media[rows], [captions[i] for i in rows]
+    assert all(tells(clip, caption) for clip, caption in zip(watch(hidden, FPS), told, strict=True))
+    moved = media[rows].clone()  # the same unreadable frames, three of them, where nothing hides
+    moved[:, :3] = torch.stack([media[i, unread[i]][:1] for i in rows])
+    assert not any(clip.steady for clip in watch(moved, FPS))
 
 
 # ---- what it must not believe ----------------------------------------------------------------------------

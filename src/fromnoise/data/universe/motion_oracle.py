@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from torch import Tensor
@@ -102,7 +103,7 @@ def watch(media: Tensor, fps: float) -> list[Watched]:
     shown = [_shown(clip) for clip in clips]
     frame = np.array([W, H]) / min(H, W)
     tracks = _Tracks.of(clips, shown, frame, T)
-    fits = tracks.fits(np.arange(T) / fps, frame)
+    explained = _Explained.of(tracks, np.arange(T) / fps)
     found, first = [], 0
     for clip, things in zip(clips, shown, strict=True):
         if isinstance(things, str):
@@ -110,8 +111,8 @@ def watch(media: Tensor, fps: float) -> list[Watched]:
             continue
         rows = range(first, first + len(things))
         first += len(things)
-        objects = tuple(_moved(tracks, fits, row) for row in rows)
-        found.append(Watched(objects, _steady(clip, things, _covered(tracks, fits, rows))))
+        objects = tuple(_moved(tracks, explained, row) for row in rows)
+        found.append(Watched(objects, _steady(clip, things, _covered(tracks, explained, rows))))
     return found
 
 
@@ -158,25 +159,33 @@ class _Tracks:
         size = np.array([SIZES.index(thing.size) for thing in things], dtype=int)
         return _Tracks(things, at, seen, *walls(shape, size, *frame))
 
-    @property
-    def still(self) -> np.ndarray:
-        """``[M, 2]`` whether a thing does not move along an axis."""
-        high = np.where(self.seen[:, None], self.at, -np.inf).max(-1, initial=-np.inf)
-        return high - np.where(self.seen[:, None], self.at, np.inf).min(-1, initial=np.inf) <= STILL
 
-    def fits(self, times: np.ndarray, frame: np.ndarray) -> tuple[PathFit, PathFit]:
-        """Of x and of y."""
-        x, y = (fit_paths(times, self.at[:, axis], self.seen, self.low[:, axis], self.high[:, axis], axis == 1)
+@dataclass(frozen=True)
+class _Explained:
+    """The paths of M things.
+
+    fits: of x and of y;  at: ``[M, 2, T]`` where they are in every frame;  still: ``[M, 2]`` whether a thing does not
+    move along an axis.
+    """
+
+    fits: tuple[PathFit, PathFit]
+    at: np.ndarray
+    still: np.ndarray
+
+    @staticmethod
+    def of(tracks: _Tracks, times: np.ndarray) -> _Explained:
+        x, y = (fit_paths(times, tracks.at[:, axis], tracks.seen, tracks.low[:, axis], tracks.high[:, axis], axis == 1)
                 for axis in (0, 1))
-        return x, y
+        seen = tracks.seen[:, None]
+        span = np.where(seen, tracks.at, -np.inf).max(-1) - np.where(seen, tracks.at, np.inf).min(-1)
+        return _Explained((x, y), np.stack([fit.paths.at(times) for fit in (x, y)], 1), span <= STILL)
 
 
-def _moved(tracks: _Tracks, fits: tuple[PathFit, PathFit], row: int) -> Moved:
+def _moved(tracks: _Tracks, explained: _Explained, row: int) -> Moved:
     """What one thing does."""
-    still, velocity, bounces, gravity, restitution = tracks.still[row], [0.0, 0.0], [], None, None
-    rough, misfit = 0.0, 0.0
-    for axis, fit in enumerate(fits):
-        if still[axis]:
+    velocity, bounces, gravity, restitution, rough, misfit = [0.0, 0.0], [], None, None, 0.0, 0.0
+    for axis, fit in enumerate(explained.fits):
+        if explained.still[row, axis]:
             continue
         velocity[axis] = float(fit.velocity[row])
         left = np.abs(fit.residual[row][tracks.seen[row]])
@@ -210,16 +219,12 @@ def action_of(vx: float, vy: float, gravity: float) -> Action | None:
     return Action("jumps" if rise > DROPPED else "falls", side)
 
 
-def _covered(tracks: _Tracks, fits: tuple[PathFit, PathFit], rows: range) -> np.ndarray:
+def _covered(tracks: _Tracks, explained: _Explained, rows: range) -> np.ndarray:
     """``[T]`` bool, in which frames two things are so near to each other that they cannot be told apart."""
-    T = tracks.seen.shape[1]
-    covered = np.zeros(T, dtype=bool)
-    times = np.linspace(0, fits[0].paths.until, T)
-    at = np.stack([fit.paths.at(times)[rows.start : rows.stop] for fit in fits], 1)  # [K, 2, T]
-    for i in range(len(rows)):
-        for j in range(i):
-            reach = tracks.low[rows[i]] + tracks.low[rows[j]]
-            covered |= (np.abs(at[i] - at[j]) - reach[:, None] < APART).all(0)
+    covered = np.zeros(tracks.seen.shape[1], dtype=bool)
+    for i, j in combinations(rows, 2):
+        reach = tracks.low[i] + tracks.low[j]
+        covered |= (np.abs(explained.at[i] - explained.at[j]) - reach[:, None] < APART).all(0)
     return covered
 
 
