@@ -14,7 +14,7 @@ from fromnoise.config import from_dict, to_dict
 from fromnoise.data import clips
 from fromnoise.data.clips import Clips, scan_films
 from fromnoise.data.wrapped import Stills
-from fromnoise.films import write_film
+from fromnoise.films import PLAYED, write_film
 from fromnoise.media import to_uint8
 from fromnoise.nets import UNet, house
 from fromnoise.random import DATA, fold
@@ -270,6 +270,9 @@ def test_pictures_have_no_frames_a_second():
         System(recipe, recipe.text.learn_tokenizer(["a"]))
     assert "train.stills" in without_effect(digits())
     assert digits().fps == 0
+    clips_ = RECIPES["video"]()
+    assert (clips_.fps, replace(clips_, data=Clips(root="x", fps=0.0)).fps) == (8, PLAYED)
+    assert replace(clips_, data=Clips(root="x", frames=1)).fps == 0
 
 
 # ---- single frames among films ---------------------------------------------------------------------------

@@ -263,7 +263,7 @@ class Recipe(Saved):
     @property
     def fps(self) -> float:
         """Frames a second at which its films are made unless the caller says otherwise; 0 where data are pictures."""
-        return PLAYED if (own := getattr(self.data, "fps", None)) == 0 else own or 0.0
+        return (getattr(self.data, "fps", 0.0) or PLAYED) if self.data.frames > 1 else 0.0
 
     def resolved(self) -> Self:
         """The recipe with the files of its text encoder named, and room in its network for the small picture."""

@@ -293,7 +293,9 @@ class ClipSource(Source):
         mirrored = torch.tensor(versions) % 2 == 1
         return torch.where(mirrored.view(-1, 1, 1, 1, 1), media.flip(-1), media) if mirrored.any() else media
 
-    def rates(self, indices: Sequence[int]) -> Tensor:
+    def rates(self, indices: Sequence[int]) -> Tensor | None:
+        if self.spec.frames == 1:
+            return None
         return torch.tensor([self.spec.fps or self.reels[i].fps for i in indices])
 
     def _clip(self, reel: Reel, start: int) -> np.ndarray:
@@ -303,8 +305,8 @@ class ClipSource(Source):
             return reel.frames[wanted]
         found: dict[int, np.ndarray] = {}
         try:
-            start, stop = map(float, reel.times[wanted[[0, -1]]])
-            for time, frame in frames_of(self.scan.root / reel.file, start, stop, _enough(self.spec)):
+            begin, end = map(float, reel.times[wanted[[0, -1]]])
+            for time, frame in frames_of(self.scan.root / reel.file, begin, end, _enough(self.spec)):
                 if (i := int(nearest(reel.times, np.array([time]))[0])) in wanted:
                     found[i] = _fitted(frame, self.spec)
             return np.stack([found[i] for i in wanted])
