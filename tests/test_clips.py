@@ -14,7 +14,7 @@ from fromnoise.config import from_dict, to_dict
 from fromnoise.data import clips
 from fromnoise.data.clips import Clips, scan_films
 from fromnoise.data.wrapped import Stills
-from fromnoise.films import write_film
+from fromnoise.films import PLAYED, write_film
 from fromnoise.media import to_uint8
 from fromnoise.nets import UNet, house
 from fromnoise.random import DATA, fold
@@ -110,19 +110,23 @@ def test_flip_mirrors_about_half(folder):
 
 
 @pytest.mark.parametrize("fps", [0.0, 8.0])
-@pytest.mark.parametrize("room", [0, 60 * 16 * 24 * 3])
-def test_films_decoded_on_demand_are_the_same(folder, fps, room, monkeypatch):
+@pytest.mark.parametrize(("memory", "disk", "kinds"), [
+    (0, 0, {"no"}), (60 * 16 * 24 * 3, 0, {"memory", "no"}), (60 * 16 * 24 * 3, 10**9, {"memory", "file"})])
+def test_films_kept_in_files_and_decoded_on_demand_are_the_same(folder, fps, memory, disk, kinds, monkeypatch):
     indices, keys = [0, 1, 2, 3] * 5, range(20)
     kept = source_of(folder, fps=fps).batch(indices, keys).media
     scan_films.cache_clear()
-    monkeypatch.setattr(clips, "IN_MEMORY", room)
+    monkeypatch.setattr(clips, "IN_MEMORY", memory)
+    monkeypatch.setattr(clips, "ON_DISK", disk)
     source = source_of(folder, fps=fps)
-    assert any(reel.frames is None for reel in source.reels)
+    names = {type(None): "no", np.memmap: "file", np.ndarray: "memory"}
+    assert {names[type(reel.frames)] for reel in source.reels} == kinds
     assert torch.equal(source.batch(indices, keys).media, kept)
 
 
 def test_a_film_that_goes_while_it_is_decoded_on_demand_is_a_sentence(folder, monkeypatch):
     monkeypatch.setattr(clips, "IN_MEMORY", 0)
+    monkeypatch.setattr(clips, "ON_DISK", 0)
     source = source_of(folder)
     (folder / "slow.mp4").unlink()
     with pytest.raises(UserError, match=r"slow\.mp4 in .* was read before training started, but now it cannot be"):
@@ -266,6 +270,9 @@ def test_pictures_have_no_frames_a_second():
         System(recipe, recipe.text.learn_tokenizer(["a"]))
     assert "train.stills" in without_effect(digits())
     assert digits().fps == 0
+    clips_ = RECIPES["video"]()
+    assert (clips_.fps, replace(clips_, data=Clips(root="x", fps=0.0)).fps) == (8, PLAYED)
+    assert replace(clips_, data=Clips(root="x", frames=1)).fps == 0
 
 
 # ---- single frames among films ---------------------------------------------------------------------------

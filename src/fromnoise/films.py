@@ -115,7 +115,7 @@ def read_film(path: str | Path, fps: float | None = None) -> Film:
 
 
 def average_rate(times: np.ndarray, said: float) -> float:
-    """Frames a second over all of ``times``; of a single one, or of none but the first, what is ``said``."""
+    """Frames a second over all of ``times``; of a single one what is ``said``."""
     seconds = float(times[-1] - times[0])
     return (len(times) - 1) / seconds if seconds > 0 else said
 

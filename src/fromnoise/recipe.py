@@ -276,7 +276,7 @@ class Recipe(Saved):
     @property
     def fps(self) -> float:
         """Frames a second at which its films are made unless the caller says otherwise; 0 where data are pictures."""
-        return PLAYED if (own := getattr(self.data, "fps", None)) == 0 else own or 0.0
+        return (getattr(self.data, "fps", 0.0) or PLAYED) if self.data.frames > 1 else 0.0
 
     @property
     def joint(self) -> bool:

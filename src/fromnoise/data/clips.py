@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +25,18 @@ from fromnoise.data.buckets import Size
 from fromnoise.data.folder import Sought, discover, printable
 from fromnoise.data.images import MIN_SIDE, Refused, cover
 from fromnoise.data.pictures import fingerprint_of, listed, pool, split_files, tried
+from fromnoise.files import disk_errors
 from fromnoise.films import CLOSE, FilmFacts, NotAFilm, average_rate, film_facts, frames_of, nearest
 from fromnoise.media import from_uint8
 from fromnoise.random import uniforms
 from fromnoise.types import Source, UserError
 
-IN_MEMORY = 1024 * 2**20  # bytes of decoded frames that are kept; clips of other films are decoded when they are needed
+IN_MEMORY = 1024 * 2**20  # bytes of decoded frames that are kept
+ON_DISK = 32 * 2**30  # bytes after these that are kept in temporary files; further clips are decoded as they are needed
 FILMS = Sought("film", frozenset(films.SUFFIXES), "MP4, MOV, MKV, WebM, AVI, MPEG, GIF and WebP files can be used",
                frozenset({".wmv", ".flv", ".3gp", ".ogv", ".rm", ".vob", ".m2ts", ".mts"}), "MP4")
+
+Keep = Literal["memory", "file", "no"]  # where the decoded frames of a film are kept
 
 
 @spec
@@ -76,8 +82,8 @@ class Reel:
     """A usable film.
 
     size: its own (width, height);  times: seconds ``[n]`` of its frames since the first;  fps: its own, on average;
-    frames: uint8 ``[n, height, width, 3]`` at the size of clips, None where memory had no room;  starts: how many of
-    its frames, the first ones, a clip may begin with.
+    frames: uint8 ``[n, height, width, 3]`` at the size of clips, None where there was no room for them;  starts: how
+    many of its frames, the first ones, a clip may begin with.
     """
 
     file: Path
@@ -135,7 +141,7 @@ class Summary:
 
 @lru_cache(maxsize=2)
 def scan_films(spec: Clips) -> Scan:
-    """Find every film and decode it once to know that it is whole; frames are kept up to IN_MEMORY bytes.
+    """Find every film and decode it once to know that it is whole; frames are kept in memory, then in temporary files.
 
     UserError where no film can be used.
     """
@@ -147,6 +153,7 @@ def scan_films(spec: Clips) -> Scan:
         films.av()  # once for all, and not a reason to skip every film
     facts = list(pool().map(tried(_facts), [root / file for file in found.files]))
     room = accumulate(0 if isinstance(f, Refused) else f.frames * spec.height * spec.width * 3 for f in facts)
+    disk = IN_MEMORY + min(ON_DISK, shutil.disk_usage(tempfile.gettempdir()).free // 2)
 
     def look(i: int, facts: FilmFacts, until: int) -> Reel:
         captions, origin = found.captions[i], found.origins[i]
@@ -154,7 +161,8 @@ def scan_films(spec: Clips) -> Scan:
             captions, origin = (spec.caption,), "data.caption"
         if min(facts.width, facts.height) < MIN_SIDE:
             raise Refused(f"{facts.width}x{facts.height} pixels are too few")
-        times, frames = _decoded(root / found.files[i], spec, keep=until <= IN_MEMORY)
+        keep: Keep = "memory" if until <= IN_MEMORY else "file" if until <= disk else "no"
+        times, frames = _decoded(root / found.files[i], spec, keep)
         fps = average_rate(times, facts.fps)
         return Reel(found.files[i], captions, origin, (facts.width, facts.height), times, fps, frames,
                     _starts(times, fps, spec))
@@ -179,17 +187,28 @@ def _facts(path: Path) -> FilmFacts:
         raise Refused(error.reason) from None
 
 
-def _decoded(path: Path, spec: Clips, keep: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """(times, frames or None) of a film that is decoded to its end.  Raises Refused."""
+def _decoded(path: Path, spec: Clips, keep: Keep) -> tuple[np.ndarray, np.ndarray | None]:
+    """(times, frames or None) of a film that is decoded to its end; a file goes with the last who looks at its frames.
+
+    Raises Refused, and UserError where the disk refuses.
+    """
     times, kept = [], []
-    try:
-        for time, frame in frames_of(path, enough=_enough(spec)):
-            times.append(time)
-            if keep:
-                kept.append(_fitted(frame, spec))
-    except NotAFilm as error:
-        raise Refused(error.reason) from None
-    return np.array(times), np.stack(kept) if keep else None
+    with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+        try:
+            for time, frame in frames_of(path, enough=_enough(spec)):
+                times.append(time)
+                if keep == "memory":
+                    kept.append(_fitted(frame, spec))
+                elif keep == "file":
+                    file.write(_fitted(frame, spec).tobytes())
+        except NotAFilm as error:
+            raise Refused(error.reason) from None
+        if keep == "file":
+            file.flush()
+            frames = np.memmap(file, np.uint8, "r", shape=(len(times), spec.height, spec.width, 3))
+        else:
+            frames = np.stack(kept) if kept else None
+    return np.array(times), frames
 
 
 def _starts(times: np.ndarray, fps: float, spec: Clips) -> int:
@@ -274,7 +293,9 @@ class ClipSource(Source):
         mirrored = torch.tensor(versions) % 2 == 1
         return torch.where(mirrored.view(-1, 1, 1, 1, 1), media.flip(-1), media) if mirrored.any() else media
 
-    def rates(self, indices: Sequence[int]) -> Tensor:
+    def rates(self, indices: Sequence[int]) -> Tensor | None:
+        if self.spec.frames == 1:
+            return None
         return torch.tensor([self.spec.fps or self.reels[i].fps for i in indices])
 
     def _clip(self, reel: Reel, start: int) -> np.ndarray:
@@ -284,8 +305,8 @@ class ClipSource(Source):
             return reel.frames[wanted]
         found: dict[int, np.ndarray] = {}
         try:
-            start, stop = map(float, reel.times[wanted[[0, -1]]])
-            for time, frame in frames_of(self.scan.root / reel.file, start, stop, _enough(self.spec)):
+            begin, end = map(float, reel.times[wanted[[0, -1]]])
+            for time, frame in frames_of(self.scan.root / reel.file, begin, end, _enough(self.spec)):
                 if (i := int(nearest(reel.times, np.array([time]))[0])) in wanted:
                     found[i] = _fitted(frame, self.spec)
             return np.stack([found[i] for i in wanted])
