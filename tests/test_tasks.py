@@ -286,6 +286,9 @@ def test_pictures_may_be_inpainted_and_have_no_more_frames():
     assert torch.equal(out[..., known], clip()[0][..., known].expand(2, 1, -1, -1))
     with pytest.raises(UserError, match="makes pictures"):
         one.sample(PROMPTS, frames=4)
+    for given in ({0: clip()[0]}, Given(clip(3))):
+        with pytest.raises(UserError, match="only a part can be given"):
+            one.sample(PROMPTS, given=given)
 
 
 def test_keeping_says_how(model):
@@ -307,6 +310,9 @@ def test_notes_say_what_was_not_trained():
     assert "without given frames" in plain.sample(PROMPTS, given=given, steps=1).notes[0]
     assert "one clock" in plain.sample(PROMPTS, schedule="pyramid", steps=1).notes[0]
     assert plain.sample(PROMPTS, given=given, keep="reconstructed", steps=1).notes == ()
+    assert plain.sample(PROMPTS, keep="replaced", steps=1).notes == (
+        "keep replaced has no effect here: nothing is given.",)
+    assert "one window" in plain.sample(PROMPTS, overlap=2, steps=1, keep="replaced").notes[0]
     trained = Model(system_of(films(Frames(first=0.5))))
     assert trained.sample(PROMPTS, given=given, steps=1).notes == ()
 

@@ -107,7 +107,7 @@ class Model:
         if settings.weighted:
             texts = dict.fromkeys(emphasis(text)[0] for text in texts)
         notes = [None if long else self.system.text.cut(text) for text in texts]
-        notes += [unseen(texts, self.words), self._tuned_at(settings), self._untrained(settings)]
+        notes += [unseen(texts, self.words), self._tuned_at(settings), self._untrained(settings), self._in_vain(settings)]
         return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)), before)
 
     def rollout(self, prompts: str | Sequence[str], frames: int, overlap: int | None = None, **choices: Any) -> Output:
@@ -397,6 +397,15 @@ class Model:
         if (settings.given or settings.overlap) and keep.clocked and not trained.given:
             return ("This model was trained without given frames (train.frames), and may not heed them: try keep "
                     "reconstructed.")
+        return ""
+
+    def _in_vain(self, settings: Settings) -> str:
+        """What to say of choices about frames that change nothing here."""
+        if settings.overlap and settings.frames <= self.recipe.data.frames:
+            return f"overlap has no effect here: a clip of {settings.frames} frames is one window."
+        history = settings.given or settings.overlap or not isinstance(settings.schedule, FullSequence)
+        if settings.keep != self.recipe.sample.keep and not history:
+            return f"keep {settings.keep.kind} has no effect here: nothing is given."
         return ""
 
     def trial(self) -> None:
