@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dots import FRAMES, SIDE, DotSource, films
+from dots import FRAMES, SIDE, DotSource, films, places
 from PIL import Image
 from torch.testing import assert_close
 
@@ -16,15 +16,17 @@ from fromnoise.denoise import Guidance, Held, Reconstructed, Replaced
 from fromnoise.generate import Model
 from fromnoise.given import Given, Known, read_frames
 from fromnoise.latents import PixelLatents
+from fromnoise.nets import house
 from fromnoise.nets.trunk import MaskDiT
 from fromnoise.output import read_picture
-from fromnoise.process import Elbo, Flow, Frames, LogNormal, Objective
+from fromnoise.process import Elbo, Flow, Frames, LogNormal, Objective, Uniform
 from fromnoise.random import frame_noise
 from fromnoise.recipe import without_effect
 from fromnoise.recipes import digits
 from fromnoise.sample import Pyramid
 from fromnoise.system import System
 from fromnoise.terms import Contrastive, Direction, Dispersive, Step
+from fromnoise.train import train
 from fromnoise.train.methods import Diffusion
 from fromnoise.types import Batch, UserError
 
@@ -284,6 +286,9 @@ def test_pictures_may_be_inpainted_and_have_no_more_frames():
     assert torch.equal(out[..., known], clip()[0][..., known].expand(2, 1, -1, -1))
     with pytest.raises(UserError, match="makes pictures"):
         one.sample(PROMPTS, frames=4)
+    for given in ({0: clip()[0]}, Given(clip(3))):
+        with pytest.raises(UserError, match="only a part can be given"):
+            one.sample(PROMPTS, given=given)
 
 
 def test_keeping_says_how(model):
@@ -305,6 +310,9 @@ def test_notes_say_what_was_not_trained():
     assert "without given frames" in plain.sample(PROMPTS, given=given, steps=1).notes[0]
     assert "one clock" in plain.sample(PROMPTS, schedule="pyramid", steps=1).notes[0]
     assert plain.sample(PROMPTS, given=given, keep="reconstructed", steps=1).notes == ()
+    assert plain.sample(PROMPTS, keep="replaced", steps=1).notes == (
+        "keep replaced has no effect here: nothing is given.",)
+    assert "one window" in plain.sample(PROMPTS, overlap=2, steps=1, keep="replaced").notes[0]
     trained = Model(system_of(films(Frames(first=0.5))))
     assert trained.sample(PROMPTS, given=given, steps=1).notes == ()
 
@@ -566,3 +574,42 @@ def test_commands_that_cannot_be(run, files, monkeypatch, words, sentence):
     monkeypatch.chdir(files)
     with pytest.raises(UserError, match=sentence):
         run(*words)
+
+
+# ---- learned ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_one_checkpoint_does_many_tasks(tmp_path):
+    """A dot that goes a pixel a frame and comes back at the sides: what is given says where it is, or may be, in all
+    other frames."""
+    recipe = films(Frames(clock="each", first=0.2, ends=0.2, prefix=0.2, every=0.2), steps=800, batch=32,
+                   checkpoint_every=800)
+    net = house(width=64, heads=4, depth=3, patch=8, places=False, token_shift=False)
+    recipe = replace(recipe, net=net, objective=Objective(prediction="x0", times=Uniform()))
+    model = Model(train(recipe, tmp_path / "run").system)
+    count, held_out = 48, range(900_000, 900_048)
+
+    def paths(known, frames=FRAMES, **choices):
+        """(where the dot is, where it should be) ``[B, T, 2]``."""
+        truth = DotSource(frames).pictures(held_out, [0])
+        given = Given(truth[:, known], known)
+        made = model.sample(["a dot"] * count, given=given, frames=frames, steps=12, guidance=1.0, **choices).media
+        assert torch.equal(made[:, known], truth[:, known])
+        return places(made), places(truth)
+
+    def away(known, *rest, **choices):
+        made, true = paths(known, *rest, **choices)
+        return float((made - true).norm(dim=-1).mean())
+
+    assert away([0, 1]) < 0.25  # extension forwards
+    assert away([4, 5, 6, 7]) < 0.25  # backwards
+    assert away([0, 2, 4, 6]) < 0.25  # interpolation
+    assert away([0, 1, 2, 3], schedule="autoregressive") < 0.25
+    assert away([0, 1, 2, 3], 32, overlap=4) < 0.25  # four times the length of training
+    assert away([0, 1, 2, 3], 32, overlap=4, keep=Held(history=0.05)) < 0.25
+    for known in ([0], [0, 7]):  # several ways lead on from the first frame, and from it to the last
+        made, _ = paths(known)
+        steps = (made[:, 1:] - made[:, :-1]).norm(dim=-1)
+        assert abs(float(steps[:, [k - 1 if k else 0 for k in known]].mean()) - 1) < 0.25  # it meets what is given
+        assert abs(float(steps.mean()) - 1) < 0.2

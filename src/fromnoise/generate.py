@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import nearest
-from fromnoise.denoise import Denoise, Guidance, Held, Keep, SelfConditioned, experts
+from fromnoise.denoise import Denoise, Guidance, Keep, SelfConditioned, experts
 from fromnoise.denoise.experts import fill
 from fromnoise.given import GivenFrames, Known, known_of
 from fromnoise.output import Output
 from fromnoise.random import AUGMENT, fold, sample_noise
 from fromnoise.recipe import load_diffusion
-from fromnoise.sample import SOLVERS, Callback, FullSequence, Order, Procedure, Solver, Tuned, tune
+from fromnoise.sample import SOLVERS, Callback, Order, Procedure, Solver, Tuned, tune
 from fromnoise.settings import Adapter, Expert, Noise, Settings, as_noise, as_numbers, checked
 from fromnoise.system import System, autocast, check_threshold, load_system, run_recipe
 from fromnoise.text import composed, emphasis, read_prompts, unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import digest
-from fromnoise.windows import check_room, filled, starting_noise
+from fromnoise.windows import check_clip, check_room, filled, remarks, starting_noise
 
 TUNING = 2**40  # index of the first sample that solvers are tuned on, far from those that people look at
 Around = Callable[[Denoise], Denoise]
@@ -109,7 +109,7 @@ class Model:
         if settings.weighted:
             texts = dict.fromkeys(emphasis(text)[0] for text in texts)
         notes = [None if long else self.system.text.cut(text) for text in texts]
-        notes += [unseen(texts, self.words), self._tuned_at(settings), self._untrained(settings)]
+        notes += [unseen(texts, self.words), self._tuned_at(settings), *remarks(self, settings)]
         return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)), before)
 
     def rollout(self, prompts: str | Sequence[str], frames: int, overlap: int | None = None, **choices: Any) -> Output:
@@ -143,7 +143,7 @@ class Model:
         check_threshold(self.recipe, settings.guidance)
         self._check_augment(settings.augment)
         self._check_rate(settings.fps)
-        self._check_frames(settings)
+        check_clip(self, settings)
         if isinstance(solver, Tuned) and settings.steps != solver.nfe:
             raise UserError(f"The solver {settings.solver} takes {solver.nfe} steps and no other number "
                             f"(got {settings.steps}).")
@@ -388,33 +388,6 @@ class Model:
             why = f"upsample.noise is {most:g}" if self.enlarges else "it makes pictures of noise alone"
             raise UserError(f"augment {level:g} is more noise on small pictures than this model has met in training: "
                             f"{why}.")
-
-    def _check_frames(self, settings: Settings) -> None:
-        """UserError for clips that this model cannot make."""
-        usual = self.recipe.data.frames
-        if usual == 1 and settings.frames > 1:
-            raise UserError(f"{self.run or 'This model'} makes pictures, of one frame each (got {settings.frames}): "
-                            "name a run that was trained on clips.")
-        length, overlap = self.window(settings)
-        if (settings.overlap >= usual and settings.overlap) or overlap >= length:
-            raise UserError(f"A window of {usual} frames knows fewer than that of those before it (overlap "
-                            f"{settings.overlap}): choose an overlap from 1 to {usual - 1}.")
-        if isinstance(settings.keep, Held) and settings.keep.guidance != 1 and self.recipe.train.self_conditioning:
-            raise UserError("Guidance by history asks a network twice, and this one is told its own last answer "
-                            "(train.self_conditioning): set keep.guidance to 1.")
-
-    def _untrained(self, settings: Settings) -> str:
-        """What to say where frames have clocks that this model has not met in training."""
-        trained, keep = self.recipe.train.frames, settings.keep
-        if settings.frames == 1 or trained.clock == "each":
-            return ""
-        if not isinstance(settings.schedule, FullSequence):
-            return (f"This model was trained with one clock for all frames of a clip, and schedule "
-                    f"{settings.schedule.kind} moves them apart: it may fail (train.frames.clock each).")
-        if (settings.given or settings.overlap) and keep.clocked and not trained.given:
-            return ("This model was trained without given frames (train.frames), and may not heed them: try keep "
-                    "reconstructed.")
-        return ""
 
     def trial(self) -> None:
         """A little of its work, by which threads are measured."""

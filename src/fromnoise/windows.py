@@ -166,6 +166,42 @@ def remembered(model: Any, settings: Settings, noise: Tensor, known: Known, span
     return x, info
 
 
+# ---- what can be asked ----------------------------------------------------------------------------------
+
+
+def check_clip(model: Any, settings: Settings) -> None:
+    """UserError for a clip that the model cannot make."""
+    usual = model.recipe.data.frames
+    if usual == 1 and settings.frames > 1:
+        raise UserError(f"{model.run or 'This model'} makes pictures, of one frame each (got {settings.frames}): name "
+                        "a run that was trained on clips.")
+    length, overlap = model.window(settings)
+    if settings.overlap and (settings.overlap >= usual or overlap >= length):
+        raise UserError(f"A window of {usual} frames knows fewer than that of those before it (overlap "
+                        f"{settings.overlap}): choose an overlap from 1 to {usual - 1}.")
+    if isinstance(settings.keep, Held) and settings.keep.guidance != 1 and model.recipe.train.self_conditioning:
+        raise UserError("Guidance by history asks a network twice, and this one is told its own last answer "
+                        "(train.self_conditioning): set keep.guidance to 1.")
+
+
+def remarks(model: Any, settings: Settings) -> list[str]:
+    """What to say of choices that change nothing, and of clocks that the model has not met in training."""
+    trained, keep, usual = model.recipe.train.frames, settings.keep, model.recipe.sample
+    together = isinstance(settings.schedule, FullSequence)
+    told = bool(settings.given or settings.overlap)
+    found = {
+        f"overlap has no effect here: a clip of {settings.frames} frames is one window.":
+            settings.overlap and settings.frames <= model.recipe.data.frames,
+        f"keep {keep.kind} has no effect here: nothing is given.": keep != usual.keep and not told and together,
+        f"This model was trained with one clock for all frames of a clip, and schedule {settings.schedule.kind} moves "
+        "them apart: it may fail (train.frames.clock each).":
+            settings.frames > 1 and trained.clock == "one" and not together,
+        "This model was trained without given frames (train.frames), and may not heed them: try keep reconstructed.":
+            settings.frames > 1 and trained.clock == "one" and told and keep.clocked and not trained.given,
+    }
+    return [sentence for sentence, so in found.items() if so]
+
+
 # ---- room -----------------------------------------------------------------------------------------------
 
 COPIES = 4  # of all frames: noise, latents, media, and their bytes on the way to a file
