@@ -108,7 +108,7 @@ def film_rows(made: Tensor, real: Tensor, data: Any) -> list[Row]:
     each = over_frames(psnr, made, real)
     flickering = float((made - real).diff(dim=1).abs().mean())
     rows = [
-        Row("PSNR, dB, first frame", float(each[0]), None, ".2f", note="which is coded alone"),
+        Row("PSNR, dB, first frame", float(each[0]), None, ".2f"),
         Row("PSNR, dB, worst frame", float(each.min()), None, ".2f", note=f"number {int(each.argmin()) + 1}; each: "
             f"{words(each, 32)}"),
         Row("flicker of the error", flickering, 0.0, ".4f", "lower", "mean change of the error from frame to frame"),

@@ -73,18 +73,16 @@ class Reconstruct(Method):
             parts["perceptual"] = spec.perceptual_weight * self.looks(made, real).mean()
         steps = self.recipe.train.steps
         if self.discriminator is not None and spec.adversarial.heard(step, steps):
-            judged = windows(coded.media.float(), spec.adversarial.frames)
-            parts["adversarial"] = self.fooling(sum(parts.values(), real.new_zeros(())), judged)
+            parts["adversarial"] = self.fooling(sum(parts.values(), real.new_zeros(())), self.judged(made, media))
         learns = self.discriminator is not None and spec.adversarial.learns(step, steps)
-        self.seen = self.judged(media, coded.media) if learns else None
+        self.seen = (self.judged(real, media), self.judged(made.detach(), media)) if learns else None
         parts |= coded.penalties
         self.last = {name: part.detach() for name, part in parts.items()}
         return torch.stack(list(parts.values())).sum()
 
-    def judged(self, media: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        """What the discriminator learns from: runs of frames of the real media and of those that came back."""
-        frames = self.spec.adversarial.frames
-        return windows(media, frames), windows(made.detach().float(), frames)
+    def judged(self, frames: Tensor, media: Tensor) -> Tensor:
+        """What the discriminator sees of the frames ``[B T, C, H, W]`` of films shaped like ``media``: runs of them."""
+        return windows(frames.unflatten(0, media.shape[:2]), self.spec.adversarial.frames)
 
     def fooling(self, rest: Tensor, made: Tensor) -> Tensor:
         """The weighted loss of fooling the discriminator."""
