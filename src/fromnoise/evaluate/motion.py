@@ -35,9 +35,9 @@ class MotionJudge(OracleJudge):
         found, truth = score_motion(made, prompts), score_motion(true, real.text)
         rows = [Row(name, found[key], truth[key], ".1%", "lower" if key == "unclear" else "higher")
                 for key, name in NAMES.items()]
-        return rows + self.by_number(made, true, prompts) + self.laws(made, true)
+        return rows + self.numbers(made, true, prompts) + self.laws(made, true)
 
-    def by_number(self, made: list[Watched], true: list[Watched], prompts: list[str]) -> list[Row]:  # type: ignore[override]
+    def numbers(self, made: list[Watched], true: list[Watched], prompts: list[str]) -> list[Row]:
         """Everything right, of captions of each number of objects, where there are several."""
         if len(self.data.numbers) == 1:
             return []

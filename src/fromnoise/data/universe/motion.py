@@ -69,7 +69,8 @@ def paths(position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray, 
     p, v, a, low, high, e = (np.array(x, dtype=np.float64).ravel() for x in given)
     p, s, wall = np.clip(p, low, high), np.zeros_like(p), np.zeros_like(p)
     v, a = _settled(v, a, np.where(a > 0, high - p, p - low), rest)
-    pieces, rows = [(s, p, v, a, wall)], np.arange(len(p))
+    pieces: list[tuple[np.ndarray, ...]] = [(s, p, v, a, wall)]
+    rows = np.arange(len(p))
     while len(pieces) <= bounces:
         up, down = meets(high - p, v, a), meets(p - low, -v, -a)
         t = np.minimum(up, down)
