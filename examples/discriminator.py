@@ -71,7 +71,7 @@ def trained(runs: Path, data: Folder, name: str, steps: int) -> Codec:
 
 def main(out: str, steps: int = STEPS) -> None:
     runs = Path(out).with_suffix("")
-    data, real = pictures(runs / "tiles")
+    data, real = pictures(runs.absolute() / "tiles")
     eye, rows = looks(data), {"original": real}
     for name in PARTS:
         made = trained(runs, data, name, steps).reconstruct(real)

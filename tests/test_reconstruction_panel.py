@@ -77,6 +77,12 @@ def test_a_perfect_autoencoder_of_shapes_beside_a_bad_one():
     assert worst["Frechet distance"] > next(row.real for row in worst.rows if row.name == "Frechet distance")
 
 
+def test_pictures_are_not_compared_with_themselves():
+    """Where all that is held out went through the autoencoder, there are no other real ones to stand beside."""
+    with pytest.raises(KeyError):
+        evaluate_reconstruction(lambda media: (media, media, None), Digits(), count=10_000)["Frechet distance"]
+
+
 def test_codes_of_digits_are_counted():
     def coded(media):
         return media, media, torch.arange(len(media)).view(-1, 1, 1, 1) % 4

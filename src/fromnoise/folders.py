@@ -251,7 +251,7 @@ def reachable(seconds: float = 3.0) -> bool:
     return True
 
 
-def whereabouts(name: str) -> dict[str, bool]:
+def whereabouts(name: str) -> dict[str, Any]:
     """What transformers is told beside the name of a model, a folder or a hub id: not to ask a hub that is away.
 
     UserError, at once, where it is then nowhere to be had.

@@ -125,7 +125,7 @@ def looks(data: Any) -> Distance:
 
 def frechet_rows(made: Tensor, real: Tensor, judge: Judge) -> list[Row]:
     """The Frechet distance of what comes back, beside that of as many other real pictures; none of too few."""
-    other = judge.held_out(2 * len(real))[-len(real) :]
+    other = judge.held_out(2 * len(real))[len(real) :]  # those behind the first, which are the real ones
     if min(len(real), len(other)) < FEWEST:
         return []
     look = judge.features()

@@ -118,7 +118,7 @@ def last_norm(model: nn.Module, family: Family) -> Any:
     return next(module for name, module in model.named_modules() if name.rpartition(".")[2] == family.norm)
 
 
-def _normalisation(model: str, told: dict[str, bool]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(model: str, told: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) of pictures in [0, 1] by the encoder's preprocessor_config.json, or ImageNet's where it has none."""
     from transformers.utils.hub import cached_file
 
