@@ -39,7 +39,7 @@ class Discrete:
 
     def holds(self, action: np.ndarray) -> bool:
         """Whether this is an action."""
-        return action.shape == () and action.dtype.kind in "iu" and 0 <= action < self.n
+        return action.shape == () and action.dtype.kind in "iu" and bool(0 <= action < self.n)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Any action, all alike."""
