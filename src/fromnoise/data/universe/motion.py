@@ -17,7 +17,6 @@ import numpy as np
 # Rebounds below this height, in sides, are over: the infinitely many that are left move a thing no further.
 REST = 1e-6
 
-
 Numbers = np.ndarray | float
 
 
