@@ -288,6 +288,8 @@ def test_a_model_of_clips_is_trained_and_judged(tmp_path: Path):
     recipe = replace(recipe, name="moving", data=Moving(frames=12, height=16, width=16), net=house(width=16, heads=2,
                      depth=1, patch=8), text=Trained(width=16, depth=1, max_length=32), evaluate=Evaluation(samples=4))
     showcase = train_run(recipe, tmp_path / "run", "fromnoise train moving", Console(quiet=True))
+    assert showcase.grid is not None
+    assert showcase.report is not None
     assert showcase.grid.shape[2:] == (12, 3, 16, 16)
     assert showcase.report["everything right"] == 0
     assert {"unclear clips", "steady things", "bounces"} <= {row.name for row in showcase.report.rows}

@@ -235,5 +235,5 @@ def _clear(path: Paths, kind: np.ndarray, world: World) -> np.ndarray:
     low, _ = walls(_shape(kind), _size(kind), world.width, world.height)
     at = path.at(world.times)
     gap = np.abs(at[..., 0, :, :] - at[..., 1, :, :]) - (low[..., 0, :] + low[..., 1, :])[..., None]
-    apart = (gap > APART).any(-2)
+    apart: np.ndarray = gap.max(-2) > APART
     return good & apart[..., :ENDS].all(-1) & apart[..., -ENDS:].all(-1) & (apart.mean(-1) >= SEEN)

@@ -17,6 +17,8 @@ import numpy as np
 # Rebounds below this height, in sides, are over: the infinitely many that are left move a thing no further.
 REST = 1e-6
 
+Numbers = np.ndarray | float
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -56,9 +58,8 @@ class Paths:
         return self.start[..., 1] if self.start.shape[-1] > 1 else np.full(self.start.shape[:-1], np.inf)
 
 
-def paths(position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray, low: np.ndarray | float,
-          high: np.ndarray | float, restitution: np.ndarray | float, until: float, rest: float = REST,
-          bounces: int = 10_000) -> Paths:
+def paths(position: Numbers, velocity: Numbers, acceleration: Numbers, low: Numbers, high: Numbers,
+          restitution: Numbers, until: float, rest: float = REST, bounces: int = 10_000) -> Paths:
     """The paths of coordinates from time 0 to ``until``; the arguments before it broadcast to ``[...]``.
 
     Those that begin outside [low, high] begin at the wall.  rest: the height below which rebounds are over;  bounces:

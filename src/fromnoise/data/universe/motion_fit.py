@@ -63,7 +63,7 @@ class _Seen:
     spread: np.ndarray
 
     def of(self, rows: np.ndarray) -> _Seen:
-        return _Seen(self.times, *(x[rows] for x in (self.value, self.seen, self.low, self.high)), self.spread)
+        return replace(self, value=self.value[rows], seen=self.seen[rows], low=self.low[rows], high=self.high[rows])
 
     def paths(self, theta: np.ndarray) -> Paths:
         p, v, a, e, slack = theta.T
