@@ -23,8 +23,8 @@ def photographs() -> dict[str, np.ndarray]:
     """uint8 ``[H, W, 3]`` by name."""
     found = load_sample_images()
     named = {Path(name).stem: image for name, image in zip(found.filenames, found.images, strict=True)}
-    with get_sample_data("grace_hopper.jpg") as file:
-        return named | {"portrait": np.asarray(Image.open(file))}
+    portrait = Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    return named | {"portrait": np.asarray(portrait)}
 
 
 def tiles(image: np.ndarray, size: int) -> Iterator[np.ndarray]:

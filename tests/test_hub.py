@@ -13,22 +13,23 @@ from fromnoise.terms import Hub, Repa, Run
 from fromnoise.types import UserError
 
 hub = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
 
 
 @pytest.fixture
 def direct(monkeypatch):
     """No proxy, and no word of the environment that everything is offline."""
     monkeypatch.setattr(folders, "getproxies", dict)
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 def test_the_hub_is_asked_whether_it_is_there(direct, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         assert reachable()
-        monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert not reachable()
-        monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert not reachable()
     monkeypatch.setattr(folders, "getproxies", lambda: {"http": "http://somewhere"})
     assert reachable()

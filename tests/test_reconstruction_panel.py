@@ -79,8 +79,8 @@ def test_a_perfect_autoencoder_of_shapes_beside_a_bad_one():
 
 def test_pictures_are_not_compared_with_themselves():
     """Where all that is held out went through the autoencoder, there are no other real ones to stand beside."""
-    with pytest.raises(KeyError):
-        evaluate_reconstruction(lambda media: (media, media, None), Digits(), count=10_000)["Frechet distance"]
+    report = evaluate_reconstruction(lambda media: (media, media, None), Digits(), count=10_000)
+    assert "Frechet distance" not in [row.name for row in report.rows]
 
 
 def test_codes_of_digits_are_counted():
