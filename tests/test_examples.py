@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-TRAIN = ("discriminator",)  # for minutes
+TRAIN = ("discriminator", "real_clip")  # for minutes
 EXAMPLES = [pytest.param(path, id=path.stem, marks=[pytest.mark.long] if path.stem in TRAIN else [])
             for path in sorted((Path(__file__).parent.parent / "examples").glob("*.py"))]
 
