@@ -54,8 +54,8 @@ def of_diffusion(recipe: Recipe) -> dict[str, str]:
 
 def _single(recipe: Recipe) -> dict[str, str | bool]:
     """Fields one by one; False where a field has its effect."""
-    objective, net = recipe.objective, recipe.net
-    text, frozen = recipe.text, isinstance(recipe.text, Frozen)
+    objective, net, text = recipe.objective, recipe.net, recipe.text
+    frozen = isinstance(text, Frozen)
     implied = isinstance(objective.weighting, Implied)
     return {
         "objective.max_weight": implied and objective.prediction == objective.loss
@@ -112,9 +112,10 @@ def _frames(recipe: Recipe) -> dict[str, str]:
 
 def _sampling(recipe: Recipe) -> dict[str, str]:
     """What the solver, the way of keeping and the guidance make of the other fields of ``sample``."""
-    sample, idle = recipe.sample, {}
+    sample = recipe.sample
+    idle: dict[str, str] = {}
     if has_own_grid(sample):
-        idle = dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {sample.solver} has its own grid")
+        idle |= dict.fromkeys(("sample.grid", "sample.shift"), f"the solver {sample.solver} has its own grid")
     if isinstance(SOLVERS.get(sample.solver), Procedure):
         idle["sample.steps"] = f"{sample.solver} chooses its own steps"
     idle |= {f"sample.keep.{field}": why for field, why in sample.keep.idle().items()}
