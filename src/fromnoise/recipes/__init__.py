@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from fromnoise.recipe import AnyRecipe
-from fromnoise.recipes.autoencoders import autoencoder, shapes64_kl, shapes_kl
+from fromnoise.recipes.autoencoders import autoencoder, moving_kl, shapes64_kl, shapes_kl
 from fromnoise.recipes.digits import digits
 from fromnoise.recipes.glyphs import glyphs
 from fromnoise.recipes.image import image
@@ -13,9 +13,9 @@ from fromnoise.recipes.video import video
 
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     f.__name__.replace("_", "-"): f
-    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, shapes64, moving, video)}
+    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, moving_kl, shapes64, moving, video)}
 
 __all__ = [
-    "RECIPES", "autoencoder", "digits", "glyphs", "image", "moving", "shapes", "shapes64", "shapes64_kl", "shapes_kl",
-    "video",
+    "RECIPES", "autoencoder", "digits", "glyphs", "image", "moving", "moving_kl", "shapes", "shapes64", "shapes64_kl",
+    "shapes_kl", "video",
 ]

@@ -1,8 +1,9 @@
 """Autoencoders, whose latents diffusion models may be made in."""
 
+from fromnoise.data.moving import Moving
 from fromnoise.data.pictures import Folder
 from fromnoise.data.shapes import Shapes
-from fromnoise.latents import KL, Reconstruction
+from fromnoise.latents import KL, CausalKL, Reconstruction
 from fromnoise.recipe import Coder, Optimizer, Schedule
 
 
@@ -47,4 +48,20 @@ def shapes64_kl() -> Coder:
         loss=Reconstruction(pixel="l2"),
         train=Schedule(steps=1000, batch=16, ema=0.06, optimizer=Optimizer(lr=4e-3), checkpoint_every=200,
                        preview_every=400),
+    )
+
+
+def moving_kl() -> Coder:
+    """A causal autoencoder of the universe in motion: two frames a latent, films four-fold.
+
+    With --train.threads 1, 0.97 M parameters: 34.7 dB, and everything right in 99.4 % of 512 held-out films after they
+    went through it, in 236 core-seconds.  1,100 steps, in 151: 31.2 dB, and 75 % of 128.
+    """
+    return Coder(
+        name="moving-kl",
+        data=Moving(frames=13),
+        latents=CausalKL(channels=8, widths=(16, 48), halved=(True,), unshuffle=2, depth=1, groups=8, attention=False),
+        loss=Reconstruction(pixel="l2"),
+        train=Schedule(steps=2200, batch=3, ema=0.06, optimizer=Optimizer(lr=4e-3), checkpoint_every=200,
+                       preview_every=550),
     )

@@ -1,5 +1,7 @@
 """Training."""
 
-from fromnoise.train.loop import Hooks, Interrupted, Result, train
+from fromnoise.train.hooks import Hooks, Result
+from fromnoise.train.loop import train
+from fromnoise.train.stopping import Interrupted
 
 __all__ = ["Hooks", "Interrupted", "Result", "train"]

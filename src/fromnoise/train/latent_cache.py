@@ -157,6 +157,14 @@ def describe(system: System, source: Source) -> dict[str, Any]:
             "draw": recipe.encoding.draw, "dtype": recipe.encoding.dtype}
 
 
+def never_cached(source: Source, unbounded: bool) -> str:
+    """Why the latents of a source cannot be kept; "" where they can."""
+    if unbounded:
+        return ("These data have no end, so each step encodes its own: --encoding.examples 20000 would train on so "
+                "many, whose latents are kept.")
+    return "" if source.versions else "Every step cuts its own clips, so each encodes its own: no latents are kept."
+
+
 def cached_latents(system: System, source: Source, out: Path, progress: Callable[[int, int], None],
                    message: Callable[[str], None]) -> LatentSource:
     """The source of a run in ``out`` with latents in the place of pictures; those that are missing are encoded."""

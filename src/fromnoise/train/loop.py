@@ -8,14 +8,9 @@ run ends in the same weights, bit for bit on the same machine, as one that was n
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,10 +18,9 @@ import torch
 from torch import Tensor
 
 from fromnoise.config import to_dict
-from fromnoise.nets.trunk.house import is_older
 from fromnoise.random import DATA, fold
-from fromnoise.recipe import AnyRecipe, differences, load_recipe, read_recipe
-from fromnoise.system import NET, Built, System, autocast, build_system, resolve_device
+from fromnoise.recipe import AnyRecipe
+from fromnoise.system import Built, System, autocast, build_system, resolve_device
 from fromnoise.train.autoencoder import fill_autoencoder, keep
 from fromnoise.train.checkpoint import (
     Checkpoint,
@@ -36,7 +30,8 @@ from fromnoise.train.checkpoint import (
     save_checkpoint,
 )
 from fromnoise.train.ema import Ema
-from fromnoise.train.latent_cache import cached_latents, training_source
+from fromnoise.train.hooks import Hooks, Result
+from fromnoise.train.latent_cache import cached_latents, never_cached, training_source
 from fromnoise.train.lock import locked
 from fromnoise.train.memory import keep_freed_memory
 from fromnoise.train.methods import METHODS, Method
@@ -44,40 +39,16 @@ from fromnoise.train.metrics import MetricsLog
 from fromnoise.train.mup import slower
 from fromnoise.train.optim import build_optimizers, rate
 from fromnoise.train.order import Order
+from fromnoise.train.prefetch import Prefetch
+from fromnoise.train.resume import changed_on_the_way, check_folder, data_state, resume_remarks
 from fromnoise.train.snapshots import Snapshots
 from fromnoise.train.start import begin, fill, with_start
+from fromnoise.train.stopping import Interrupted, not_finite, stop_requests
 from fromnoise.train.threads import fastest_threads
 from fromnoise.types import Batch, UserError
 from fromnoise.weights import save_weights
 
 LOG_EVERY = 10  # steps between looks at the loss, each of which waits for the device
-
-
-@dataclass
-class Hooks:
-    """What a caller is told while training goes on.  All are optional."""
-
-    message: Callable[[str], None] = lambda text: None
-    started: Callable[[Built, int], None] = lambda system, step: None
-    progress: Callable[[dict], None] = lambda line: None
-    preview: Callable[[Built, int], None] = lambda system, step: None
-    encoding: Callable[[int, int], None] = lambda done, total: None
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended.  ``steps_done`` counts this call; seconds and core_seconds the whole run."""
-
-    system: Built = field(repr=False)
-    step: int
-    steps_done: int
-    seconds: float
-    core_seconds: float
-    loss: float
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
 
 
 def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None,
@@ -95,50 +66,14 @@ def train(recipe: AnyRecipe, out: Path, hooks: Hooks | None = None,
     with locked(out):
         recipe = with_start(recipe, out)
         found = load_checkpoint(out / "checkpoints", hooks.message)
-        if found is not None and ("tokenizer" not in found.state or is_older(found.tensors["weights"], NET)):
-            raise UserError(f"The checkpoints in {out} were written by an earlier fromnoise, which this one cannot go "
-                            f"on from: choose another folder with --out, or delete {out} to start again.")
-        if found is not None and found.step > recipe.train.steps:
-            raise UserError(f"{out} has been trained for {found.step} steps already, which is more than train.steps "
-                            f"{recipe.train.steps}: ask for more, or choose another --out.")
-        if found is None and (out / "model.safetensors").exists() and not (out / "checkpoints").exists():
-            raise UserError(f"{out} holds a model and no checkpoints to go on from: choose another folder with --out, "
-                            f"or delete {out} to start again.")
-        changed = compare(recipe, out, found)
+        check_folder(recipe, out, found)
+        changed = changed_on_the_way(recipe, out, found)
         trainer = Trainer(recipe, out, hooks, found, autoencoder)  # refuses what cannot be built: nothing is left
         recipe.save(out / "recipe.json")
         keep(trainer.system, out)
         trainer.resume(changed)
         trainer.encode_data()
         return trainer.run()
-
-
-# Fields that may be changed on the way: after losses that were not finite, or to train for longer.
-ADJUSTABLE = ("train.steps", "train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip",
-              "train.optimizer.warmup", "train.optimizer.cooldown", "train.optimizer.decay_after")
-
-
-def compare(recipe: AnyRecipe, out: Path, found: Checkpoint | None) -> str:
-    """What is changed on the way against the recipe that the folder was trained with, in words.
-
-    UserError where something else differs that the weights depend on.
-    """
-    path = out / "recipe.json"
-    if path.exists():
-        before = load_recipe(path)
-    elif found is not None:
-        before = read_recipe(found.state["recipe"], str(out / "checkpoints"))
-    else:
-        return ""
-    changed = differences(before, recipe)
-    if changed.keys() == {"text.sha256"}:
-        raise UserError(f"The text encoder in {recipe.text.folder} is not the one that {out} was trained with: its "  # type: ignore[union-attr]
-                        "files have changed. Put them back, or choose another folder with --out.")
-    words = ", ".join(f"{field} {old} -> {new}" for field, (old, new) in changed.items())
-    if not changed.keys() <= set(ADJUSTABLE):
-        raise UserError(f"{out} was trained with another recipe ({words}): choose another folder with --out, "
-                        f"or delete {out} to start again.")
-    return words
 
 
 class Trainer:
@@ -198,15 +133,8 @@ class Trainer:
             self.step, self.saved = found.step, found.step
             self.threads = self.recipe.train.threads or found.state["threads"]
             self.seconds, self.core_seconds = found.state["seconds"], found.state["core_seconds"]
-            self.hooks.message(f"Going on from step {self.step} of {self.recipe.train.steps} in {self.out}.")
-            if changed:
-                self.hooks.message(f"Changed on the way: {changed}. The run no longer equals one that had this "
-                                   "from the start.")
-            before, now = found.state["data"], self.data_state()
-            if before != now:
-                other = "" if before["examples"] != now["examples"] else ", with other captions"
-                self.hooks.message(f"The data have changed since this run began: {before['examples']} examples then, "
-                                   f"{now['examples']} now{other}. What follows is learned from those of now.")
+            for remark in resume_remarks(self.recipe, self.out, found, changed, self.data_state()):
+                self.hooks.message(remark)
         self.metrics.cut(self.step)
         self.system.prepare(self.captions, self.out, self.hooks.message)
         if count := len(self.snapshots.due):
@@ -239,8 +167,7 @@ class Trainer:
 
     def data_state(self) -> dict:
         """What tells whether the data are those the run began with."""
-        digest = hashlib.sha256("\0".join(self.captions).encode("utf-8", "surrogatepass")).hexdigest()
-        return {"examples": len(self.source), "captions": digest}
+        return data_state(len(self.source), self.captions)
 
     @contextmanager
     def averaged(self) -> Iterator[Built]:
@@ -266,12 +193,8 @@ class Trainer:
             return
         if not system.recipe.encoding.cached:
             return
-        if self.order.unbounded:
-            self.hooks.message("These data have no end, so each step encodes its own: --encoding.examples 20000 would "
-                               "train on so many, whose latents are kept.")
-            return
-        if not self.source.versions:
-            self.hooks.message("Every step cuts its own clips, so each encodes its own: no latents are kept.")
+        if why := never_cached(self.source, self.order.unbounded):
+            self.hooks.message(why)
             return
         if recipe.train.threads and self.device.type == "cpu":
             torch.set_num_threads(recipe.train.threads)
@@ -291,7 +214,7 @@ class Trainer:
         if self.step == spec.steps:  # a run that was killed after its last checkpoint, or lost this file since
             self.save_average()
         losses: list[Tensor] = []
-        with _stop_requests() as stop, Prefetch(self.fetch, self.step) as batches:
+        with stop_requests() as stop, Prefetch(self.fetch, self.step) as batches:
             if self.step == 0 and spec.preview_every:
                 self.preview()
             while self.step < spec.steps:
@@ -377,11 +300,7 @@ class Trainer:
     def stop_not_finite(self, what: str, step: int) -> NoReturn:
         """UserError that says what to do about numbers that are not finite."""
         self.metrics.close()
-        kept = f"the last good checkpoint (step {self.saved}) is kept and gone on from" if self.saved else (
-            "nothing was saved yet")
-        raise UserError(
-            f"{what} not finite at step {step}; {kept}. Try a lower --train.optimizer.lr (and "
-            "--train.optimizer.muon-lr), a smaller --train.optimizer.clip, or a longer --train.optimizer.warmup.")
+        raise not_finite(what, step, self.saved)
 
     def _trial_step(self) -> None:
         """A step's work without its effect, to measure thread counts."""
@@ -393,47 +312,3 @@ class Trainer:
 @torch.no_grad()
 def _copy(source: list[Tensor], target: list[torch.nn.Parameter]) -> None:
     torch._foreach_copy_(list(target), source)
-
-
-class Prefetch:
-    """Batches made one step ahead on a thread, so that the loader hides behind the network."""
-
-    def __init__(self, fetch: Callable[[int], Batch], step: int):
-        self.fetch, self.step = fetch, step
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="data")
-        self.future = self.pool.submit(fetch, step)
-
-    def next(self) -> Batch:
-        batch = self.future.result()
-        self.step += 1
-        self.future = self.pool.submit(self.fetch, self.step)
-        return batch
-
-    def __enter__(self) -> Prefetch:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Set when Ctrl-C or SIGTERM asks for a stop; a second Ctrl-C stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def ask(number, frame):
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
-
-

@@ -1,4 +1,4 @@
-"""The one front door to a trained model: encode the prompt, sample, decode."""
+"""A model that samples: its settings, its prompts read, its noise, its guidance, and the way from these to media."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fromnoise.config import nearest
 from fromnoise.denoise import Denoise, Guidance, Keep, SelfConditioned, experts
 from fromnoise.denoise.experts import fill
+from fromnoise.generate import solvers
+from fromnoise.generate.small import check_augment, noisy, small_pictures
 from fromnoise.given import GivenFrames, Known, known_of
 from fromnoise.output import Output
-from fromnoise.random import AUGMENT, fold, sample_noise
+from fromnoise.random import sample_noise
 from fromnoise.recipe import load_diffusion
-from fromnoise.sample import SOLVERS, Callback, Order, Procedure, Solver, Tuned, tune
-from fromnoise.settings import Adapter, Expert, Noise, Settings, as_noise, as_numbers, checked
+from fromnoise.sample import Callback, Order, Procedure, Solver, Tuned
+from fromnoise.settings import Adapter, Expert, Noise, Settings, as_noise, checked
 from fromnoise.system import System, autocast, check_threshold, load_system, run_recipe
 from fromnoise.text import composed, emphasis, read_prompts, unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import digest
 from fromnoise.windows import check_clip, check_room, filled, remarks, starting_noise
 
-TUNING = 2**40  # index of the first sample that solvers are tuned on, far from those that people look at
 Around = Callable[[Denoise], Denoise]
 
 
@@ -45,6 +45,17 @@ class Model:
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.system.parameters())
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether the model enlarges small pictures, which it then has to be given."""
+        return self.recipe.upsample.factor > 1
+
+    @property
+    def small_size(self) -> tuple[int, int]:
+        """(height, width) of the small pictures that its usual pictures are made of."""
+        data, factor = self.recipe.data, self.recipe.upsample.factor
+        return data.height // factor, data.width // factor
 
     @torch.no_grad()
     def sample(self, prompts: str | Sequence[str], *, steps: int | None = None,
@@ -93,7 +104,7 @@ class Model:
         if known is not None:
             settings = replace(settings, given=known.digest)
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
-        small = self._small(image.media if isinstance(image, Output) else image, settings)
+        small = small_pictures(self, image.media if isinstance(image, Output) else image, settings)
         if small is not None and before is None:
             settings = replace(settings, given_image=digest({"image": small.contiguous()}, {})[:16])
         parts, info = [], None
@@ -109,7 +120,8 @@ class Model:
         if settings.weighted:
             texts = dict.fromkeys(emphasis(text)[0] for text in texts)
         notes = [None if long else self.system.text.cut(text) for text in texts]
-        notes += [unseen(texts, self.words), self._tuned_at(settings), *remarks(self, settings)]
+        notes += [unseen(texts, self.words), solvers.remark(self.solver(settings.solver), settings),
+                  *remarks(self, settings)]
         return Output(torch.cat(parts), settings, info, self.recipe, self.run, tuple(filter(None, notes)), before)
 
     def rollout(self, prompts: str | Sequence[str], frames: int, overlap: int | None = None, **choices: Any) -> Output:
@@ -141,7 +153,7 @@ class Model:
         settings = Settings(**{name: checked(name, value) for name, value in chosen.items()})
         self.system.latent_size(*settings.size)
         check_threshold(self.recipe, settings.guidance)
-        self._check_augment(settings.augment)
+        check_augment(self.recipe.upsample, settings.augment)
         self._check_rate(settings.fps)
         check_clip(self, settings)
         if isinstance(solver, Tuned) and settings.steps != solver.nfe:
@@ -151,30 +163,11 @@ class Model:
 
     def solver(self, name: str) -> Solver | str:
         """The solver of a name: "auto", one of ``SOLVERS``, or one tuned for this run.  UserError for another."""
-        name = checked("solver", name)
-        if name == "auto":
-            return name
-        if name == "picard":
-            raise UserError("picard asks for many times at once, which a prompt's batch does not fit: use it in "
-                            "Python, with fromnoise.sample.solve.")
-        if name in SOLVERS:
-            return SOLVERS[name]
-        own = self.tuned_solvers()
-        if name in own:
-            return Tuned.load(own[name])
-        there = f"Tuned for this run: {', '.join(sorted(own))}." if own else "None was tuned for this run."
-        raise UserError(f'There is no solver "{name}". {nearest(name, ["auto", *SOLVERS, *own])} {there}')
+        return solvers.named(name, self.run)
 
     def tuned_solvers(self) -> dict[str, Path]:
         """The files of the solvers that were tuned for this run, by name."""
-        return {path.stem: path for path in (Path(self.run) / "solvers").glob("*.json")} if self.run else {}
-
-    def _tuned_at(self, settings: Settings) -> str:
-        """What to say where a tuned solver is used at another guidance than it was tuned for."""
-        solver = self.solver(settings.solver)
-        if not isinstance(solver, Tuned) or solver.guidance in (None, settings.guidance.scale):
-            return ""
-        return f"{settings.solver} was tuned at guidance {solver.guidance:g}, for which alone it is known to be good."
+        return solvers.tuned_solvers(self.run)
 
     def tune(self, nfe: int, *, guidance: float | None = None, samples: int = 192, seed: int = 0, batch: int = 32,
              teacher: int = 60, **choices: Any) -> Tuned:
@@ -183,29 +176,7 @@ class Model:
         guidance: the scale, as in the recipe unless given;  samples: paths, a quarter of them to judge on;  choices:
         those of ``sample.tune`` (seconds, steps, teleport, weights, progress, ...).
         """
-        if self.enlarges:
-            raise UserError("A solver is tuned on prompts alone, and this model enlarges pictures: it cannot be tuned.")
-        usual = self.recipe.sample.guidance
-        choice = usual if guidance is None else replace(usual, scale=checked("guidance", guidance).scale)
-        if choice.guide is not None or getattr(choice.method, "momentum", 0):
-            raise UserError("A solver is tuned on questions in any order, which guidance with momentum or by another "
-                            "run does not allow: set sample.guidance otherwise in the recipe.")
-        if self.recipe.train.self_conditioning:
-            raise UserError("A solver is tuned on questions in any order, and this model is told its own last answer "
-                            "(train.self_conditioning): it cannot be tuned.")
-        prompts = list(self.recipe.data.open("test").prompts()) or [""]
-        settings = self.settings([prompts[i % len(prompts)] for i in range(samples)], guidance=choice, seed=seed,
-                                 first=TUNING)
-        with torch.no_grad():
-            condition, null = self._heard(settings.prompts, settings), self._heard([""], settings, negative=True)
-
-        def denoise(x: Tensor, t: Tensor, rows: Condition) -> Tensor:
-            nulls = null.map(lambda value: value.expand(len(x), *value.shape[1:]))
-            return choice.of(self.system.denoiser, nulls, self.recipe.path)(x, t, rows).float()
-
-        with autocast(self.system.device, self.recipe.train.precision):
-            return tune(denoise, self.recipe.path, nfe=nfe, noise=self._noise(settings).to(self.system.device),
-                        condition=condition, batch=batch, teacher=teacher, seed=seed, guidance=choice.scale, **choices)
+        return solvers.tuned(self, nfe, guidance, samples, seed, batch=batch, teacher=teacher, **choices)
 
     def noise_shape(self, settings: Settings) -> tuple[int, ...]:
         h, w = self.system.latent_size(*settings.size)
@@ -220,7 +191,7 @@ class Model:
         if noise is None:
             noise = self._noise(settings)
         noise = self._start(noise, settings).to(device)
-        told = None if small is None else self._noisy(small, settings).to(device)
+        told = None if small is None else noisy(small, self.recipe.upsample, settings).to(device)
         with autocast(device, self.recipe.train.precision):
             x0, info = filled(self, settings, noise, known, told, callback)
         return x0, replace(info, solver=info.solver if settings.solver == "auto" else settings.solver)
@@ -289,11 +260,7 @@ class Model:
 
     def _clock(self, settings: Settings) -> dict[str, Any]:
         """Solver, steps and grid: the recipe's grid, unless the solver brings its own or chooses its steps."""
-        solver, default = self.solver(settings.solver), self.recipe.sample
-        if isinstance(solver, Procedure):
-            return {"solver": solver}
-        own = {} if settings.solver not in SOLVERS else {"grid": default.grid, "shift": default.shift}
-        return {"solver": solver, "steps": settings.steps, **own}
+        return solvers.clock(self.solver(settings.solver), settings, self.recipe.sample)
 
     def _noise(self, settings: Settings) -> Tensor:
         shape = self.noise_shape(settings)
@@ -337,57 +304,6 @@ class Model:
         """The denoiser of one solve."""
         own = self.recipe.train.self_conditioning > 0
         return SelfConditioned(self.system.denoiser) if own else self.system.denoiser
-
-    # ---- small pictures that are enlarged ----------------------------------------------------------------
-
-    @property
-    def enlarges(self) -> bool:
-        """Whether the model enlarges small pictures, which it then has to be given."""
-        return self.recipe.upsample.factor > 1
-
-    @property
-    def small_size(self) -> tuple[int, int]:
-        """(height, width) of the small pictures that its usual pictures are made of."""
-        data, factor = self.recipe.data, self.recipe.upsample.factor
-        return data.height // factor, data.width // factor
-
-    def _small(self, image: Noise | None, settings: Settings) -> Tensor | None:
-        """The small picture of every prompt, ``[B, T, C, h, w]``; None for a model that makes pictures of noise alone.
-
-        UserError where there is none and should be one, or the other way round, or it does not fit.
-        """
-        if not self.enlarges:
-            if image is not None:
-                raise UserError(f"{self.run or 'This model'} makes pictures of noise alone and cannot enlarge one: "
-                                "name a run that was trained with upsample.factor.")
-            return None
-        if image is None:
-            raise UserError(f"{self.run or 'This model'} enlarges pictures: give it one with --image, or name it with "
-                            "--then behind the run that makes them (in Python, as image).")
-        media, data, (H, W) = as_numbers(image, "image"), self.recipe.data, settings.size
-        h, w = H // self.recipe.upsample.factor, W // self.recipe.upsample.factor
-        if media.ndim != 5 or len(media) not in (1, len(settings.prompts)):
-            raise UserError(f"image must be [B, T, C, h, w] with one small picture, or one for each of the "
-                            f"{len(settings.prompts)} prompts (got {list(media.shape)}).")
-        if tuple(media.shape[1:]) != (settings.frames, data.channels, h, w):
-            found = f"{media.shape[-1]}x{media.shape[-2]} in {media.shape[2]} channels"
-            raise UserError(f"{self.run or 'This model'} makes pictures of {W}x{H} from those of {w}x{h} in "
-                            f"{data.channels} channels, and here they are of {found}: make them of that size, or ask "
-                            f"for {media.shape[-1] * (W // w)}x{media.shape[-2] * (H // h)} with --size.")
-        return media.expand(len(settings.prompts), -1, -1, -1, -1)
-
-    def _noisy(self, small: Tensor, settings: Settings) -> Tensor:
-        """What the network is told of the small pictures of a batch."""
-        eps = sample_noise(small.shape, int(fold(settings.stream, AUGMENT)), settings.first)
-        return self.recipe.upsample.told(small, torch.full((1, 1), settings.augment), eps)
-
-    def _check_augment(self, level: float) -> None:
-        """UserError for noise on small pictures that was not met in training, or where there are none."""
-        most = self.recipe.upsample.noise if self.enlarges else 0.0
-        if level > most:
-            why = f"upsample.noise is {most:g}" if self.enlarges else "it makes pictures of noise alone"
-            raise UserError(f"augment {level:g} is more noise on small pictures than this model has met in training: "
-                            f"{why}.")
 
     def trial(self) -> None:
         """A little of its work, by which threads are measured."""
