@@ -13,9 +13,11 @@ from fromnoise import windows
 from fromnoise.cli import sample as cli
 from fromnoise.config import from_dict
 from fromnoise.denoise import Guidance, Held, Reconstructed, Replaced
+from fromnoise.films import write_film
 from fromnoise.generate import Model
-from fromnoise.given import Given, Known, read_frames
+from fromnoise.given import Given, Known, cut, read_frames
 from fromnoise.latents import PixelLatents
+from fromnoise.media import from_uint8, to_uint8
 from fromnoise.nets import house
 from fromnoise.nets.trunk import MaskDiT
 from fromnoise.output import read_picture
@@ -498,9 +500,35 @@ def test_frames_of_files(files):
     assert_close(read_frames(files / "clip.gif", 1), clip()[:4], **near)
     assert_close(read_frames(files / "strip.png", 1, (SIDE, SIDE)), clip()[:3], **near)
     assert read_frames(files / "strip.png", 3).shape == (1, 3, SIDE, 3 * SIDE)
-    for name in ("broken.gif", "none.png"):
-        with pytest.raises(UserError, match=f"{name} cannot be used"):
+    for name, why in (("broken.gif", "read as a film"), ("none.png", "used: the file is missing"), ("", "used")):
+        with pytest.raises(UserError, match=f"cannot be {why}"):
             read_frames(files / name)
+
+
+@pytest.mark.parametrize("name", ["out.webp", "out.mkv", "out.png"])
+@pytest.mark.parametrize("enlarge", [None, 1, 3])
+def test_what_is_saved_can_be_given(model, tmp_path, name, enlarge):
+    out = model.sample("a dot", steps=2)
+    exact = from_uint8(to_uint8(out.media[0]))
+    found = read_frames(out.save(tmp_path / name, enlarge), 1, (SIDE, SIDE))
+    assert torch.equal(found, exact)  # though the file may show each pixel as a square, and gaps between frames
+
+
+def test_an_mp4_can_be_given(model, tmp_path):
+    out = Given(clip()).media
+    assert_close(read_frames(write_film(out, tmp_path / "x.mp4", 8), 1, (SIDE, SIDE)), out, atol=0.05, rtol=0)
+
+
+def test_frames_larger_by_no_whole_factor_stay_as_they_are(files):
+    assert read_frames(files / "large.png", 1, (SIDE, SIDE)).shape == (1, 1, 12, 12)
+    assert read_frames(files / "clip.gif", 1, (SIDE // 2, SIDE)).shape == (4, 1, SIDE, SIDE)
+
+
+def test_a_strip_whose_gaps_would_fit_is_not_taken_for_one_with_gaps():
+    strip = torch.rand(1, 1, 4, 24)  # four frames with gaps of two, if these were white, or six without
+    assert cut(strip, 4).shape == (6, 1, 4, 4)
+    strip[..., [4, 5, 10, 11, 16, 17]] = 1.0
+    assert cut(strip[..., :22], 4).shape == (4, 1, 4, 4)
 
 
 @pytest.fixture
