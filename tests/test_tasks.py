@@ -288,6 +288,10 @@ def test_pictures_may_be_inpainted_and_have_no_more_frames():
     assert torch.equal(out[..., known], clip()[0][..., known].expand(2, 1, -1, -1))
     with pytest.raises(UserError, match="makes pictures"):
         one.sample(PROMPTS, frames=4)
+    with pytest.raises(UserError, match="have no overlap"):
+        one.sample(PROMPTS, overlap=2)
+    assert one.sample(PROMPTS, schedule="pyramid", steps=1).notes == (
+        "schedule pyramid has no effect here: there is one frame.",)
     for given in ({0: clip()[0]}, Given(clip(3))):
         with pytest.raises(UserError, match="only a part can be given"):
             one.sample(PROMPTS, given=given)
@@ -323,6 +327,8 @@ class Pairs(PixelLatents):
     """An autoencoder of which a latent frame stands for one frame at first and then for two, their mean."""
 
     def latent_frames(self, frames):
+        if frames % 2 == 0 and frames != FRAMES:
+            raise UserError(f"{frames} frames leave half a pair.")
         return 1 + (frames - 1) // 2
 
     def spans(self, frames):
@@ -344,6 +350,8 @@ def test_latents_that_stand_for_several_frames():
     assert torch.equal(out[:, [0, 3, 4]], media[[0, 3, 4]].expand(2, -1, -1, -1, -1))
     known = Known(torch.zeros(1, 7, 1, SIDE, SIDE), torch.tensor([1, 0, 0, 1, 1, 0, 0]).bool()[:, None, None, None])
     assert known.latent(few.system).whole.tolist() == [True, False, True, False]
+    with pytest.raises(UserError, match="An overlap of 4 cannot be: 4 frames leave"):
+        few.sample(PROMPTS, frames=13, overlap=4)
     with pytest.raises(UserError, match="one latent of the frames 3 to 4, of which only 3 is given"):
         few.sample(PROMPTS, frames=7, given={0: media[0], 3: media[3]}, steps=2)
 
@@ -451,6 +459,8 @@ def test_what_a_cache_cannot_follow_is_shown_again(causal):
     ("a.png", {}, "given is a Given"),
     ({0: torch.zeros(1, 8, 8), 1: torch.zeros(1, 4, 4)}, {}, "have one size"),
     (Given(torch.zeros(2, 1, 8, 8), [0]), {}, "2 frames are given and 1 places"),
+    ({"first": torch.zeros(1, 8, 8)}, {}, r"whole numbers.*\(got first\)"),
+    (Given(torch.zeros(2, 1, 8, 8), [0, 0.5]), {}, r"whole numbers.*\(got 0, 0.5\)"),
     (Given(torch.zeros(3, 1, 1, 8, 8)), {}, "given for 3 samples, and 2"),
     (Given(torch.zeros(2, 1, 8, 8), known=torch.ones(4, 4)), {}, "give it the size of the samples, 8x8"),
     (Given(torch.zeros(2, 1, 8, 8), known=torch.zeros(8, 8)), {}, "Nothing is given"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def parts_of(given: GivenFrames, channels: int) -> tuple[Tensor, list[int], Tens
         media = media[(None,) * (5 - media.ndim)] if 3 <= media.ndim < 5 else media
         if media.ndim != 5 or not media.numel():
             raise UserError(f"Given frames are [K, C, H, W], or [B, K, C, H, W] (got {list(media.shape)}).")
-        places = list(range(media.shape[1])) if given.frames is None else [int(f) for f in given.frames]
+        places = list(range(media.shape[1])) if given.frames is None else places_of(given.frames)
         if given.known is None:
             return media, places, everything
         known = as_numbers(given.known, "known") > 0
@@ -168,7 +169,16 @@ def parts_of(given: GivenFrames, channels: int) -> tuple[Tensor, list[int], Tens
     if len({picture.shape for picture in pictures}) > 1:
         sizes = ", ".join(f"{p.shape[-1]}x{p.shape[-2]}" for p in pictures)
         raise UserError(f"Frames that are given have one size (got {sizes}).")
-    return torch.cat(pictures, dim=1), [int(f) for f in given], everything
+    return torch.cat(pictures, dim=1), places_of(given), everything
+
+
+def places_of(frames: Iterable[int]) -> list[int]:
+    """Places of frames as whole numbers.  UserError for others."""
+    try:
+        return [index(f) for f in frames]
+    except TypeError:
+        raise UserError("Places of given frames are whole numbers, from 0, or from -1 backwards "
+                        f"(got {', '.join(map(str, frames)):.40}).") from None
 
 
 def one_frame(picture: Picture, channels: int) -> Tensor:

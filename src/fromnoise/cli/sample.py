@@ -158,7 +158,7 @@ def main(argv: list[str]) -> int:
     loras = (those_of(told[0]["settings"].loras, str(args.like)) if told and not args.lora
              else files_and_scales(args.lora))
     models = [load_model(each, args.device) for each in runs]
-    films = models[-1].recipe.data.frames > 1
+    films = models[-1].recipe.data.frames > 1 and settings.get("frames") != 1
     if args.out is not None:
         checked_file(args.out, films)  # before the work
     keep_freed_memory()
