@@ -607,6 +607,8 @@ def test_a_clip_is_made_again_from_what_its_file_says(run, files, tmp_path, caps
     (("--extend", "clip.gif", "--frames", "3"), "ask for more"),
     (("--clip", "clip.gif", "--inside", "large.png"), "size of the samples"),
     (("--extend", "none.mp4"), "none.mp4"), (("--slow", "1"), "slow"),
+    (("--fps", "60", "--out", "a.gif", "--first", "none.png"), "A GIF shows at most 50"),  # before any work
+    (("--frames", "1", "--out", "a.mp4", "--first", "none.png"), "saved as .png"),
 ])
 def test_commands_that_cannot_be(run, files, monkeypatch, words, sentence):
     monkeypatch.chdir(files)

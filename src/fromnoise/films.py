@@ -331,7 +331,7 @@ def write_film(media: Tensor, path: str | Path, fps: float, enlarge: int | None 
     UserError for another suffix, a film without frames or of other than 1 or 3 channels, fps that is not above 0 or
     more than a GIF can show, and a disk that refuses.
     """
-    path, fps = checked_path(path, WRITTEN), checked_rate(fps)
+    path, fps = check_shown(checked_path(path, WRITTEN), fps), checked_rate(fps)
     if media.ndim != 4 or media.shape[1] not in (1, 3):
         raise UserError(f"A film is [T, C, H, W] with 1 or 3 channels (got {list(media.shape)}).")
     if not media.numel():
@@ -346,6 +346,13 @@ def write_film(media: Tensor, path: str | Path, fps: float, enlarge: int | None 
             _write_webp(frames, temporary, fps, factor, comment)
         else:
             _write_video(enlarged(frames, factor), temporary, fps, suffix == ".mkv", comment)
+    return path
+
+
+def check_shown(path: Path, fps: float) -> Path:
+    """The path of a film that shows so many frames a second.  UserError for a GIF that cannot."""
+    if path.suffix.lower() == ".gif" and checked_rate(fps) > FASTEST_GIF:
+        raise UserError(f"A GIF shows at most {FASTEST_GIF:g} frames a second (got {fps:g}): write .mp4 or .webp.")
     return path
 
 
@@ -385,8 +392,6 @@ def durations(count: int, fps: float, unit: float) -> list[int]:
 
 def _write_gif(frames: np.ndarray, path: Path, fps: float, factor: int, comment: str) -> None:
     """One palette for the whole film: colours that are chosen for each frame flicker."""
-    if fps > FASTEST_GIF:
-        raise UserError(f"A GIF shows at most {FASTEST_GIF:g} frames a second (got {fps:g}): write .mp4 or .webp.")
     count, height, width, _ = frames.shape
     whole = Image.fromarray(frames.reshape(count * height, width, 3)).quantize(
         256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
