@@ -13,9 +13,11 @@ from fromnoise import windows
 from fromnoise.cli import sample as cli
 from fromnoise.config import from_dict
 from fromnoise.denoise import Guidance, Held, Reconstructed, Replaced
+from fromnoise.films import write_film
 from fromnoise.generate import Model
-from fromnoise.given import Given, Known, read_frames
+from fromnoise.given import Given, Known, cut, read_frames
 from fromnoise.latents import PixelLatents
+from fromnoise.media import from_uint8, to_uint8
 from fromnoise.nets import house
 from fromnoise.nets.trunk import MaskDiT
 from fromnoise.output import read_picture
@@ -286,6 +288,10 @@ def test_pictures_may_be_inpainted_and_have_no_more_frames():
     assert torch.equal(out[..., known], clip()[0][..., known].expand(2, 1, -1, -1))
     with pytest.raises(UserError, match="makes pictures"):
         one.sample(PROMPTS, frames=4)
+    with pytest.raises(UserError, match="have no overlap"):
+        one.sample(PROMPTS, overlap=2)
+    assert one.sample(PROMPTS, schedule="pyramid", steps=1).notes == (
+        "schedule pyramid has no effect here: there is one frame.",)
     for given in ({0: clip()[0]}, Given(clip(3))):
         with pytest.raises(UserError, match="only a part can be given"):
             one.sample(PROMPTS, given=given)
@@ -321,6 +327,8 @@ class Pairs(PixelLatents):
     """An autoencoder of which a latent frame stands for one frame at first and then for two, their mean."""
 
     def latent_frames(self, frames):
+        if frames % 2 == 0 and frames != FRAMES:
+            raise UserError(f"{frames} frames leave half a pair.")
         return 1 + (frames - 1) // 2
 
     def spans(self, frames):
@@ -342,6 +350,8 @@ def test_latents_that_stand_for_several_frames():
     assert torch.equal(out[:, [0, 3, 4]], media[[0, 3, 4]].expand(2, -1, -1, -1, -1))
     known = Known(torch.zeros(1, 7, 1, SIDE, SIDE), torch.tensor([1, 0, 0, 1, 1, 0, 0]).bool()[:, None, None, None])
     assert known.latent(few.system).whole.tolist() == [True, False, True, False]
+    with pytest.raises(UserError, match="An overlap of 4 cannot be: 4 frames leave"):
+        few.sample(PROMPTS, frames=13, overlap=4)
     with pytest.raises(UserError, match="one latent of the frames 3 to 4, of which only 3 is given"):
         few.sample(PROMPTS, frames=7, given={0: media[0], 3: media[3]}, steps=2)
 
@@ -449,6 +459,8 @@ def test_what_a_cache_cannot_follow_is_shown_again(causal):
     ("a.png", {}, "given is a Given"),
     ({0: torch.zeros(1, 8, 8), 1: torch.zeros(1, 4, 4)}, {}, "have one size"),
     (Given(torch.zeros(2, 1, 8, 8), [0]), {}, "2 frames are given and 1 places"),
+    ({"first": torch.zeros(1, 8, 8)}, {}, r"whole numbers.*\(got first\)"),
+    (Given(torch.zeros(2, 1, 8, 8), [0, 0.5]), {}, r"whole numbers.*\(got 0, 0.5\)"),
     (Given(torch.zeros(3, 1, 1, 8, 8)), {}, "given for 3 samples, and 2"),
     (Given(torch.zeros(2, 1, 8, 8), known=torch.ones(4, 4)), {}, "give it the size of the samples, 8x8"),
     (Given(torch.zeros(2, 1, 8, 8), known=torch.zeros(8, 8)), {}, "Nothing is given"),
@@ -498,9 +510,35 @@ def test_frames_of_files(files):
     assert_close(read_frames(files / "clip.gif", 1), clip()[:4], **near)
     assert_close(read_frames(files / "strip.png", 1, (SIDE, SIDE)), clip()[:3], **near)
     assert read_frames(files / "strip.png", 3).shape == (1, 3, SIDE, 3 * SIDE)
-    for name in ("broken.gif", "none.png"):
-        with pytest.raises(UserError, match=f"{name} cannot be used"):
+    for name, why in (("broken.gif", "read as a film"), ("none.png", "used: the file is missing"), ("", "used")):
+        with pytest.raises(UserError, match=f"cannot be {why}"):
             read_frames(files / name)
+
+
+@pytest.mark.parametrize("name", ["out.webp", "out.mkv", "out.png"])
+@pytest.mark.parametrize("enlarge", [None, 1, 3])
+def test_what_is_saved_can_be_given(model, tmp_path, name, enlarge):
+    out = model.sample("a dot", steps=2)
+    exact = from_uint8(to_uint8(out.media[0]))
+    found = read_frames(out.save(tmp_path / name, enlarge), 1, (SIDE, SIDE))
+    assert torch.equal(found, exact)  # though the file may show each pixel as a square, and gaps between frames
+
+
+def test_an_mp4_can_be_given(model, tmp_path):
+    out = Given(clip()).media
+    assert_close(read_frames(write_film(out, tmp_path / "x.mp4", 8), 1, (SIDE, SIDE)), out, atol=0.05, rtol=0)
+
+
+def test_frames_larger_by_no_whole_factor_stay_as_they_are(files):
+    assert read_frames(files / "large.png", 1, (SIDE, SIDE)).shape == (1, 1, 12, 12)
+    assert read_frames(files / "clip.gif", 1, (SIDE // 2, SIDE)).shape == (4, 1, SIDE, SIDE)
+
+
+def test_a_strip_whose_gaps_would_fit_is_not_taken_for_one_with_gaps():
+    strip = torch.rand(1, 1, 4, 24)  # four frames with gaps of two, if these were white, or six without
+    assert cut(strip, 4).shape == (6, 1, 4, 4)
+    strip[..., [4, 5, 10, 11, 16, 17]] = 1.0
+    assert cut(strip[..., :22], 4).shape == (4, 1, 4, 4)
 
 
 @pytest.fixture
@@ -569,6 +607,8 @@ def test_a_clip_is_made_again_from_what_its_file_says(run, files, tmp_path, caps
     (("--extend", "clip.gif", "--frames", "3"), "ask for more"),
     (("--clip", "clip.gif", "--inside", "large.png"), "size of the samples"),
     (("--extend", "none.mp4"), "none.mp4"), (("--slow", "1"), "slow"),
+    (("--fps", "60", "--out", "a.gif", "--first", "none.png"), "A GIF shows at most 50"),  # before any work
+    (("--frames", "1", "--out", "a.mp4", "--first", "none.png"), "saved as .png"),
 ])
 def test_commands_that_cannot_be(run, files, monkeypatch, words, sentence):
     monkeypatch.chdir(files)

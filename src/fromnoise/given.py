@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fromnoise.data.images import FORMATS, Refused, open_picture
+from fromnoise.data.images import Refused, open_picture
+from fromnoise.films import PICTURES, SUFFIXES, film_facts, read_film
 from fromnoise.media import from_uint8
 from fromnoise.settings import Noise, Settings, as_numbers
 from fromnoise.system import System
@@ -20,7 +22,7 @@ from fromnoise.types import UserError
 from fromnoise.weights import digest
 
 Picture = Noise | Image.Image
-FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+SHEET_GAP = 2  # pixels between the frames of a contact sheet, which are white
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def parts_of(given: GivenFrames, channels: int) -> tuple[Tensor, list[int], Tens
         media = media[(None,) * (5 - media.ndim)] if 3 <= media.ndim < 5 else media
         if media.ndim != 5 or not media.numel():
             raise UserError(f"Given frames are [K, C, H, W], or [B, K, C, H, W] (got {list(media.shape)}).")
-        places = list(range(media.shape[1])) if given.frames is None else [int(f) for f in given.frames]
+        places = list(range(media.shape[1])) if given.frames is None else places_of(given.frames)
         if given.known is None:
             return media, places, everything
         known = as_numbers(given.known, "known") > 0
@@ -167,7 +169,16 @@ def parts_of(given: GivenFrames, channels: int) -> tuple[Tensor, list[int], Tens
     if len({picture.shape for picture in pictures}) > 1:
         sizes = ", ".join(f"{p.shape[-1]}x{p.shape[-2]}" for p in pictures)
         raise UserError(f"Frames that are given have one size (got {sizes}).")
-    return torch.cat(pictures, dim=1), [int(f) for f in given], everything
+    return torch.cat(pictures, dim=1), places_of(given), everything
+
+
+def places_of(frames: Iterable[int]) -> list[int]:
+    """Places of frames as whole numbers.  UserError for others."""
+    try:
+        return [index(f) for f in frames]
+    except TypeError:
+        raise UserError("Places of given frames are whole numbers, from 0, or from -1 backwards "
+                        f"(got {', '.join(map(str, frames)):.40}).") from None
 
 
 def one_frame(picture: Picture, channels: int) -> Tensor:
@@ -192,41 +203,45 @@ def pixels(picture: Image.Image, channels: int) -> Tensor:
 
 
 def read_frames(path: str | Path, channels: int = 3, size: tuple[int, int] | None = None) -> Tensor:
-    """The frames ``[T, C, H, W]`` in [-1, 1] of a picture, an animated GIF or a film.
+    """The frames ``[T, C, H, W]`` in [-1, 1] of a picture, an animation, a film or a strip.
 
-    size: (height, width) of frames; a picture of that height and of several times that width is a strip of so many.
-    UserError for a file that cannot be read.
+    size: (height, width) of frames.  Larger ones by a whole factor, such as fromnoise writes to be seen well, are
+    brought to it by averages, which gives back what was enlarged;  a picture in which several stand side by side, also
+    with the gaps of a contact sheet, is a strip of so many.  UserError for a file that cannot be read.
     """
     path = Path(path)
-    if path.suffix.lower() in FILMS:
-        return film_frames(path, channels)
+    if is_film(path):
+        media = torch.stack([pixels(Image.fromarray(frame), channels) for frame in read_film(path).frames])
+        return media if size is None else shrunk(media, *size)
     try:
-        first = pixels(open_picture(path), channels)[None]
-        with Image.open(path, formats=FORMATS) as image:
-            count = getattr(image, "n_frames", 1)
-            if count > 1:
-                return torch.stack([pixels(seek(image, i), channels) for i in range(count)])
+        media = pixels(open_picture(path), channels)[None]
     except Refused as why:
         raise UserError(f"{path} cannot be used: {why}.") from None
-    except (OSError, ValueError, EOFError):
-        raise UserError(f"{path} cannot be used: it is damaged or truncated.") from None
-    height, width = size or first.shape[-2:]
-    if first.shape[-2] == height and first.shape[-1] > width and first.shape[-1] % width == 0:
-        return torch.cat(first.split(width, dim=-1))
-    return first
+    return media if size is None else cut(shrunk(media, size[0]), size[1])
 
 
-def seek(image: Image.Image, frame: int) -> Image.Image:
-    """An animation at one of its frames."""
-    image.seek(frame)
-    return image
+def is_film(path: Path) -> bool:
+    """Whether a file is a film by its name, and of those that may be pictures too, an animation."""
+    suffix = path.suffix.lower()
+    return suffix in SUFFIXES and (suffix not in PICTURES or film_facts(path).frames > 1)
 
 
-def film_frames(path: Path, channels: int) -> Tensor:
-    """The frames of a film, where this fromnoise reads films."""
-    try:
-        from fromnoise.films import read_film  # type: ignore[import-not-found]
-    except ImportError:
-        raise UserError(f"{path} is a film, which cannot be read here: give pictures or an animated GIF.") from None
-    media = read_film(path).media
-    return media.mean(1, keepdim=True) if channels == 1 and media.shape[1] == 3 else media
+def shrunk(media: Tensor, height: int, width: int | None = None) -> Tensor:
+    """Frames that are a whole factor larger than ``height`` (and ``width``), by averages; others as they are.
+
+    In float64, in which the mean of equal pixels is that pixel.
+    """
+    factor, rest = divmod(media.shape[-2], height)
+    fits = not rest and (media.shape[-1] % factor == 0 if width is None else media.shape[-1] == factor * width)
+    return F.avg_pool2d(media.double(), factor).float() if factor > 1 and fits else media
+
+
+def cut(media: Tensor, width: int) -> Tensor:
+    """A picture ``[1, C, H, W]`` cut into the frames side by side in it, white gaps left out; or as it is."""
+    for gap in (SHEET_GAP, 0):
+        count, rest = divmod(media.shape[-1] + gap, width + gap)
+        places = [i * (width + gap) for i in range(count)]
+        white = all(bool((media[..., x + width : x + width + gap] == 1).all()) for x in places[:-1])
+        if count > 1 and not rest and white:
+            return torch.cat([media[..., x : x + width] for x in places])
+    return media

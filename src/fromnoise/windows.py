@@ -175,7 +175,13 @@ def check_clip(model: Any, settings: Settings) -> None:
     if usual == 1 and settings.frames > 1:
         raise UserError(f"{model.run or 'This model'} makes pictures, of one frame each (got {settings.frames}): name "
                         "a run that was trained on clips.")
-    length, overlap = model.window(settings)
+    if usual == 1 and settings.overlap:
+        raise UserError(f"{model.run or 'This model'} makes pictures, of one frame each, which have no overlap: leave "
+                        f"it out (got {settings.overlap}).")
+    try:
+        length, overlap = model.window(settings)
+    except UserError as why:
+        raise UserError(f"An overlap of {settings.overlap} cannot be: {why}") from None
     if settings.overlap and (settings.overlap >= usual or overlap >= length):
         raise UserError(f"A window of {usual} frames knows fewer than that of those before it (overlap "
                         f"{settings.overlap}): choose an overlap from 1 to {usual - 1}.")
@@ -192,6 +198,8 @@ def remarks(model: Any, settings: Settings) -> list[str]:
     found = {
         f"overlap has no effect here: a clip of {settings.frames} frames is one window.":
             settings.overlap and settings.frames <= model.recipe.data.frames,
+        f"schedule {settings.schedule.kind} has no effect here: there is one frame.":
+            settings.frames == 1 and settings.schedule != usual.schedule and not together,
         f"keep {keep.kind} has no effect here: nothing is given.": keep != usual.keep and not told and together,
         f"This model was trained with one clock for all frames of a clip, and schedule {settings.schedule.kind} moves "
         "them apart: it may fail (train.frames.clock each).":

@@ -90,7 +90,8 @@ def run(name: str, args: list[str]) -> int:
         if isinstance(e, OSError) and e.errno in REFUSED:
             return fail(f"Could not read or write {e.filename or 'a file'}: {e.strerror}.")
         if is_out_of_memory(e):
-            return fail("There is not enough memory for this: try a smaller size, batch or number of samples.")
+            return fail("There is not enough memory for this: try a smaller size, batch or number of samples, or "
+                        "of a long clip fewer frames at once (--overlap).")
         if os.environ.get("FROMNOISE_DEBUG"):
             raise
         return report_bug(e, [name, *args])

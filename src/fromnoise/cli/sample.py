@@ -20,7 +20,7 @@ from fromnoise.cli.stages import expert_of, sizes_of, stages_of, through
 from fromnoise.cli.tasks import counting, task_of
 from fromnoise.config import spec, to_dict
 from fromnoise.denoise import Guidance, Guided, Held, Keep
-from fromnoise.films import WRITTEN, moving
+from fromnoise.films import WRITTEN, check_shown, moving
 from fromnoise.opening import is_pipeline, load_model, usual_sampling
 from fromnoise.output import checked_file, read_picture
 from fromnoise.recipe import Recipe, Sampling, changes, differences, read_recipe
@@ -158,9 +158,9 @@ def main(argv: list[str]) -> int:
     loras = (those_of(told[0]["settings"].loras, str(args.like)) if told and not args.lora
              else files_and_scales(args.lora))
     models = [load_model(each, args.device) for each in runs]
-    films = models[-1].recipe.data.frames > 1
-    if args.out is not None:
-        checked_file(args.out, films)  # before the work
+    films = models[-1].recipe.data.frames > 1 and settings.get("frames") != 1
+    if args.out is not None:  # before the work
+        check_shown(checked_file(args.out, films), settings.get("fps") or models[-1].recipe.fps)
     keep_freed_memory()
     for each, stage, model in zip(runs, told, models, strict=False):
         if not draws_alike(stage["recipe"], model.recipe):

@@ -242,7 +242,7 @@ class PictureJudge:
     def __init__(self, data: Any):
         self.data = data
         if data.frames > 1:
-            self.note += " Of films the first frames are judged."
+            self.note += " Of each film one frame is judged, of the first its first, of the next its second."
         self.train, self.test = data.open("train"), data.open("test")
         self.apart = getattr(self.test, "held_out", True)
 

@@ -13,10 +13,10 @@ from fromnoise.films.names import FASTEST_GIF, PICTURES, SUFFIXES, WRITTEN, chec
 from fromnoise.films.reading import film_facts, frames_of, read_comment, read_film
 from fromnoise.films.sheets import contact_sheet, sheet_enlargement, strip
 from fromnoise.films.video import av
-from fromnoise.films.writing import enlarged, write_film
+from fromnoise.films.writing import check_shown, enlarged, write_film
 
 __all__ = [
     "CLOSE", "FASTEST_GIF", "PICTURES", "PLAYED", "SUFFIXES", "WRITTEN", "Film", "FilmFacts", "NotAFilm", "av",
-    "average_rate", "checked_path", "checked_rate", "contact_sheet", "durations", "enlarged", "film_facts",
+    "average_rate", "check_shown", "checked_path", "checked_rate", "contact_sheet", "durations", "enlarged", "film_facts",
     "frames_of", "moving", "nearest", "read_comment", "read_film", "sheet_enlargement", "strip", "write_film",
 ]

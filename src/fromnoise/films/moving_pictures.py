@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from fromnoise.films.film import CLOSE, MAX_PIXELS, FilmFacts, NotAFilm
-from fromnoise.films.names import FASTEST_GIF
 from fromnoise.types import UserError
 
 UNTIMED = 0.1  # seconds of a GIF's frame that is to be shown for no time, as browsers have it
@@ -72,8 +71,6 @@ def _length(image: Image.Image, index: int) -> float:
 
 def write_gif(frames: np.ndarray, path: Path, fps: float, factor: int, comment: str) -> None:
     """One palette for the whole film: colours that are chosen for each frame flicker.  Enlarged by ``factor``."""
-    if fps > FASTEST_GIF:
-        raise UserError(f"A GIF shows at most {FASTEST_GIF:g} frames a second (got {fps:g}): write .mp4 or .webp.")
     count, height, width, _ = frames.shape
     whole = Image.fromarray(frames.reshape(count * height, width, 3)).quantize(
         256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fromnoise.files import disk_errors, replacing
 from fromnoise.films import moving_pictures, video
 from fromnoise.films.film import checked_rate
-from fromnoise.films.names import WRITTEN, checked_path
+from fromnoise.films.names import FASTEST_GIF, WRITTEN, checked_path
 from fromnoise.media import enlargement, to_uint8
 from fromnoise.types import UserError
 
@@ -24,7 +24,7 @@ def write_film(media: Tensor, path: str | Path, fps: float, enlarge: int | None 
     UserError for another suffix, a film without frames or of other than 1 or 3 channels, fps that is not above 0 or
     more than a GIF can show, and a disk that refuses.
     """
-    path, fps = checked_path(path, WRITTEN), checked_rate(fps)
+    path, fps = check_shown(checked_path(path, WRITTEN), fps), checked_rate(fps)
     if media.ndim != 4 or media.shape[1] not in (1, 3):
         raise UserError(f"A film is [T, C, H, W] with 1 or 3 channels (got {list(media.shape)}).")
     if not media.numel():
@@ -39,6 +39,13 @@ def write_film(media: Tensor, path: str | Path, fps: float, enlarge: int | None 
             moving_pictures.write_webp(enlarged(frames, factor), temporary, fps, comment)
         else:
             video.write(enlarged(frames, factor), temporary, fps, suffix == ".mkv", comment)
+    return path
+
+
+def check_shown(path: Path, fps: float) -> Path:
+    """The path of a film that shows so many frames a second.  UserError for a GIF that cannot."""
+    if path.suffix.lower() == ".gif" and checked_rate(fps) > FASTEST_GIF:
+        raise UserError(f"A GIF shows at most {FASTEST_GIF:g} frames a second (got {fps:g}): write .mp4 or .webp.")
     return path
 
 
