@@ -17,6 +17,7 @@ from fromnoise.films.writing import check_shown, enlarged, write_film
 
 __all__ = [
     "CLOSE", "FASTEST_GIF", "PICTURES", "PLAYED", "SUFFIXES", "WRITTEN", "Film", "FilmFacts", "NotAFilm", "av",
-    "average_rate", "check_shown", "checked_path", "checked_rate", "contact_sheet", "durations", "enlarged", "film_facts",
-    "frames_of", "moving", "nearest", "read_comment", "read_film", "sheet_enlargement", "strip", "write_film",
+    "average_rate", "check_shown", "checked_path", "checked_rate", "contact_sheet", "durations", "enlarged",
+    "film_facts", "frames_of", "moving", "nearest", "read_comment", "read_film", "sheet_enlargement", "strip",
+    "write_film",
 ]
