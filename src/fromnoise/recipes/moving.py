@@ -11,8 +11,9 @@ from fromnoise.text import Trained
 def moving() -> Recipe:
     """A coloured shape that moves, falls or bounces: clips of twelve frames, and an oracle that watches them.
 
-    With --train.threads 1 and --train.steps 240 the loss falls from 1.91 to 0.041 in 120 core-seconds, and clips show
-    blots of the right colour that begin to move.  The 4,000 steps, some 2,000 core-seconds, have not been run.
+    With --train.threads 1, --train.steps 1600 and frames given in half of the examples, 762 core-seconds: the right
+    thing in 86 % of clips of held-out captions, doing what was said in 22 %.  The 4,000 steps, some 2,000
+    core-seconds, have not been run.
     """
     return Recipe(
         name="moving",
