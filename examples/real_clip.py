@@ -5,7 +5,7 @@
 A camera goes round over a photograph: 20 frames of 32 px, one and a quarter rounds, an MP4 file.  A small model of
 clips of eight frames learns that film alone, with the beginnings of clips given.  Then, window by window, it makes the
 film again from its first four frames, and goes on where the film ends.  The camera's path goes on too, so what should
-come is known.  The picture shows every second frame of the truth above that of the model; the run stays in a folder
+come is known.  The picture shows every fourth frame of the truth above that of the model; the run stays in a folder
 beside it, and the same command goes on where it was stopped.
 """
 
@@ -73,7 +73,7 @@ def main(out: str, steps: int = STEPS) -> None:
     learned = float(psnr(again[KNOWN:], film[KNOWN:]).mean())
     continued = float(psnr(made[FRAMES:], truth[FRAMES:]).mean())
     print(f"the film from its first {KNOWN} frames: {learned:.1f} dB; {MORE} frames after its end: {continued:.1f} dB")
-    contact_sheet(torch.stack([truth, made])[:, ::2], enlarge=3).save(out)
+    contact_sheet(torch.stack([truth, made])[:, ::4], enlarge=7).save(out)
 
 
 if __name__ == "__main__":
