@@ -19,6 +19,7 @@ from fromnoise.data.episodes.play import Play, Player
 from fromnoise.data.episodes.world import settled
 from fromnoise.data.episodes.writer import Writer, episode_rows
 from fromnoise.recipe import Recipe, load_recipe
+from fromnoise.recipes import RECIPES
 from fromnoise.types import UserError
 
 PONG = World(id="ALE/Pong-v5", limit=40)
@@ -273,6 +274,15 @@ def test_what_a_recording_says_is_written_into_the_recipe(recordings, tmp_path):
     assert load_recipe(tmp_path / "recipe.json") == recipe
     gone = replace(recipe, data=replace(recipe.data, root=str(tmp_path / "gone")))
     assert gone.resolved() == gone  # nothing is looked up twice
+
+
+def test_recipes_of_every_kind_write_down_what_a_recording_says(recordings):
+    data = Episodes(root=str(recordings / "pong"), frames=5)
+    for recipe in (replace(RECIPES["moving"](), data=data), replace(RECIPES["moving-kl"](), data=data)):
+        found = recipe.resolved().data
+        assert found.fps > 0
+        assert found.actions.kind == "discrete"
+        assert recipe.resolved().resolved() == recipe.resolved()
 
 
 def test_frames_shrink_by_area_and_grow_by_hard_edges():

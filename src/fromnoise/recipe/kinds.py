@@ -91,8 +91,7 @@ class Recipe(Saved):
         picture."""
         told = self.upsample.channels(self.data.channels)
         net = replace(self.net, image_channels=self.net.image_channels or told)
-        data = self.data.resolved() if isinstance(self.data, Episodes) else self.data
-        return replace(self, data=data, text=self.text.resolved(), net=net)
+        return replace(super().resolved(), text=self.text.resolved(), net=net)
 
     def idle(self) -> dict[str, str]:
         """The fields, dotted, that the other choices leave without effect, and why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,14 +18,17 @@ OLDEST = 1  # with a number for sample.guidance, which is still short for its sc
 class Saved:
     """A recipe of any kind."""
 
+    data: Any
+
     @property
     def latent(self) -> bool:
         """Whether a trained autoencoder stands in front of what is trained."""
         return False
 
     def resolved(self) -> Self:
-        """The recipe with what it names from outside looked up and written down."""
-        return self
+        """The recipe with what it names from outside looked up and written down: by its data, where they do."""
+        look_up = getattr(self.data, "resolved", None)
+        return self if look_up is None else replace(self, data=look_up())  # type: ignore[type-var]
 
     def save(self, path: Path) -> None:
         """Write recipe.json."""
