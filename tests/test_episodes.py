@@ -339,6 +339,15 @@ def test_a_policy_of_ones_own_is_asked(tmp_path, monkeypatch):
         Player(Play(world=GRID, policy="players:nothing"))
 
 
+def test_invaders_are_shot_by_one_who_defends():
+    def scores(policy: str) -> list[float]:
+        player = Player(Play(world=World(id="MinAtar/SpaceInvaders-v1"), policy=policy))
+        return [float(player.episode(i).rewards.sum()) for i in range(4)]
+
+    assert min(scores("defend")) >= 20  # most of a wave of 24
+    assert max(scores("random")) < 20
+
+
 @pytest.mark.parametrize(("argv", "sentence"), [
     (["ALE/Pung-v5"], 'There is no environment "ALE/Pung-v5". Did you mean "ALE/Pong-v5"?'),
     (["MiniGrid-Emty-5x5-v0"], 'Did you mean "MiniGrid-Empty-5x5-v0"?'),
@@ -346,6 +355,7 @@ def test_a_policy_of_ones_own_is_asked(tmp_path, monkeypatch):
     (["ALE/Pong-v5", "--policy", "rondom"], 'There is no policy "rondom". Did you mean "random"?'),
     (["ALE/Pong-v5", "--policy", "nowhere:f"], "The policy nowhere:f cannot be imported"),
     (["ALE/Pong-v5", "--policy", "wander"], "whose actions include forward"),
+    (["ALE/Pong-v5", "--policy", "defend"], "is for MinAtar/SpaceInvaders-v1"),
     (["ALE/Pong-v5", "--view", "partial"], "A partial view is of MiniGrid's worlds"),
     (["ALE/Pong-v5", "--crop", "200x10+0+0"], "are 160x210, which has no 200x10 at 0, 0"),
     (["ALE/Pong-v5", "--crop", "what"], "--crop is WIDTHxHEIGHT+LEFT+TOP"),

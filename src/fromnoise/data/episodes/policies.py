@@ -73,4 +73,32 @@ def rally(actions: Actions) -> Policy:
     return follow
 
 
-POLICIES: dict[str, Callable[[Actions], Policy]] = {"random": at_random, "wander": wander, "rally": rally}
+def defend(actions: Actions) -> Policy:
+    """MinAtar's Space Invaders: out of the way of bullets, under the nearest column of aliens, and fire."""
+    if not isinstance(actions, Discrete) or actions.meanings != ("n", "l", "r", "f"):
+        raise UserError("The policy defend is for MinAtar/SpaceInvaders-v1.")
+    stay, left, right, fire = range(4)
+
+    def shoot(observation: np.ndarray, info: dict[str, Any], rng: np.random.Generator) -> int:
+        cannon, alien, leftwards, _, _, bullet = observation.transpose(2, 0, 1)
+        at = int(cannon[9].argmax())
+        near = [column for column in (at - 1, at, at + 1) if 0 <= column < 10]
+        threat = {column: bullet[5:9, column].sum() for column in near}  # here within four steps
+        if threat[at]:
+            ways = [column for column in near if threat[column] == min(threat.values())]
+            return (left, stay, right)[int(rng.choice(ways)) - at + 1]
+        columns = np.flatnonzero(alien.any(0))
+        if not len(columns):
+            return stay
+        rows = 9 - np.array([np.flatnonzero(alien[:, column]).max() for column in columns])
+        moves = np.round(rows / min(alien.sum(), 12)).astype(int)  # they go on while the shot is on its way
+        aims = np.clip(columns + np.where(leftwards.any(), -moves, moves), 0, 9)
+        aim = aims[np.abs(aims - at).argmin()]
+        return fire if aim == at else left if aim < at and not threat[at - 1] else \
+            right if aim > at and not threat[at + 1] else stay
+
+    return shoot
+
+
+POLICIES: dict[str, Callable[[Actions], Policy]] = {
+    "random": at_random, "wander": wander, "rally": rally, "defend": defend}
