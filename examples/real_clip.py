@@ -26,7 +26,7 @@ from fromnoise.films import contact_sheet, read_film, write_film
 from fromnoise.given import Given
 from fromnoise.media import from_uint8
 from fromnoise.nets import house
-from fromnoise.process import Frames, LogNormal
+from fromnoise.process import Frames
 from fromnoise.recipe import Recipe
 from fromnoise.recipes import video
 from fromnoise.train import Hooks, train
@@ -55,9 +55,7 @@ def recipe(folder: Path, steps: int) -> Recipe:
                    caption=CAPTION)
     schedule = replace(base.train, steps=steps, batch=8, stills=0.0, text_dropout=0.0, threads=1, preview_every=0,
                        frames=Frames(prefix=0.7, first=0.1))
-    # What follows is decided while there is little but noise to see, so most times are far out.
-    objective = replace(base.objective, times=LogNormal(mean=1.2, std=1.6))
-    return replace(base, data=data, objective=objective, net=house(patch=4, width=96, depth=4), train=schedule)
+    return replace(base, data=data, net=house(patch=4, width=96, depth=4), train=schedule)
 
 
 def main(out: str, steps: int = STEPS) -> None:

@@ -466,7 +466,7 @@ def test_what_a_cache_cannot_follow_is_shown_again(causal):
     (Given(torch.zeros(2, 1, 8, 8), known=torch.zeros(8, 8)), {}, "Nothing is given"),
     (None, {"frames": 0}, "frames must be"), (None, {"overlap": 8, "frames": 20}, "overlap from 1 to 7"),
     (None, {"schedule": "circular"}, "kind"), (None, {"keep": 3}, "keep|valid"),
-    (None, {"frames": 10**7}, "ask for fewer"),
+    (None, {"frames": 10**7}, "ask for fewer"), (None, {"frames": 10**4}, r"in attention.*--overlap 4"),
     ({0: torch.zeros(1, 8, 8)}, {"solver": "rk45", "steps": None}, "solvers that are tables"),
     (None, {"solver": "rk45", "steps": None, "schedule": "pyramid"}, "solvers that are tables"),
 ])

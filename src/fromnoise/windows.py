@@ -19,6 +19,7 @@ from torch import Tensor
 from fromnoise.denoise import Cached, Denoise, Held
 from fromnoise.given import Known
 from fromnoise.nets import Trunk
+from fromnoise.nets.trunk import Relative
 from fromnoise.random import HISTORY, fold, frame_noise
 from fromnoise.sample import Callback, FullSequence, SolveInfo, among, solve
 from fromnoise.settings import Settings
@@ -215,13 +216,29 @@ def remarks(model: Any, settings: Settings) -> list[str]:
 COPIES = 4  # of all frames: noise, latents, media, and their bytes on the way to a file
 
 
-def check_room(settings: Settings, channels: int) -> None:
-    """UserError where the frames asked for do not fit into the memory of this machine."""
-    need = 4 * COPIES * len(settings.prompts) * settings.frames * channels * settings.size[0] * settings.size[1]
-    if need > (there := memory()):
+def check_room(model: Any, settings: Settings) -> None:
+    """UserError where the frames asked for do not fit into the memory of this machine; model: a ``generate.Model``."""
+    there, pixels = memory(), settings.size[0] * settings.size[1]
+    need = 4 * COPIES * len(settings.prompts) * settings.frames * model.recipe.data.channels * pixels
+    if need > there:
         raise UserError(f"{len(settings.prompts)} x {settings.frames} frames of {settings.size[1]}x{settings.size[0]} "
                         f"take {need / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}: ask for fewer, or "
                         "go on from the last frames of what was made (given, --extend).")
+    if (need := biases(model, settings)) > there:
+        raise UserError(f"{settings.frames} frames at once take {need / 2**30:,.0f} GiB in attention, and this machine "
+                        f"has {there / 2**30:,.0f}: make them window by window, with an overlap "
+                        f"(--overlap {max(1, model.recipe.data.frames // 2)}).")
+
+
+def biases(model: Any, settings: Settings) -> int:
+    """Bytes of the learned biases of all pairs of tokens in one window, and of where they are looked up."""
+    net = model.recipe.net
+    if not isinstance(net, Trunk) or not isinstance(net.positions, Relative):
+        return 0
+    shape = model.noise_shape(settings)
+    window = max(len(span) for span in windows(shape[1], *model.window(settings)))
+    tokens = (1 if net.temporal.there else window) * shape[-2] * shape[-1] // net.patch**2
+    return tokens**2 * (4 * net.attention.heads + 8)
 
 
 def memory() -> float:

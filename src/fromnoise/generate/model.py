@@ -99,7 +99,7 @@ class Model:
                                  given_noise=noise is not None, augment=augment, experts=experts, fps=fps,
                                  frames=frames, schedule=schedule, keep=keep, overlap=overlap,
                                  stage=None if before is None else before.settings.stage + 1)
-        check_room(settings, self.recipe.data.channels)
+        check_room(self, settings)
         known = None if given is None else known_of(given, settings, self.recipe.data.channels)
         if known is not None:
             settings = replace(settings, given=known.digest)
