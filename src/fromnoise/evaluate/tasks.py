@@ -94,4 +94,4 @@ def likeness(made: Tensor, true: Tensor, task: Task) -> Row:
     """PSNR of the frames that were made, and of the nearest given frame in their place."""
     nearest = [min(task.given, key=lambda g: abs(g - f)) for f in task.rest]
     found, still = (float(psnr(x, true[:, task.rest]).mean()) for x in (made[:, task.rest], true[:, nearest]))
-    return Row("PSNR, dB", found, None, ".1f", note=f"of made frames; {still:.1f} with the nearest given in their place")
+    return Row("PSNR, dB", found, None, ".1f", note=f"of made frames; {still:.1f} with the nearest given there instead")
