@@ -13,9 +13,11 @@ import pytest
 
 from fromnoise.cli import main
 from fromnoise.compare import operations, resized, same_operations, same_parameters
-from fromnoise.compare.match import ladders, size_of
+from fromnoise.compare.match import given, ladders, size_of
 from fromnoise.compare.outcome import Comparison, Outcome, summarise
 from fromnoise.compare.runs import Job, run_jobs
+from fromnoise.data.moving import Moving
+from fromnoise.nets.count import count
 from fromnoise.recipes import RECIPES
 from fromnoise.recipes.presets import with_preset
 from fromnoise.train.lock import locked
@@ -57,6 +59,15 @@ def test_work_is_matched_by_steps_and_counts_every_product_three_times():
     assert half.train.steps == recipe.train.steps // 2
     other = same_operations(preset("single"), operations(recipe))
     assert abs(operations(other) / operations(recipe) - 1) < 1 / other.train.steps
+
+
+def test_steps_on_single_frames_cost_a_picture():
+    film = replace(RECIPES["moving"](), data=Moving(frames=12))
+    whole, mixed, alone = (operations(replace(film, train=replace(film.train, stills=share))) for share in (0, 0.5, 1))
+    assert math.isclose(mixed, (whole + alone) / 2)
+    net, to = film.net, given(film)
+    picture = count(net, to.channels, to.size, to.text, to.words, to.pooled, 1)
+    assert alone == 3 * picture.flops * film.train.batch * film.train.steps
 
 
 def test_means_carry_their_standard_error():

@@ -206,7 +206,7 @@ def remarks(model: Any, settings: Settings) -> list[str]:
         "them apart: it may fail (train.frames.clock each).":
             settings.frames > 1 and trained.clock == "one" and not together,
         "This model was trained without given frames (train.frames), and may not heed them: try keep reconstructed.":
-            settings.frames > 1 and trained.clock == "one" and told and keep.clocked and not trained.given,
+            settings.frames > 1 and told and keep.clocked and not trained.heeded,
     }
     return [sentence for sentence, so in found.items() if so]
 

@@ -26,11 +26,13 @@ from torch import Tensor
 
 from fromnoise.codec import Codec
 from fromnoise.denoise import Guidance
-from fromnoise.evaluate import Report, evaluate
+from fromnoise.evaluate import Report, Row, evaluate
+from fromnoise.evaluate.tasks import Task, rollout_of, task_rows, tasks_of
 from fromnoise.files import write_text
 from fromnoise.generate import Model
+from fromnoise.given import Given
 from fromnoise.opening import load, open_autoencoder
-from fromnoise.recipe import AnyRecipe, Recipe, has_own_grid, recipe_dict
+from fromnoise.recipe import AnyRecipe, Recipe, has_own_grid, recipe_dict, without_effect
 from fromnoise.showing import enlargements, generated, reconstructions
 from fromnoise.showing.facts import (
     Timings,
@@ -244,7 +246,22 @@ def judge(model: Model, console: Console, samples: int | None = None, guidance: 
             report = enlargements.measure(model, settings, tell)
         else:
             report = evaluate(sample, model.recipe.data, count=settings["samples"], seed=seed, progress=tell)
+            report = replace(report, rows=[*report.rows, *with_given(model, settings, tell)])
     return replace(report, settings=settings)
+
+
+def with_given(model: Model, settings: dict[str, Any], tell: Callable[[str], None]) -> list[Row]:
+    """What the model makes of clips of which frames are given, where that is asked for."""
+    if not settings.get("tasks"):
+        return []
+    spans = model.system.latents.spans(model.recipe.data.frames)
+    tasks = tasks_of(spans) + ([rollout_of(spans, settings["rollout"])] if settings.get("rollout") else [])
+
+    def fill(prompts: list[str], given: Given, task: Task) -> Tensor:
+        return model.sample(prompts, given=given, frames=task.frames, overlap=task.overlap,
+                            guidance=settings["guidance"], seed=settings["seed"]).media
+
+    return task_rows(fill, model.recipe.data, tasks, settings["tasks"], tell)
 
 
 def evaluation_settings(model: Model, samples: int | None = None, guidance: float | None = None,
@@ -257,7 +274,15 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
     rest = {} if full == Guidance(scale=chosen) else {"guidance_words": full.words()}
     return {"samples": samples or spec.samples, "guidance": chosen, **rest, "solver": sampling.solver,
             "steps": sampling.steps, "grid": "own" if own else sampling.grid, "shift": 1.0 if own else sampling.shift,
-            **({"augment": sampling.augment} if model.enlarges else {}), "seed": seed, "trained_steps": model.step}
+            **({"augment": sampling.augment} if model.enlarges else {}), **clips_with_given(model.recipe),
+            "seed": seed, "trained_steps": model.step}
+
+
+def clips_with_given(recipe: Recipe) -> dict[str, int]:
+    """How many clips of each task are made, and the frames of a rollout, where these are measured."""
+    idle = without_effect(recipe)
+    return {name: value for name in ("tasks", "rollout")
+            if (value := getattr(recipe.evaluate, name)) and f"evaluate.{name}" not in idle}
 
 
 def settle_threads(model: Model | Codec) -> None:

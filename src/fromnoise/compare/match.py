@@ -78,8 +78,12 @@ def size_of_coder(recipe: Coder) -> Count:
 
 
 def operations(recipe: AnyRecipe) -> float:
-    """Multiplications and additions of the network in the whole training."""
-    return float(size_of(recipe).flops * (1 + BACKWARD) * recipe.train.batch * recipe.train.steps)
+    """Multiplications and additions of the network in the whole training, some of whose steps may see single frames."""
+    flops, stills = float(size_of(recipe).flops), getattr(recipe.train, "stills", 0.0)
+    if isinstance(recipe, Recipe) and stills and recipe.data.frames > 1:
+        to = replace(given(recipe), frames=1)
+        flops += stills * (count(recipe.net, to.channels, to.size, to.text, to.words, to.pooled, 1).flops - flops)
+    return flops * (1 + BACKWARD) * recipe.train.batch * recipe.train.steps
 
 
 def same_operations(recipe: AnyRecipe, total: float) -> AnyRecipe:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fromnoise.data.universe import Watched, parse_story, read, score_motion, watch
@@ -64,6 +66,54 @@ class MotionJudge(OracleJudge):
                      Row(f"{name}, error of a thing", typical(found, law), typical(truth, law), ".1%", "lower",
                          "median distance from the law, in shares of it")]
         return rows
+
+    def continued(self, made: Tensor, true: Tensor, prompts: list[str], rest: Sequence[int], beside: Sequence[int],
+                  settled: bool) -> list[Row]:
+        """Of clips with given frames: what they show, and how far from the true clips their things are.
+
+        rest, beside: the frames that were made, and those of them beside given ones;  settled: whether all of these
+        are to be as in the true clips.
+        """
+        found, truth = (score_motion(watch(media, self.data.fps), prompts) for media in (made, true))
+        rows = [Row(NAMES[key], found[key], truth[key], ".1%") for key in ("all_correct", "steady")]
+        away = astray(made, true, prompts)
+        for name, frames in {"next to given frames": beside, "all made frames": rest}.items():
+            if name == "all made frames" and (not settled or rest == beside):
+                continue
+            part = away[:, frames][~np.isnan(away[:, frames])]
+            if len(seen := part[np.isfinite(part)]):
+                rows.append(Row(f"{name}, px off", float(seen.mean()), 0.0, ".2f", "lower",
+                                f"from the true place, on average; in {len(seen) / len(part):.0%} of them the things "
+                                "are seen"))
+        return rows
+
+    def lasting(self, made: Tensor, true: Tensor, frames: int) -> list[Row]:
+        """The laws in long clips, as they are fitted to stretches of ``frames`` frames, one beginning with every half.
+
+        A whole rollout is no path of one body as soon as it is off by a pixel; its stretches still are.
+        """
+        starts = range(0, made.shape[1] - frames + 1, frames // 2)
+        return self.laws(*(watch(torch.cat([x[:, s : s + frames] for s in starts]), self.data.fps)
+                           for x in (made, true)))
+
+
+def astray(made: Tensor, true: Tensor, prompts: list[str]) -> np.ndarray:
+    """``[n, T]``: how many pixels the things are from where they are in the true clips, on average.
+
+    Infinity in frames in which the oracle does not find just the things of the caption, NaN in those in which it does
+    not find them in the true clip.
+    """
+    (n, T), (H, W) = made.shape[:2], made.shape[-2:]
+    at = []
+    for media in (made, true):
+        readings = read(media.flatten(0, 1)[:, None])
+        things = [sorted(parse_story(prompt).things) for prompt in prompts for _ in range(T)]
+        at.append([sorted((s.thing, s.x * W, s.y * H) for s in reading.objects) if not reading.unclear
+                   and sorted(s.thing for s in reading.objects) == known else None
+                   for reading, known in zip(readings, things, strict=True)])
+    away = [np.mean([np.hypot(a[1] - b[1], a[2] - b[2]) for a, b in zip(x, y, strict=True)]) if x and y
+            else np.inf if y else np.nan for x, y in zip(*at, strict=True)]
+    return np.array(away).reshape(n, T)
 
 
 def fitted(clips: list[Watched], law: str) -> np.ndarray:

@@ -55,6 +55,8 @@ class Report:
             words += [known["solver"], f"{known['steps']} steps", f"guidance {known['guidance']:g}"]
         if known.get("grid", "uniform") != "uniform":
             words.append(f"{known['grid']} grid")
+        if known.get("tasks"):
+            words.append(f"{known['tasks']} clips of each task")
         words += [f"{name} {known[name]:g}" for name, usual in (("augment", 0), ("shift", 1), ("seed", 0))
                   if known.get(name, usual) != usual]
         return ", ".join(words)

@@ -84,6 +84,11 @@ class Frames:
         """Share of the examples in which frames are given."""
         return sum(getattr(self, task) for task in TASKS)
 
+    @property
+    def heeded(self) -> bool:
+        """Whether a network has met given frames, as such or as what frames with clocks of their own come to."""
+        return self.given > 0 or self.clock == "each"
+
     def clocks(self, objective: Objective, path: GaussianPath, count: int, frames: int, noise: torch.Generator,
                tasks: torch.Generator) -> Clocks:
         """The times of ``count`` clips and the frames asked for.

@@ -102,12 +102,19 @@ def _network(recipe: Recipe) -> dict[str, str]:
 
 
 def _frames(recipe: Recipe) -> dict[str, str]:
-    """Of the clocks of frames, where data are pictures or none are given."""
-    frames, schedule = recipe.train.frames, recipe.sample.schedule
+    """Of the clocks of frames, where data are pictures or none are given, and of what is measured with given ones."""
+    frames, schedule, measured = recipe.train.frames, recipe.sample.schedule, ("evaluate.tasks", "evaluate.rollout")
     if recipe.data.frames == 1:
-        return dict.fromkeys(_below("train.frames", frames) + _below("sample.schedule", schedule),
+        return dict.fromkeys([*_below("train.frames", frames), *_below("sample.schedule", schedule), *measured],
                              "the data are pictures")
-    return {} if frames.given else {"train.frames.noise": "no frames are given"}
+    idle = {} if frames.given else {"train.frames.noise": "no frames are given"}
+    if not frames.heeded:
+        return idle | dict.fromkeys(measured, "training gives no frames (train.frames)")
+    if recipe.upsample.factor > 1:
+        return idle | dict.fromkeys(measured, "it is enlarging that is measured")
+    if not isinstance(recipe.data, Moving):
+        return idle | {"evaluate.rollout": "nobody knows how these films go on"}
+    return idle | ({} if recipe.evaluate.tasks else {"evaluate.rollout": "evaluate.tasks is 0"})
 
 
 def _sampling(recipe: Recipe) -> dict[str, str]:

@@ -56,6 +56,11 @@ class Evaluation:
     """Pictures generated and judged."""
     guidance: Annotated[float, Field(ge=0)] | None = None
     """Scale of guidance while judging, the rest as in sampling; by default that of sampling too."""
+    tasks: Annotated[int, Field(ge=0)] = 64
+    """Held-out clips that are made again with some of their frames given, for each task: the first frame, the first and
+    the last, a half, every second; 0 for none."""
+    rollout: Annotated[int, Field(ge=0)] = 0
+    """Frames of longer clips, as many as for a task, that go on from true ones window by window; 0 for none."""
 
 
 @spec
