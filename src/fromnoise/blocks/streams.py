@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fromnoise.blocks.masks import Cache
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Around:
     """
 
     mask: Any = None
-    cache: Cache | None = None
+    join: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     grid: tuple[int, int, int] = (1, 1, 1)
     text: Tensor | None = None
     text_mask: Tensor | None = None

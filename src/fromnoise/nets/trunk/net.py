@@ -21,6 +21,7 @@ from fromnoise.blocks import (
     Frames,
     JointBlock,
     Perturbation,
+    Ring,
     StreamLayer,
     TemporalLayer,
     Tokens,
@@ -164,11 +165,11 @@ class TrunkNet(nn.Module):
         return stages
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED,
-                cache: Cache | None = None, route: Route | None = None) -> Tensor:
+                cache: Cache | Ring | None = None, route: Route | None = None) -> Tensor:
         return self.whole(x, t, condition, perturb, cache, route)[:, :, : self.channels]
 
     def whole(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED,
-              cache: Cache | None = None, route: Route | None = None) -> Tensor:
+              cache: Cache | Ring | None = None, route: Route | None = None) -> Tensor:
         """All channels that come out, a learned variance among them."""
         if cache is not None and not self.spec.causal:
             field = "net.temporal.causal is not set" if self.temporal else 'net.mask is "full"'
@@ -182,7 +183,7 @@ class TrunkNet(nn.Module):
         return self.framewise(x, t, condition, perturb, cache)
 
     def framewise(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation,
-                  cache: Cache | None) -> Tensor:
+                  cache: Cache | Ring | None) -> Tensor:
         """``whole`` where there are layers along time: frames are pictures of the batch, each with its own text."""
         B, T = x.shape[:2]
         told = condition.of_frames(T)
@@ -204,7 +205,7 @@ class TrunkNet(nn.Module):
         parts = self.run(pack, clips[0][2]).split_with_sizes(list(pack.places), dim=1)
         return [self.leave(clip, part)[:, :, : self.channels] for clip, part in zip(entered, parts, strict=True)]
 
-    def enter(self, x: Tensor, t: Tensor, condition: Condition, cache: Cache | None = None) -> Clip:
+    def enter(self, x: Tensor, t: Tensor, condition: Condition, cache: Cache | Ring | None = None) -> Clip:
         """Media, clocks and text as tokens."""
         B, T, _, H, W = x.shape
         grid = (T, H // self.spec.patch, W // self.spec.patch)
@@ -262,7 +263,7 @@ class TrunkNet(nn.Module):
             return unit_sum(tokens, unit(added).expand_as(tokens), 0.5)
         return tokens if added is None else tokens + added
 
-    def words(self, condition: Condition, cache: Cache | None) -> tuple[Tensor | None, Tensor | None]:
+    def words(self, condition: Condition, cache: Cache | Ring | None) -> tuple[Tensor | None, Tensor | None]:
         """Text tokens ``[B, L, D]`` and which are real ``[B, L]``; none where the cache holds them already."""
         if self.text_in is None or condition.text is None or (cache is not None and cache.words):
             return None, None
@@ -285,14 +286,14 @@ class TrunkNet(nn.Module):
 
     def streams(self, picture: Tensor, text: Tensor | None, mask: Tensor | None,
                 clocks: tuple[Clock | None, Clock | None], grid: Grid,
-                cache: Cache | None) -> tuple[dict[str, Tokens], Tensor | None]:
+                cache: Cache | Ring | None) -> tuple[dict[str, Tokens], Tensor | None]:
         """Tokens with their clocks and places, and which words are real."""
         held = cache if cache is not None and cache.words else None  # the text, from an earlier forward
         lengths = held.lengths if held else None if mask is None else mask.sum(1)
         if text is not None and self.spec.text.pad_to:
             text, mask, lengths = pad_text(text, mask, self.pad["text"], self.spec.text.pad_to)
         words = held.words if held else 0 if text is None else text.shape[1]
-        turns = self.places.turns(grid, words, lengths, cache.passed if cache else 0, picture.device)
+        turns = self.places.turns(grid, words, lengths, 0 if cache is None else cache.passed, picture)
         streams = {"picture": Tokens(picture, clocks[1], turns[1])}
         if self.spec.text.pad_to:
             streams["picture"] = pad_picture(streams["picture"], self.pad["picture"], self.spec.text.pad_to)
@@ -300,7 +301,7 @@ class TrunkNet(nn.Module):
             streams = {"text": Tokens(self.places.add_words(text), clocks[0], turns[0]), **streams}
         return streams, mask
 
-    def run(self, pack: Pack, condition: Condition, perturb: Perturbation = UNDISTURBED, cache: Cache | None = None,
+    def run(self, pack: Pack, condition: Condition, perturb: Perturbation = UNDISTURBED, cache: Cache | Ring | None = None,
             route: Route | None = None, along: Along | None = None) -> Tensor:
         """Text and picture through all blocks; the picture's tokens as they come out."""
         spec, streams = self.spec, pack.streams
@@ -328,7 +329,8 @@ class TrunkNet(nn.Module):
             if words:
                 around = replace(around, text=streams["text"].x, text_mask=reads_mask(pack))
             return through("cross_stream", streams, around)["picture"].x
-        around = replace(around, mask=joint_mask(spec, self.places, pack, cache, routed=route is not None), cache=cache)
+        around = replace(around, mask=joint_mask(spec, self.places, pack, cache, routed=route is not None),
+                         join=self.places.joining(cache))
         streams = through("double_stream", through("read_stream", streams, around), around)
         if "single_stream" not in self.stages:
             return streams["picture"].x
