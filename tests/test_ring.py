@@ -10,7 +10,17 @@ from functools import partialmethod
 import pytest
 import torch
 
-from fromnoise.blocks import AttentionSpec, Cache, JointBlock, Ring, TemporalLayer, attend_heads, coordinates, turn, turns
+from fromnoise.blocks import (
+    AttentionSpec,
+    Cache,
+    JointBlock,
+    Ring,
+    TemporalLayer,
+    attend_heads,
+    coordinates,
+    turn,
+    turns,
+)
 from fromnoise.nets.trunk import NoPositions, Relative, Rotary, SinCos, TextSpec, Trunk
 from fromnoise.nets.trunk.inputs import Places
 from fromnoise.nets.trunk.settings import Temporal
@@ -46,7 +56,8 @@ def network(spec, dtype):
 
 def inputs(dtype, rows=B):
     torch.manual_seed(1)
-    told = Condition(text=torch.randn(rows, L, 16, dtype=dtype), mask=torch.arange(L) < torch.tensor([[2]] * (rows - 1) + [[L]]))
+    real = torch.tensor([[2]] * (rows - 1) + [[L]])
+    told = Condition(text=torch.randn(rows, L, 16, dtype=dtype), mask=torch.arange(L) < real)
     return torch.randn(rows, T, C, *SIDE, dtype=dtype), torch.rand(rows, T, dtype=dtype), told
 
 
@@ -161,7 +172,8 @@ def test_while_nothing_is_dropped_it_is_the_masked_forward_and_the_growing_cache
     net, (x, t, told) = network(SPECS[name], torch.float64), inputs(torch.float64)
     said, cache = rolled(net, x, t, told, Ring(B, T - 1)), Cache()
     near(said, net(x, t, told), torch.float64)
-    near(said, torch.cat([net(x[:, i : i + 1], t[:, i : i + 1], told, cache=cache) for i in range(T)], 1), torch.float64)
+    grown = [net(x[:, i : i + 1], t[:, i : i + 1], told, cache=cache) for i in range(T)]
+    near(said, torch.cat(grown, dim=1), torch.float64)
     dropped = rolled(net, x, t, told, Ring(B, 2))
     assert float((dropped[:, 4:] - said[:, 4:]).abs().max()) > 1e-6
 

@@ -24,8 +24,8 @@ from fromnoise.blocks.unit_joint import UnitStreamLayer
 
 __all__ = [
     "UNDISTURBED", "Around", "Attention", "AttentionSpec", "Block", "BlockSpec", "Cache", "Clock", "Embedder",
-    "FeedForwardSpec", "Frames", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias", "Ring", "StreamLayer",
-    "TemporalLayer", "TemporalSpec", "Tokens", "UnitStreamLayer", "attend", "attend_heads", "attend_linear",
-    "attend_math", "coordinates", "feature_maps", "mean_text", "norm", "patchify", "place_waves", "rms_norm",
-    "sincos_2d", "sinusoid", "token_shift", "turn", "turns", "unpatchify", "word_shift",
+    "FeedForwardSpec", "Frames", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias", "Ring",
+    "StreamLayer", "TemporalLayer", "TemporalSpec", "Tokens", "UnitStreamLayer", "attend", "attend_heads",
+    "attend_linear", "attend_math", "coordinates", "feature_maps", "mean_text", "norm", "patchify", "place_waves",
+    "rms_norm", "sincos_2d", "sinusoid", "token_shift", "turn", "turns", "unpatchify", "word_shift",
 ]

@@ -105,6 +105,10 @@ class Ring:
         count = self.before(age)
         return [self.slot(rank if rank < self.sink else age - count + rank) for rank in range(count + 1)]
 
+    def layout(self) -> tuple[int, ...]:
+        """What two rings have in common that may exchange rows."""
+        return (self.limit, self.sink, self.words, *sorted(self.held))
+
     def advance(self) -> None:
         """Keep the frame that was written last."""
         self.ages = [age + 1 for age in self.ages]
@@ -124,11 +128,11 @@ class Ring:
             return Mask()
         there = torch.tensor([[slot <= self.before(age) for slot in range(self.seen)] for age in self.ages],
                              device=mask.groups.device).repeat_interleave(len(mask.groups), dim=1)
-        return Mask(there if self.valid is None else torch.cat([self.valid, there], dim=1))
+        real = there.new_ones(self.rows, self.words) if self.valid is None else self.valid
+        return Mask(torch.cat([real, there], dim=1))
 
     def join(self, index: int, k: Tensor, v: Tensor, ahead: Ahead | None = None) -> tuple[Tensor, Tensor]:
-        """Keys and values ``[R, M, heads, d]`` of all that is seen, views of the buffers, for those ``[R, N, heads, d]``
-        of now.
+        """Keys and values ``[R, M, heads, d]`` of all that is seen, for those ``[R, N, heads, d]`` of now: the buffers.
 
         ahead: turns that move keys on by frames, where places are turns.  UserError for frames of another size.
         """

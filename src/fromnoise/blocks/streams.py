@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 
-
 @dataclass(frozen=True)
 class Clock:
     """What the noise level says to the tokens of a stream.
@@ -92,8 +91,8 @@ class Around:
 
     mask: bool or bias that broadcasts against ``[B, heads, Nq, Nk]``, or a ``BlockMask``;  grid: frames, rows and
     columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]``, or ``[B, N, L]`` where tokens see other
-    words, for cross-attention;  mix: lets neighbours
-    in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
+    words, for cross-attention;  join: of attention i, what its keys and values are with those of a cache;  mix: lets
+    neighbours in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
     """
 
     mask: Any = None

@@ -301,8 +301,8 @@ class TrunkNet(nn.Module):
             streams = {"text": Tokens(self.places.add_words(text), clocks[0], turns[0]), **streams}
         return streams, mask
 
-    def run(self, pack: Pack, condition: Condition, perturb: Perturbation = UNDISTURBED, cache: Cache | Ring | None = None,
-            route: Route | None = None, along: Along | None = None) -> Tensor:
+    def run(self, pack: Pack, condition: Condition, perturb: Perturbation = UNDISTURBED,
+            cache: Cache | Ring | None = None, route: Route | None = None, along: Along | None = None) -> Tensor:
         """Text and picture through all blocks; the picture's tokens as they come out."""
         spec, streams = self.spec, pack.streams
         around = Around(grid=pack.grids[0], mix=pack.shifted if spec.token_shift else None)
