@@ -32,6 +32,7 @@ from fromnoise.blocks import (
 )
 from fromnoise.blocks.magnitude import unit, unit_silu, unit_sum
 from fromnoise.blocks.perturb import alone
+from fromnoise.nets.trunk.acting import ActionIn, ActionToken, ByToken, check_actions, followers, led
 from fromnoise.nets.trunk.clips import Along, Clip, Grid, Pack, frames_of, same_batch
 from fromnoise.nets.trunk.detour import Detour, Trip, check_route
 from fromnoise.nets.trunk.inputs import PLACE_WAVES, ClassTokens, Conditioner, Head, Places, TextIn
@@ -41,7 +42,7 @@ from fromnoise.nets.trunk.settings import Trunk, refuse
 from fromnoise.nets.trunk.sight import additive, frames_mask, joint_mask, reads_mask, words_mask
 from fromnoise.nets.trunk.start import reset_parameters
 from fromnoise.nets.trunk.unit_inputs import UnitConditioner, UnitHead, UnitPatchIn, UnitTextIn
-from fromnoise.types import Condition, UserError
+from fromnoise.types import Acts, Condition, UserError
 
 
 class Stage(nn.Module):
@@ -104,7 +105,8 @@ class TrunkNet(nn.Module):
     own, which is then looked at again with every frame.
     """
 
-    def __init__(self, spec: Trunk, channels: int, text_width: int | None, pooled_width: int | None = None):
+    def __init__(self, spec: Trunk, channels: int, text_width: int | None, pooled_width: int | None = None,
+                 acts: Acts | None = None):
         super().__init__()
         self.spec, self.channels = spec, channels
         D, features = spec.width, spec.time.width or spec.width
@@ -130,6 +132,10 @@ class TrunkNet(nn.Module):
         self.temporal = nn.ModuleDict({
             str(block): TemporalLayer(D, features, spec.attention, spec.temporal, block)
             for block in range(spec.meets) if spec.temporal.every and (block + 1) % spec.temporal.every == 0})
+        token = isinstance(spec.actions, ByToken)
+        self.leaders = int(token)  # tokens before the patches of each frame
+        self.action_token = ActionToken(acts, D) if token and acts else None
+        self.action_in = ActionIn(acts, features) if spec.reads_actions and not token and acts else None
 
     def stack(self, features: int, told: bool) -> dict[str, Stage]:
         """The blocks, in the order in which tokens meet them; ``told``: whether there is a text."""
@@ -176,6 +182,11 @@ class TrunkNet(nn.Module):
             raise UserError(f"Only a causal network can go on from what it has seen: {field}.")
         if cache is not None and perturb.layers:
             raise UserError("A disturbed network would remember wrongly: give it no cache.")
+        if self.spec.reads_actions:
+            check_actions(condition.actions, *x.shape[:2])
+        if self.leaders and perturb.layers and x.shape[1] > 1 and not self.temporal:
+            raise UserError("A disturbed network takes each patch by itself, and net.actions token puts others between "
+                            "them: leave the disturbance out.")
         check_route(self.detour, route, bool(perturb.layers))
         if not self.temporal:
             clip = self.enter(x, t, condition, cache)
@@ -189,7 +200,8 @@ class TrunkNet(nn.Module):
         told = condition.of_frames(T)
         clip = self.enter(x.flatten(0, 1)[:, None], t.expand(B, T).reshape(-1, 1), told)
         frames = Frames.of(T, F.silu(clip.features[:, -1]).unflatten(0, (B, T)), self.spec.causal, cache)
-        along = Along(self.temporal, frames, math.prod(clip.grid), len(clip.streams["picture"]))
+        places = len(clip.streams["picture"]) - clip.leaders
+        along = Along(self.temporal, frames, math.prod(clip.grid), places)
         return self.leave(clip, self.run(Pack.of([clip]), told, perturb, along=along)).view(B, T, -1, *x.shape[-2:])
 
     def packed(self, clips: Sequence[tuple[Tensor, Tensor, Condition]]) -> list[Tensor]:
@@ -214,17 +226,28 @@ class TrunkNet(nn.Module):
             condition = replace(condition, numbers=x.new_tensor([[H, W]]).expand(B, 2))
         told, m = text is not None, self.spec.modulation
         features = self.time_in(self.times(t.expand(B, -1), told), condition, self.head.out.weight.dtype)
+        if self.action_in is not None and condition.actions is not None:
+            features = self.acted(features, self.action_in(condition.actions, features.dtype), told)
         silu = unit_silu if self.spec.magnitude else F.silu
         clocks = self.clocks(silu(features) if m.silu else features, told, grid)
         if m.source == "none":  # the noise level is a word
             text, mask = add_words(features[:, told and self.spec.text.clean :], text, mask)
             clocks = (None, None)
         streams, real = self.streams(self.patches(x, condition, grid), text, mask, clocks, grid, cache)
-        return Clip(streams, real, features, told, grid)
+        if self.action_token is not None:
+            picture = streams["picture"]
+            streams["picture"] = led(picture, self.action_token(condition.actions, picture.x, T), T)
+        return Clip(streams, real, features, told, grid, self.leaders)
+
+    def acted(self, features: Tensor, said: Tensor, told: bool) -> Tensor:
+        """Features ``[B, R, F]`` of ``times``, with what is ``said`` ``[B, T, F]`` of actions added to the frames'."""
+        text, frames = features.tensor_split([int(told and self.spec.text.clean)], dim=1)
+        return torch.cat([text, frames + said], dim=1)
 
     def leave(self, clip: Clip, picture: Tensor) -> Tensor:
         """The picture's tokens as media, with all channels that come out."""
         T, rows, columns = clip.grid
+        picture = followers(picture, T, clip.leaders)
         tokens = self.head(picture[:, : math.prod(clip.grid)], self.clocks(clip.features, clip.told, clip.grid)[1])
         p = self.spec.patch
         return self.head.picture(unpatchify(tokens, p, (T, self.head.channels, rows * p, columns * p)))
@@ -241,8 +264,8 @@ class TrunkNet(nn.Module):
         grid = (frames, x.shape[3] // self.spec.patch, x.shape[4] // self.spec.patch)
         tokens, places = said.get("all", said.get("picture")), math.prod(grid)
         assert tokens is not None
-        filled = places + (-places % self.spec.text.pad_to if self.spec.text.pad_to else 0)
-        maps = feature_maps(tokens[:, -filled:][:, :places], grid)
+        filled = places + (-places % self.spec.text.pad_to if self.spec.text.pad_to else frames * self.leaders)
+        maps = feature_maps(followers(tokens[:, -filled:], frames, self.leaders)[:, :places], grid)
         return maps if frames == x.shape[1] else maps.view(*x.shape[:2], *maps.shape[2:])
 
     def patches(self, x: Tensor, condition: Condition, grid: Grid) -> Tensor:
