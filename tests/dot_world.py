@@ -43,8 +43,8 @@ class Dot:
     heads: whether rewards and ends are foretold.
     """
 
-    def __init__(self, rows=1, heads=True, actions: Actions = ARROWS):
-        self.rows, self.heads, self.actions = rows, heads, actions
+    def __init__(self, heads=True, actions: Actions = ARROWS):
+        self.heads, self.actions = heads, actions
         self.fps, self.size, self.channels = 20.0, (SIDE, SIDE), 3
 
     def begin(self, frames, actions, seeds):
@@ -62,9 +62,6 @@ class Dot:
         if not self.heads:
             return Stepped(frame, None, None)
         return Stepped(frame, (state.place[:, 1] == 0).float(), state.place[:, 0] == 0)
-
-    def state_of(self, tensors):
-        return State(**tensors)
 
 
 class Kept:

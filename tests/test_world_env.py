@@ -17,7 +17,7 @@ def single(limit=0, **dot):
 
 
 def several(rows, limit=0, **dot):
-    return WorldVectorEnv(Dot(rows, **dot), Dot(1, **dot), Kept(), limit)
+    return WorldVectorEnv(Dot(**dot), rows, Kept(), limit)
 
 
 def dot_of(frame):
@@ -109,7 +109,7 @@ GOOD = np.zeros((2, SIDE, SIDE, 3), np.uint8)
     ({"frames": GOOD[:0]}, "at least one frame"),
     ({"frames": GOOD / 255}, r"from 0 to 255, uint8 \(got float64\)"),
     ({"frames": GOOD.astype(np.int32) + 300}, r"from 0 to 255, uint8 \(got int32\)"),
-    ({"frames": GOOD, "actions": [0]}, r"need an action each, \[1, 2\]"),
+    ({"frames": GOOD, "actions": [0]}, r"need an action each, numbers \[2\]"),
     ({"frames": GOOD, "actions": [0, 7]}, "7.* is no action of this world: it takes an integer from 0 to 4"),
     ({"actions": [0, 1]}, "without the frames"),
     ({"frame": GOOD}, r'"frames" and "actions" \(got "frame"\)'),

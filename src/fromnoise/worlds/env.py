@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
 from fromnoise.data.episodes.actions import Actions
 from fromnoise.media import to_uint8
 from fromnoise.types import UserError
-from fromnoise.worlds.checks import checked_action, start
+from fromnoise.worlds.checks import checked_action
 from fromnoise.worlds.moment import Moment
+from fromnoise.worlds.starts import Kept, beginning
 
 if TYPE_CHECKING:
-    from fromnoise.worlds.beginnings import Beginnings
     from fromnoise.worlds.dream import Dream
-
-
-class Kept(Protocol):
-    """Where real beginnings are had from when one is needed."""
-
-    @property
-    def beginnings(self) -> Beginnings: ...
 
 
 class WorldEnv(gymnasium.Env):
@@ -40,7 +32,9 @@ class WorldEnv(gymnasium.Env):
     def __init__(self, dream: Dream, kept: Kept, limit: int = 0, render_mode: str | None = "rgb_array"):
         if render_mode not in (None, "rgb_array"):
             raise UserError(f'render_mode is "rgb_array" or None (got {render_mode!r:.40}).')
-        self.dream, self.kept, self.limit, self.render_mode = dream, kept, checked_limit(limit), render_mode
+        if limit < 0:
+            raise UserError(f"limit is a number of steps, 0 for no limit (got {limit}).")
+        self.dream, self.kept, self.limit, self.render_mode = dream, kept, limit, render_mode
         self.observation_space = spaces.Box(0, 255, (*dream.size, dream.channels), np.uint8)
         self.action_space = space_of(dream.actions)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": dream.fps}
@@ -91,26 +85,3 @@ def space_of(actions: Actions) -> spaces.Space:
     if actions.kind == "multi_binary":
         return spaces.MultiBinary(actions.n)
     return spaces.Box(np.array(actions.low, np.float32), np.array(actions.high, np.float32), dtype=np.float32)
-
-
-def beginning(dream: Dream, kept: Kept, random: np.random.Generator,
-              options: dict[str, Any] | None) -> tuple[Tensor, Tensor, int]:
-    """(frames, actions, key of the noise) of one world: those of the options, else drawn of the real beginnings."""
-    key, options = int(random.integers(2**62)), options or {}
-    if unknown := options.keys() - {"frames", "actions"}:
-        raise UserError(f'reset takes the options "frames" and "actions" (got "{sorted(map(str, unknown))[0]}").')
-    if "frames" not in options and "actions" in options:
-        raise UserError("reset was given actions without the frames that they led to: give both.")
-    if "frames" in options:
-        frames, led = options["frames"], options.get("actions")
-    else:
-        which = int(random.integers(len(kept.beginnings)))
-        frames, led = kept.beginnings.frames[which], kept.beginnings.actions[which]
-    return *start(dream, 1, np.asarray(frames)[None], None if led is None else np.asarray(led)[None]), key
-
-
-def checked_limit(limit: int) -> int:
-    """UserError for a limit of steps that is none."""
-    if limit < 0:
-        raise UserError(f"limit is a number of steps, 0 for no limit (got {limit}).")
-    return limit

@@ -31,7 +31,7 @@ def make(run: str | Path | None = None, *, limit: int = 0, render_mode: str | No
     from fromnoise.worlds.env import WorldEnv
 
     opened = open_world(run, device)
-    return WorldEnv(opened.dream(1, **choices), opened, limit, render_mode)
+    return WorldEnv(opened.dream(**choices), opened, limit, render_mode)
 
 
 def make_vec(run: str | Path | None = None, rows: int = 1, *, limit: int = 0, device: str = "auto",
@@ -43,10 +43,8 @@ def make_vec(run: str | Path | None = None, rows: int = 1, *, limit: int = 0, de
     need_gymnasium()
     from fromnoise.worlds.vector import WorldVectorEnv
 
-    if rows < 1:
-        raise UserError(f"rows must be at least 1, the worlds that are stepped together (got {rows}).")
     opened = open_world(run, device)
-    return WorldVectorEnv(opened.dream(rows, **choices), opened.dream(1, **choices), opened, limit)
+    return WorldVectorEnv(opened.dream(**choices), rows, opened, limit)
 
 
 def need_gymnasium() -> None:
@@ -67,11 +65,11 @@ class Opened:
     model: Model
     data: Episodes
 
-    def dream(self, rows: int, **choices: Any) -> Dream:
+    def dream(self, **choices: Any) -> Dream:
         """The world, ready to be stepped."""
         from fromnoise.worlds.dream import Dream
 
-        return Dream(self.model, rows=rows, **choices)
+        return Dream(self.model, **choices)
 
     @cached_property
     def beginnings(self) -> Beginnings:

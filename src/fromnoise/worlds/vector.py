@@ -15,8 +15,9 @@ from gymnasium.vector.utils import batch_space
 from fromnoise.media import to_uint8
 from fromnoise.types import UserError
 from fromnoise.worlds.checks import checked_action
-from fromnoise.worlds.env import Kept, WorldEnv, beginning, checked_limit
+from fromnoise.worlds.env import WorldEnv
 from fromnoise.worlds.moment import Moment
+from fromnoise.worlds.starts import Kept, beginning
 
 if TYPE_CHECKING:
     from fromnoise.worlds.dream import Dream
@@ -26,13 +27,14 @@ class WorldVectorEnv(VectorEnv):
     """Worlds side by side: row i is the ``WorldEnv`` of its seed.
 
     A row that has ended or was cut off begins anew in the next step, in which its action counts for nothing and its
-    reward is 0.  dream: of all rows;  alone: of one row, in which a single row begins anew.
+    reward is 0.
     """
 
-    def __init__(self, dream: Dream, alone: Dream, kept: Kept, limit: int = 0):
-        one = WorldEnv(alone, kept, limit)
-        self.dream, self.alone, self.kept, self.limit = dream, alone, kept, checked_limit(limit)
-        self.num_envs = dream.rows
+    def __init__(self, dream: Dream, rows: int, kept: Kept, limit: int = 0):
+        if rows < 1:
+            raise UserError(f"rows must be at least 1, the worlds that are stepped together (got {rows}).")
+        one = WorldEnv(dream, kept, limit)
+        self.dream, self.kept, self.limit, self.num_envs = dream, kept, one.limit, rows
         self.single_observation_space, self.single_action_space = one.observation_space, one.action_space
         self.observation_space = batch_space(one.observation_space, self.num_envs)
         self.action_space = batch_space(one.action_space, self.num_envs)
@@ -99,8 +101,8 @@ class WorldVectorEnv(VectorEnv):
         return self.frames.copy()
 
     def _begin_again(self, row: int) -> None:
-        frames, led, key = beginning(self.alone, self.kept, self.random[row], None)
-        self.state.put(row, self.alone.begin(frames, led, [key]))  # type: ignore[union-attr]
+        frames, led, key = beginning(self.dream, self.kept, self.random[row], None)
+        self.state.put(row, self.dream.begin(frames, led, [key]))  # type: ignore[union-attr]
         self.frames[row], self.steps[row] = to_uint8(frames[0, -1]), 0
 
     def _seed(self, seed: int | Sequence[int | None] | None) -> None:
