@@ -114,6 +114,6 @@ def serve(serving: Serving, sockets: list[socket.socket], browser: bool = False)
     print(f"Play {serving.run} at {url} (Ctrl-C ends it)", flush=True)
     if browser:
         webbrowser.open(url)  # the socket listens already: the page comes as soon as the server runs
-    config = uvicorn.Config(app_of(serving), log_level="warning", ws="websockets", ws_max_size=8 * LARGEST,
+    config = uvicorn.Config(app_of(serving), log_level="warning", ws="websockets-sansio", ws_max_size=8 * LARGEST,
                             ws_per_message_deflate=False, timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=sockets)

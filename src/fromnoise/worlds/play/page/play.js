@@ -64,7 +64,8 @@ const see = (data) => {
   const length = new DataView(data).getUint32(0, true);
   facts = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
   const size = told.width * told.height * 3, pixels = new Uint8Array(data, 4 + length);
-  const frame = { world: image(pixels.subarray(0, size)), real: facts.real && image(pixels.subarray(size)), ...facts };
+  const frame = { number: facts.number, told: facts, world: image(pixels.subarray(0, size)),
+    real: facts.real && image(pixels.subarray(size)) };
   if (facts.number === 0) frames.clear();
   const forward = !frames.has(facts.number) && facts.number > 0;
   for (const number of frames.keys()) if (number > facts.number || number < facts.oldest) frames.delete(number);
@@ -85,7 +86,7 @@ const show = (frame) => {
   for (const name of ["world", "real"]) {
     if (!frame[name]) continue;
     $(name).querySelector("canvas").getContext("2d").putImageData(frame[name], 0, 0);
-    $(name).querySelector(".score").replaceChildren(...scoreOf(facts[name]));
+    $(name).querySelector(".score").replaceChildren(...scoreOf(frame.told[name]));
   }
   $("number").textContent = frame.number;
   document.body.dataset.number = frame.number;
