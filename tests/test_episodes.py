@@ -245,7 +245,7 @@ def test_windows_lie_within_episodes_and_splits_apart(recordings):
 def test_ends_of_worlds_are_told_and_cuts_are_not(recordings):
     for name, expected in (("breakout", 3), ("pong", 0)):
         source = Episodes(root=str(recordings / name), frames=1, held_out=0, height=60, width=60).open("train")
-        assert int(source.terminated(range(len(source))).sum()) == expected
+        assert int(source.ends(range(len(source))).sum()) == expected
 
 
 def test_frames_are_decoded_once_and_anew_when_the_recording_grows(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # Training's streams, each (seed, stream, step, ...): two that share a key would be one.
-ORDER, DATA, NOISE, DROP, SELF, POSTERIOR, TERMS, ROUTE, AUGMENT, TASKS, HISTORY = range(11)
+ORDER, DATA, NOISE, DROP, SELF, POSTERIOR, TERMS, ROUTE, AUGMENT, TASKS, HISTORY, ACTIONS = range(12)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -113,13 +113,16 @@ class System(Built):
             torch.manual_seed(recipe.seed)  # the rest begins alike behind every autoencoder
             self.text = recipe.text.build(tokenizer)  # type: ignore[arg-type]
             check_pooled(recipe.net, self.text.pooled_width)
-            net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width)
+            net = recipe.net.build(self.latents.channels, self.text.width, self.text.pooled_width, recipe.acts)
         if recipe.joint:
             self.latents.follow()  # type: ignore[union-attr]
         else:
             self.latents.requires_grad_(False)
         check_threshold(recipe, recipe.sample.guidance)
         self.latents.latent_frames(recipe.data.frames)  # refuses films that it cannot take
+        if recipe.net.reads_actions and self.latents.latent_frames(recipe.data.frames) != recipe.data.frames:
+            raise UserError("An action leads to one frame, and these latents hold several: name an autoencoder of "
+                            "single frames with --latents.")
         if recipe.net.reads_fps and not recipe.fps:
             raise UserError("This network is told frames a second (net.time.numbers fps, or net.fps), and its data are "
                             "pictures: leave that out, or name data of films.")

@@ -14,7 +14,7 @@ Media are float tensors ``[B, T, C, H, W]`` in [-1, 1].  Time ``t`` is the noise
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
@@ -59,7 +59,9 @@ class Batch:
     index: which example of the source each one is;  latents: those of the media where they were encoded before;
     the media are then not made again but empty, ``[B, t, 0, 0, 0]`` for t latent frames;  fps: ``[B]``, frames a second
     of films, 0 where one is a single frame; None for pictures;  actions: what led to each frame, ``[B, T]`` long or
-    ``[B, T, A]`` float, -1 or NaN where nothing did since an episode begins there; None where nobody acts.
+    ``[B, T, A]`` float, -1 or NaN where nothing did since an episode begins there; None where nobody acts;
+    rewards: ``[B, T]`` float, what came with each frame;  ends: ``[B, T]`` bool, whether the world ended with it (one
+    that was cut off did not); both None where nobody acts.
     """
 
     media: Tensor
@@ -68,9 +70,17 @@ class Batch:
     latents: Encoded | None = None
     fps: Tensor | None = None
     actions: Tensor | None = None
+    rewards: Tensor | None = None
+    ends: Tensor | None = None
 
     def __len__(self) -> int:
         return self.media.shape[0]
+
+    def beside(self, f) -> Batch:
+        """The batch with ``f`` applied to all tensors but the media: what is told of them, and what comes of them."""
+        names = ("fps", "actions", "rewards", "ends")
+        held = {name: f(value) for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, latents=None if self.latents is None else self.latents.map(f), **held)
 
 
 class Source(Protocol):
@@ -117,10 +127,42 @@ class Source(Protocol):
         """What led to each frame of examples, as ``Batch`` has it."""
         return None
 
+    def rewards(self, indices: Sequence[int]) -> Tensor | None:
+        """What came with each frame of examples, as ``Batch`` has it."""
+        return None
+
+    def ends(self, indices: Sequence[int]) -> Tensor | None:
+        """Whether the world ended with each frame of examples, as ``Batch`` has it."""
+        return None
+
     def batch(self, indices: Sequence[int], keys: Sequence[int]) -> Batch:
         versions, text = self.choose(indices, keys)
         return Batch(self.pictures(indices, versions), text, list(indices), None, self.rates(indices),
-                     self.actions(indices))
+                     self.actions(indices), self.rewards(indices), self.ends(indices))
+
+
+@dataclass(frozen=True)
+class Acts:
+    """What can be done in a world, as a network must know it when it is built; one of the three is not 0.
+
+    choices: of how many one is taken;  switches: how many are each on or off;  numbers: how many are each in a range
+    of its own, from ``low`` to ``high``.
+    """
+
+    choices: int = 0
+    switches: int = 0
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @property
+    def numbers(self) -> int:
+        return len(self.low)
+
+    def silence(self, actions: Tensor, where: Tensor) -> Tensor:
+        """``actions`` as ``Batch`` has them, not told in the frames ``where`` ``[B, T]`` bool is True."""
+        if self.choices:
+            return actions.masked_fill(where, -1)
+        return actions.masked_fill(where[..., None], float("nan"))
 
 
 @dataclass(frozen=True)
@@ -130,8 +172,9 @@ class Condition:
     text: ``[B, L, D]`` token features;  mask: ``[B, L]`` bool, True where a token is real, None when all are;
     pooled: ``[B, P]``, one vector for the whole text or class;  numbers: ``[B, K]``, sizes, crops, aspect ratios or
     a guidance scale, in the network's own order;  image: ``[B, T, C', H, W]``, channels that stand beside those of x
-    (a low-resolution picture, a mask, the last estimate of x0);  fps: ``[B]``, frames a second, 0 for a single frame.
-    Streams that later rooms add (actions, cameras) become further fields.
+    (a low-resolution picture, a mask, the last estimate of x0);  fps: ``[B]``, frames a second, 0 for a single frame;
+    actions: what led to each frame, ``[B, T]`` long or ``[B, T, A]`` float, -1 or NaN where that is not told.
+    Streams that later rooms add (cameras) become further fields.
     """
 
     text: Tensor | None = None
@@ -140,6 +183,7 @@ class Condition:
     numbers: Tensor | None = None
     image: Tensor | None = None
     fps: Tensor | None = None
+    actions: Tensor | None = None
 
     def map(self, f) -> Condition:
         """The condition with ``f`` applied to every tensor it holds."""
@@ -147,9 +191,12 @@ class Condition:
 
     def of_frames(self, count: int) -> Condition:
         """What each of ``count`` frames is told, as pictures of their own in the batch: ``[B count, ...]``."""
-        told = {name: value.repeat_interleave(count, 0) for name, value in self._held().items() if name != "image"}
+        told = {name: value.repeat_interleave(count, 0) for name, value in self._held().items()
+                if name not in ("image", "actions")}
         if self.image is not None:
             told["image"] = self.image.expand(-1, count, -1, -1, -1).flatten(0, 1)[:, None]
+        if self.actions is not None:
+            told["actions"] = self.actions.flatten(0, 1)[:, None]
         return Condition(**told)
 
     def _held(self) -> dict[str, Tensor]:

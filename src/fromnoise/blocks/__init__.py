@@ -15,6 +15,7 @@ from fromnoise.blocks.layers import Block, mean_text, norm, token_shift, word_sh
 from fromnoise.blocks.masks import Cache, Mask
 from fromnoise.blocks.patches import feature_maps, patchify, place_waves, unpatchify
 from fromnoise.blocks.perturb import UNDISTURBED, Perturbation
+from fromnoise.blocks.ring import Ring
 from fromnoise.blocks.rotary import coordinates, turn, turns
 from fromnoise.blocks.settings import AttentionSpec, FeedForwardSpec, ModulationSpec, TemporalSpec
 from fromnoise.blocks.streams import Around, Clock, Tokens
@@ -23,8 +24,8 @@ from fromnoise.blocks.unit_joint import UnitStreamLayer
 
 __all__ = [
     "UNDISTURBED", "Around", "Attention", "AttentionSpec", "Block", "BlockSpec", "Cache", "Clock", "Embedder",
-    "FeedForwardSpec", "Frames", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias", "StreamLayer",
-    "TemporalLayer", "TemporalSpec", "Tokens", "UnitStreamLayer", "attend", "attend_heads", "attend_linear",
-    "attend_math", "coordinates", "feature_maps", "mean_text", "norm", "patchify", "place_waves", "rms_norm",
-    "sincos_2d", "sinusoid", "token_shift", "turn", "turns", "unpatchify", "word_shift",
+    "FeedForwardSpec", "Frames", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias", "Ring",
+    "StreamLayer", "TemporalLayer", "TemporalSpec", "Tokens", "UnitStreamLayer", "attend", "attend_heads",
+    "attend_linear", "attend_math", "coordinates", "feature_maps", "mean_text", "norm", "patchify", "place_waves",
+    "rms_norm", "sincos_2d", "sinusoid", "token_shift", "turn", "turns", "unpatchify", "word_shift",
 ]

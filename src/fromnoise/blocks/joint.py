@@ -161,8 +161,8 @@ class JointBlock(nn.Module):
     def among(self, asked: list[tuple[Tensor | None, Tensor, Tensor]], around: Around) -> Tensor:
         """The attention of all queries, keys and values, ``[B, N, D]`` for the N queries."""
         q, k, v = (join(parts) for parts in zip(*asked, strict=True))
-        if around.cache is not None:
-            k, v = around.cache.join(self.index, k, v)
+        if around.join is not None:
+            k, v = around.join(self.index, k, v)
         mask = around.mask
         if isinstance(mask, Tensor) and mask.shape[-2] > q.shape[1]:  # of streams that only give keys nobody asks
             mask = mask[..., -q.shape[1] :, :]

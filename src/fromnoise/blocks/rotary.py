@@ -60,14 +60,18 @@ def coordinates(grid: tuple[int, int, int], words: int, axes: int, rule: Words, 
     return text, picture
 
 
-def turns(positions: Tensor, dims: tuple[int, ...], theta: float) -> Tensor:
-    """Turns exp(i angle) ``[..., N, d / 2]`` for positions ``[..., N, axes]``; axis a has ``dims[a]`` features."""
+def turns(positions: Tensor, dims: tuple[int, ...], theta: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Turns exp(i angle) ``[..., N, d / 2]`` for positions ``[..., N, axes]``; axis a has ``dims[a]`` features.
+
+    dtype: of what is turned; turns have float32, and float64 where it has.
+    """
     angles = []
     for axis, dim in enumerate(dims):
         rates = theta ** -(torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device) / dim)
         angles.append(positions[..., axis, None].double() * rates)
     angle = torch.cat(angles, dim=-1)
-    return torch.complex(angle.cos().float(), angle.sin().float())
+    exact = dtype if dtype == torch.float64 else torch.float32
+    return torch.complex(angle.cos().to(exact), angle.sin().to(exact))
 
 
 def turn(x: Tensor, by: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fromnoise.blocks.masks import Cache
-
 
 @dataclass(frozen=True)
 class Clock:
@@ -93,12 +91,12 @@ class Around:
 
     mask: bool or bias that broadcasts against ``[B, heads, Nq, Nk]``, or a ``BlockMask``;  grid: frames, rows and
     columns of the picture;  text, text_mask: ``[B, L, D]`` and ``[B, L]``, or ``[B, N, L]`` where tokens see other
-    words, for cross-attention;  mix: lets neighbours
-    in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
+    words, for cross-attention;  join: of attention i, what its keys and values are with those of a cache;  mix: lets
+    neighbours in the picture meet, ``[B, N, D]`` to the same, before every sub-layer; the stream "text" has none.
     """
 
     mask: Any = None
-    cache: Cache | None = None
+    join: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     grid: tuple[int, int, int] = (1, 1, 1)
     text: Tensor | None = None
     text_mask: Tensor | None = None

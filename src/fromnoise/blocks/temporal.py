@@ -13,6 +13,7 @@ half of factorised attention (Video Diffusion Models, Ho et al. 2022; Latte, Ma 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from fromnoise.blocks.heads import Heads
 from fromnoise.blocks.joint import modulated
 from fromnoise.blocks.layers import norm
 from fromnoise.blocks.masks import Cache, Mask
+from fromnoise.blocks.ring import Ring
 from fromnoise.blocks.rotary import turns
 from fromnoise.blocks.settings import AttentionSpec, FeedForwardSpec, TemporalSpec
 from fromnoise.types import UserError
@@ -34,27 +36,28 @@ class Frames:
     """What all layers along time share in one forward.
 
     count: T, frames of each clip;  signal: ``[B, T, F]``, what each is told of its noise level;  causal: whether none
-    sees one to come, and mask, bool ``[1, 1, T, held + T]``, which then see which;  first: how many came before, the
-    last of which the cache holds.
+    sees one to come, and mask, bool ``[1 or B, 1, T, held + T]``, which then see which;  first: how many came before,
+    in each row where they differ, of which the cache holds the last.
     """
 
     count: int
     signal: Tensor
     causal: bool = False
     mask: Tensor | None = None
-    first: int = 0
-    cache: Cache | None = None
+    first: int | tuple[int, ...] = 0
+    cache: Cache | Ring | None = None
 
     @staticmethod
-    def of(count: int, signal: Tensor, causal: bool, cache: Cache | None = None) -> Frames:
+    def of(count: int, signal: Tensor, causal: bool, cache: Cache | Ring | None = None) -> Frames:
         """The frames that follow those in the cache, which takes them up."""
         if not causal:
             return Frames(count, signal)
         first = 0 if cache is None else cache.passed
-        order = torch.arange(first, first + count, device=signal.device)
+        order = torch.arange(count, device=signal.device) + (first if isinstance(first, int) else 0)
         mask = Mask(None, order, order)
         mask = mask if cache is None else cache.extend(mask, count, 0)
-        return Frames(count, signal, True, None if count == 1 else mask.dense(), first, cache)
+        alone = count == 1 and not isinstance(cache, Ring)  # it sees all that came before
+        return Frames(count, signal, True, None if alone else mask.dense(), first, cache)
 
 
 class TemporalLayer(nn.Module):
@@ -87,27 +90,44 @@ class TemporalLayer(nn.Module):
         """What each place of ``[B, T, N, D]`` hears of itself in other frames."""
         B, _, N, _ = h.shape
         h = h.transpose(1, 2).flatten(0, 1)
-        q, k, v = self.heads.ask(h, self.turns(frames, h.device))
+        q, k, v = self.heads.ask(h, self.turns(frames, N))
         assert q is not None
-        if frames.cache is not None:
+        if isinstance(frames.cache, Ring):
+            k, v = frames.cache.join(2 * self.index, k, v, None if self.bias is not None else self.turned)
+        elif frames.cache is not None:
             k, v = joined(frames.cache, 2 * self.index, k, v)
-        y = self.heads.answer(attend_heads(q, k, v, self.mask(frames, k.shape[1])), h)
+        y = self.heads.answer(attend_heads(q, k, v, self.mask(frames, k.shape[1], N)), h)
         return y.unflatten(0, (B, N)).transpose(1, 2)
 
-    def turns(self, frames: Frames, device: torch.device) -> Tensor | None:
-        """The turns ``[T, d/2]`` of the frames, or None where a bias tells their distance."""
+    def turns(self, frames: Frames, places: int) -> Tensor | None:
+        """The turns ``[T, d/2]`` of the frames, or of those of each of the ``places`` of every row ``[B N, T, d/2]``;
+        None where a bias tells their distance."""
         if self.bias is not None:
             return None
-        order = torch.arange(frames.first, frames.first + frames.count, device=device)
-        return turns(order[:, None], (self.heads.dim,), self.spec.theta)
+        device = frames.signal.device
+        order = torch.tensor(frames.first, device=device)[..., None] + torch.arange(frames.count, device=device)
+        found = self.turned(order, frames.signal.dtype)
+        return found if found.ndim == 2 else found.repeat_interleave(places, dim=0)
 
-    def mask(self, frames: Frames, seen: int) -> Tensor | None:
-        """Which frames see which of those ``seen``, or the bias of their distance."""
-        if self.bias is None:
-            return frames.mask
-        order = torch.arange(seen, device=frames.signal.device)[:, None]
-        bias = self.bias(order)[None, :, -frames.count :]
-        return bias if frames.mask is None else bias.masked_fill(~frames.mask, float("-inf"))
+    def turned(self, order: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The turns ``[..., d/2]`` of frames of these numbers."""
+        return turns(order[..., None], (self.heads.dim,), self.spec.theta, dtype)
+
+    def mask(self, frames: Frames, seen: int, places: int) -> Tensor | None:
+        """Which frames see which of those ``seen``, or the bias of their distance, for each of the places where rows
+        differ."""
+        found = frames.mask
+        if self.bias is not None:
+            bias = partial(self.distances, frames.count)
+            found = frames.cache.arranged(bias) if isinstance(frames.cache, Ring) else bias(seen - frames.count)
+            found = found if frames.mask is None else found.masked_fill(~frames.mask, float("-inf"))
+        return found if found is None or len(found) == 1 else found.repeat_interleave(places, dim=0)
+
+    def distances(self, count: int, held: int) -> Tensor:
+        """The bias ``[1, heads, T, held + T]`` of ``count`` frames after those held."""
+        assert self.bias is not None
+        order = torch.arange(held + count, device=self.bias.table.device)[:, None]
+        return self.bias(order)[None, :, -count:]
 
     def convolved(self, h: Tensor, conv: nn.Conv2d, frames: Frames) -> Tensor:
         """A convolution over the frames of ``[B, T, N, D]``: around each, or where it is causal up to each."""
@@ -116,7 +136,10 @@ class TemporalLayer(nn.Module):
         if frames.cache is not None:
             B, T, N, _ = h.shape
             h = h.transpose(1, 2).flatten(0, 1)[:, :, None]
-            h, _ = joined(frames.cache, 2 * self.index + 1, h, h[..., :0])
+            if isinstance(frames.cache, Ring):
+                h = frames.cache.latest(2 * self.index + 1, h, T + before)
+            else:
+                h, _ = joined(frames.cache, 2 * self.index + 1, h, h[..., :0])
             h = h[:, -(T + before) :, 0].unflatten(0, (B, N)).transpose(1, 2)
             before -= h.shape[1] - T
         h = F.pad(h.permute(0, 3, 1, 2), (0, 0, before, after))  # time is the height and places are the width

@@ -45,6 +45,12 @@ class Wrapped(Source):
     def actions(self, indices: Sequence[int]) -> Tensor | None:
         return self.source.actions(indices)
 
+    def rewards(self, indices: Sequence[int]) -> Tensor | None:
+        return self.source.rewards(indices)
+
+    def ends(self, indices: Sequence[int]) -> Tensor | None:
+        return self.source.ends(indices)
+
 
 class First(Wrapped):
     """The first ``count`` examples of a source, or all where it has fewer."""
@@ -81,4 +87,6 @@ class Stills(Wrapped):
         if draws[0, 0] >= self.share:
             return batch
         frames, rows = torch.from_numpy(draws[:, 1] * batch.media.shape[1]).long(), torch.arange(len(batch))
-        return replace(batch, media=batch.media[rows, frames][:, None], fps=torch.zeros(len(batch)))
+        alone = {name: value[rows, frames][:, None] for name in ("media", "actions", "rewards", "ends")
+                 if (value := getattr(batch, name)) is not None}
+        return replace(batch, **alone, fps=torch.zeros(len(batch)))

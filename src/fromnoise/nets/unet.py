@@ -16,7 +16,7 @@ from fromnoise.blocks.settings import TemporalSpec
 from fromnoise.blocks.waves import Fourier, Sinusoid, Time
 from fromnoise.config import spec
 from fromnoise.nets.unet_net import UNetNet
-from fromnoise.types import UserError
+from fromnoise.types import Acts, UserError
 
 
 @spec
@@ -95,11 +95,12 @@ class UNet:
     extra_outputs: Annotated[int, Field(ge=0)] = 0
     """Channels put out beyond those of x, such as a learned variance."""
 
-    def build(self, channels: int, text_width: int | None, pooled_width: int | None = None) -> UNetNet:
+    def build(self, channels: int, text_width: int | None, pooled_width: int | None = None,
+              acts: Acts | None = None) -> UNetNet:
         """The network for media of ``channels`` and text features of ``text_width`` (None: no text).
 
-        pooled_width: width of the pooled vectors there will be, where the settings leave it open.  UserError where
-        the settings do not fit together.
+        pooled_width: width of the pooled vectors there will be, where the settings leave it open;  acts: what can be
+        done in the world, which a U-Net is not told.  UserError where the settings do not fit together.
         """
         told = self.pooled in ("linear", "mlp") and not self.pooled_width and pooled_width
         chosen = replace(self, pooled_width=pooled_width) if told else self
@@ -115,6 +116,11 @@ class UNet:
     def reads_fps(self) -> bool:
         """Whether the network is told frames a second."""
         return self.fps
+
+    @property
+    def reads_actions(self) -> bool:
+        """Whether the network is told what led to each frame."""
+        return False
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from fromnoise.recipe.saved import Saved
 from fromnoise.recipe.training import Encoding, Schedule, Training
 from fromnoise.terms import Hub
 from fromnoise.text import Frozen, Trained
+from fromnoise.types import Acts
 
 
 def _folder_name(name: str) -> str:
@@ -80,6 +81,11 @@ class Recipe(Saved):
     def fps(self) -> float:
         """Frames a second at which its films are made unless the caller says otherwise; 0 where data are pictures."""
         return (getattr(self.data, "fps", 0.0) or PLAYED) if self.data.frames > 1 else 0.0
+
+    @property
+    def acts(self) -> Acts | None:
+        """What can be done in the world that its data were recorded in; None where nobody acts."""
+        return self.data.actions.acts if isinstance(self.data, Episodes) else None
 
     @property
     def joint(self) -> bool:

@@ -8,12 +8,12 @@ from fromnoise.sample.grids import GRIDS, time_grid
 from fromnoise.sample.multistep import Multistep
 from fromnoise.sample.order import Autoregressive, Chunks, FullSequence, Order, Overlapping, Pyramid
 from fromnoise.sample.parallel import Picard
-from fromnoise.sample.plan import Plan, Stage
+from fromnoise.sample.plan import Plan, Stage, run
 from fromnoise.sample.procedure import Procedure
 from fromnoise.sample.progress import Callback, Progress, SolveInfo
 from fromnoise.sample.runge_kutta import Exponential, RungeKutta, Tableau
 from fromnoise.sample.schedules import among, autoregressive, chunks, full_sequence, overlapping, pyramid, staggered
-from fromnoise.sample.solve import solve
+from fromnoise.sample.solve import solve, table_of
 from fromnoise.sample.solvers import SOLVERS, Solver
 from fromnoise.sample.stochastic import (
     Ancestral,
@@ -31,6 +31,6 @@ __all__ = [
     "Callback", "Chunks", "Churn", "Errors", "EulerMaruyama", "Exponential", "FullSequence", "Multistep", "Order",
     "Overlapping", "Picard", "Plan", "PredictorCorrector", "Procedure", "Progress", "Pyramid", "Restart",
     "RungeKutta", "SolveInfo", "Solver", "Stage", "Tableau", "Tuned", "among", "auto", "autoregressive", "ays_grid",
-    "chunks", "full_sequence", "gits_grid", "on_grid", "overlapping", "pyramid", "solve", "staggered", "time_grid",
-    "tune",
+    "chunks", "full_sequence", "gits_grid", "on_grid", "overlapping", "pyramid", "run", "solve", "staggered",
+    "table_of", "time_grid", "tune",
 ]

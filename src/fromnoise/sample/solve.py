@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -53,13 +54,7 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
     check_inputs(noise, path)
     nfe, steps = whole("nfe", nfe), whole("steps", steps)
     grid = grid if grid is None or isinstance(grid, str) else as_times(grid)
-    if solver == "auto":
-        choice = auto(nfe or steps or strides(grid) or 20, noise.shape[1:].numel(), guidance)
-        name, chosen = f"auto: {choice.name}", choice.solver
-        if grid is None:
-            grid, shift = shifted(choice.grid(step_count(name, chosen, nfe, steps), path), path, shift), 1.0
-    else:
-        name, chosen = named(solver)
+    name, chosen, grid, shift = choose(solver, path, noise.shape[1:].numel(), guidance, nfe, steps, grid, shift)
 
     def fresh(table: Plan) -> Noise:
         return brownian_noise(table, path, seed, first) if brownian else fresh_noise(seed, first)
@@ -88,6 +83,31 @@ def solve(denoise: Predict, noise: Tensor, *, path: GaussianPath, solver: str | 
     x = run(table, denoise, begin(table, path, noise, given), added, watcher(table, callback)).to(noise.dtype)
     info = SolveInfo(name, tuple(map(noisiest, table.grid)), table.nfe)
     return (x, info) if return_info else x
+
+
+def table_of(path: GaussianPath, shape: Sequence[int], *, solver: str | Solver, steps: int | None = None,
+             grid: str | None = None, shift: float = 1.0, guidance: float = 1.0) -> Plan:
+    """The table by which ``solve`` makes samples of ``shape``, for whoever makes many of them one after another.
+
+    UserError for a solver that finds its steps on the way.
+    """
+    name, chosen, times, shift = choose(solver, path, math.prod(shape), guidance, None, steps, grid, shift)
+    if isinstance(chosen, Procedure):
+        raise UserError(f"{name} finds its steps on the way: take a solver that is a table, such as euler, dpmpp_2m or "
+                        "one that was tuned.")
+    return plan(chosen, path, tuple(times_of(name, chosen, path, None, steps, times, shift).tolist()))
+
+
+def choose(solver: str | Solver, path: GaussianPath, numbers: int, guidance: float, nfe: int | None, steps: int | None,
+           grid: str | Tensor | None, shift: float) -> tuple[str, Solver, str | Tensor | None, float]:
+    """(name, solver, grid, shift): those asked for, or where that is "auto" the best for samples of so many numbers."""
+    if solver != "auto":
+        return *named(solver), grid, shift
+    choice = auto(nfe or steps or strides(grid) or 20, numbers, guidance)
+    name = f"auto: {choice.name}"
+    if grid is None:
+        grid, shift = shifted(choice.grid(step_count(name, choice.solver, nfe, steps), path), path, shift), 1.0
+    return name, choice.solver, grid, shift
 
 
 def whole(name: str, number: int | None) -> int | None:

@@ -184,4 +184,5 @@ class LatentSource(Wrapped):
         versions, text = self.choose(indices, keys)
         latents = self.cache.rows(indices, versions)
         empty = torch.empty(*latents.mean.shape[:2], 0, 0, 0)
-        return Batch(empty, text, list(indices), latents, self.rates(indices), self.actions(indices))
+        return Batch(empty, text, list(indices), latents, self.rates(indices), self.actions(indices),
+                     self.rewards(indices), self.ends(indices))

@@ -263,9 +263,7 @@ class Trainer:
         indices = self.order.indices(step)
         keys = fold(self.recipe.seed, DATA, step, range(len(indices)))
         batch = self.source.batch(indices, keys.tolist())
-        latents = None if batch.latents is None else batch.latents.map(self.moved)
-        fps = None if batch.fps is None else self.moved(batch.fps)
-        return dataclasses.replace(batch, media=self.moved(batch.media), latents=latents, fps=fps)
+        return dataclasses.replace(batch.beside(self.moved), media=self.moved(batch.media))
 
     def moved(self, tensor: Tensor) -> Tensor:
         """On the device, without waiting for it where that can be."""

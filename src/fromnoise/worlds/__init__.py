@@ -1,4 +1,4 @@
-"""Worlds: a model of the next frame, given what is done, as an environment that can be stepped and played.
+"""Worlds that models dream: a model of the next frame, given what is done, stepped, played and used as an environment.
 
     import fromnoise
     env = fromnoise.worlds.make("runs/pong")          # a gymnasium.Env
@@ -8,16 +8,21 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fromnoise.worlds.dream import Dream as Dream
+    from fromnoise.worlds.dream import State as State
+    from fromnoise.worlds.dream import Stepped as Stepped
     from fromnoise.worlds.opening import make as make
     from fromnoise.worlds.opening import make_vec as make_vec
 
-__all__ = ["make", "make_vec"]
+_PUBLIC = {"Dream": "dream", "State": "dream", "Stepped": "dream", "make": "opening", "make_vec": "opening"}
+
+__all__ = ["Dream", "State", "Stepped", "make", "make_vec"]
 
 
 def __getattr__(name: str):
     """Public names are imported when first used, so that ``import fromnoise.worlds`` costs nothing."""
-    if name in __all__:
-        from fromnoise.worlds import opening
+    if name in _PUBLIC:
+        import importlib
 
-        return getattr(opening, name)
+        return getattr(importlib.import_module(f"fromnoise.worlds.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module 'fromnoise.worlds' has no attribute '{name}'")

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from fromnoise.config import spec
-from fromnoise.types import UserError
+from fromnoise.types import Acts, UserError
 
 
 @spec
@@ -17,6 +17,8 @@ class Unsaid:
     """Not said yet: the recording itself tells it when it is opened."""
 
     kind: Literal["unsaid"] = "unsaid"
+
+    acts: ClassVar[None] = None
 
 
 @spec
@@ -36,6 +38,11 @@ class Discrete:
     def __post_init__(self):
         if len(self.meanings) not in (0, self.n):
             raise PydanticCustomError("meanings", "should name all choices or none")
+
+    @property
+    def acts(self) -> Acts:
+        """What a network must know of them."""
+        return Acts(choices=self.n)
 
     def holds(self, action: np.ndarray) -> bool:
         """Whether this is an action."""
@@ -65,6 +72,11 @@ class MultiBinary:
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.n,)
+
+    @property
+    def acts(self) -> Acts:
+        """What a network must know of them."""
+        return Acts(switches=self.n)
 
     def holds(self, action: np.ndarray) -> bool:
         """Whether this is an action."""
@@ -98,6 +110,11 @@ class Continuous:
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.low),)
+
+    @property
+    def acts(self) -> Acts:
+        """What a network must know of them."""
+        return Acts(low=self.low, high=self.high)
 
     def holds(self, action: np.ndarray) -> bool:
         """Whether this is an action."""

@@ -114,7 +114,7 @@ class EpisodeSource(Source):
         """What came with each frame, ``[B, T]`` float32."""
         return torch.from_numpy(self.recorded.rewards[self._rows(indices)])
 
-    def terminated(self, indices: Sequence[int]) -> Tensor:
+    def ends(self, indices: Sequence[int]) -> Tensor:
         """Whether the world ended with the frame, ``[B, T]`` bool; one that was cut off did not."""
         return torch.from_numpy(self.recorded.ends[self._rows(indices)] == 1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -25,7 +25,8 @@ class Clip:
     """A batch of clips of one size, embedded.
 
     streams: its tokens, "text" and "picture";  real: ``[B, L]``, which words are real, None where all are;  features:
-    ``[B, R, F]``, what it is told of its noise levels, before any SiLU;  told: whether there is a text.
+    ``[B, R, F]``, what it is told of its noise levels, before any SiLU;  told: whether there is a text;  leaders: how
+    many tokens there are before the patches of each frame.
     """
 
     streams: dict[str, Tokens]
@@ -33,13 +34,15 @@ class Clip:
     features: Tensor
     told: bool
     grid: Grid
+    leaders: int = 0
 
 
 @dataclass(frozen=True)
 class Pack:
     """Clips one after another in the same streams.
 
-    grids, words, places: the patches of each, how many words it has, and how many tokens its picture is with padding.
+    grids, words, places: the patches of each, how many words it has, and how many tokens its picture is with padding;
+    leaders: how many there are before the patches of each frame.
     """
 
     streams: dict[str, Tokens]
@@ -47,6 +50,7 @@ class Pack:
     grids: tuple[Grid, ...]
     words: tuple[int, ...]
     places: tuple[int, ...]
+    leaders: int = 0
 
     @staticmethod
     def of(clips: Sequence[Clip]) -> Pack:
@@ -60,7 +64,7 @@ class Pack:
             real = torch.cat([clip.streams["text"].x.new_ones(clip.streams["text"].x.shape[:2], dtype=torch.bool)
                               if clip.real is None else clip.real for clip in clips], dim=1)
         return Pack(streams, real, tuple(clip.grid for clip in clips), words,
-                    tuple(len(clip.streams["picture"]) for clip in clips))
+                    tuple(len(clip.streams["picture"]) for clip in clips), clips[0].leaders)
 
     @property
     def several(self) -> bool:
@@ -68,7 +72,7 @@ class Pack:
 
     def without_words(self) -> Pack:
         """The pictures alone, for an attention that words have no part in."""
-        return Pack({"picture": self.streams["picture"]}, None, self.grids, (0,) * len(self.grids), self.places)
+        return replace(self, streams={"picture": self.streams["picture"]}, real=None, words=(0,) * len(self.grids))
 
     def documents(self, device: torch.device, *streams: str) -> Tensor:
         """``[N]``: which clip every token of the streams, one after another, is of."""
@@ -81,12 +85,15 @@ class Pack:
         return torch.cat([torch.arange(count, device=device) for count in self.words])
 
     def frames(self, device: torch.device) -> Tensor:
-        """``[sum of T h w]``: the frame of every patch in its clip."""
-        return torch.cat([frames_of(grid, device) for grid in self.grids])
+        """``[sum of T h w]``: the frame of every patch in its clip, and of every token that leads a frame."""
+        return torch.cat([frames_of(grid, device, self.leaders) for grid in self.grids])
 
     def bias(self, of: Callable[[Grid, int], Tensor | None], device: torch.device) -> Tensor | None:
-        """The bias of all tokens ``[1, heads, N, N]`` from that ``of`` each clip alone, or None; 0 between clips."""
-        parts = [of(grid, words) for grid, words in zip(self.grids, self.words, strict=True)]
+        """The bias of all tokens ``[1, heads, N, N]`` from that ``of`` each clip alone, or None; 0 between clips.
+
+        What leads a frame is to it as a word; there is no bias where several frames are led.
+        """
+        parts = [of(grid, words + self.leaders) for grid, words in zip(self.grids, self.words, strict=True)]
         if parts[0] is None or not self.several:
             return parts[0]
         whose = self.documents(device, "text", "picture")
@@ -133,9 +140,9 @@ class Along:
         return {**streams, name: tokens.become(alone)}
 
 
-def frames_of(grid: Grid, device: torch.device) -> Tensor:
-    """``[T h w]``, the frame of every patch."""
-    return torch.arange(grid[0], device=device).repeat_interleave(grid[1] * grid[2])
+def frames_of(grid: Grid, device: torch.device, leaders: int = 0) -> Tensor:
+    """``[T h w]``, the frame of every patch, with so many more tokens before each frame."""
+    return torch.arange(grid[0], device=device).repeat_interleave(leaders + grid[1] * grid[2])
 
 
 def same_batch(clips: Iterable[Tensor]) -> None:

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.blocks import (
+    Cache,
     Clock,
     Embedder,
     RelativeBias,
+    Ring,
     coordinates,
     mean_text,
     place_waves,
@@ -184,21 +186,43 @@ class Places(nn.Module):
         table = p.table or n
         return (torch.arange(n) + (table - n) // 2).float() / (table / p.base) / p.scale
 
-    def turns(self, grid: tuple[int, int, int], words: int, lengths: Tensor | None, frame: int,
-              device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-        """Turns of words and of patches (``coordinates``), or None where positions do not turn."""
+    def turns(self, grid: tuple[int, int, int], words: int, lengths: Tensor | None, frame: int | tuple[int, ...],
+              like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Turns of words and of patches (``coordinates``) of the dtype and device of ``like``, or None where positions
+        do not turn.  frame: the number of the first, or that of each row."""
         p = self.spec.positions
         if not isinstance(p, Rotary):
             return None, None
+        if not isinstance(frame, int):  # the words have been seen
+            rows = [self.turns(grid, words, None if lengths is None else lengths[i : i + 1], number, like)[1]
+                    for i, number in enumerate(frame)]
+            return None, torch.stack([row.squeeze(0) if row.ndim == 3 else row for row in rows if row is not None])
+        device = like.device
         follow = lengths if p.words == "first" else None
         axes = p.dealt(self.spec.width // self.spec.attention.heads)
 
         def made() -> tuple[Tensor | None, Tensor]:
             text, picture = coordinates(grid, words, len(axes), p.words, centred=p.centred, start=p.start,
                                         corner=p.corner, lengths=follow, frame=frame, device=device)
-            return None if p.words == "none" else turns(text, axes, p.theta), turns(picture, axes, p.theta)
+            return (None if p.words == "none" else turns(text, axes, p.theta, like.dtype),
+                    turns(picture, axes, p.theta, like.dtype))
 
-        return made() if follow is not None else self.once(("turns", *grid, words, frame, device), made)
+        return made() if follow is not None else self.once(("turns", *grid, words, frame, device, like.dtype), made)
+
+    def ahead(self, frames: Tensor) -> Tensor:
+        """The turns ``[R, d/2]`` that move a token on by so many frames ``[R]``."""
+        p = self.spec.positions
+        assert isinstance(p, Rotary)
+        axes = p.dealt(self.spec.width // self.spec.attention.heads)
+        return turns(F.pad(frames[:, None], (0, len(axes) - 1)), axes, p.theta, torch.float64)
+
+    def joining(self, cache: Cache | Ring | None):
+        """How keys and values join those of a cache, for ``Around``."""
+        if not isinstance(cache, Ring):
+            return None if cache is None else cache.join
+        p = self.spec.positions
+        turned = isinstance(p, Rotary) and len(p.dealt(self.spec.width // self.spec.attention.heads)) > 2
+        return partial(cache.join, ahead=self.ahead if turned else None)
 
     def unturned(self, like: Tensor | None, tokens: Tensor) -> Tensor | None:
         """Turns that leave ``tokens`` ``[B, N, D]`` as they are, where those of the picture are ``like``."""

@@ -21,6 +21,7 @@ from fromnoise.blocks import (
     Frames,
     JointBlock,
     Perturbation,
+    Ring,
     StreamLayer,
     TemporalLayer,
     Tokens,
@@ -31,6 +32,7 @@ from fromnoise.blocks import (
 )
 from fromnoise.blocks.magnitude import unit, unit_silu, unit_sum
 from fromnoise.blocks.perturb import alone
+from fromnoise.nets.trunk.acting import ActionIn, ActionToken, ByToken, check_actions, followers, led
 from fromnoise.nets.trunk.clips import Along, Clip, Grid, Pack, frames_of, same_batch
 from fromnoise.nets.trunk.detour import Detour, Trip, check_route
 from fromnoise.nets.trunk.inputs import PLACE_WAVES, ClassTokens, Conditioner, Head, Places, TextIn
@@ -40,7 +42,7 @@ from fromnoise.nets.trunk.settings import Trunk, refuse
 from fromnoise.nets.trunk.sight import additive, frames_mask, joint_mask, reads_mask, words_mask
 from fromnoise.nets.trunk.start import reset_parameters
 from fromnoise.nets.trunk.unit_inputs import UnitConditioner, UnitHead, UnitPatchIn, UnitTextIn
-from fromnoise.types import Condition, UserError
+from fromnoise.types import Acts, Condition, UserError
 
 
 class Stage(nn.Module):
@@ -103,7 +105,8 @@ class TrunkNet(nn.Module):
     own, which is then looked at again with every frame.
     """
 
-    def __init__(self, spec: Trunk, channels: int, text_width: int | None, pooled_width: int | None = None):
+    def __init__(self, spec: Trunk, channels: int, text_width: int | None, pooled_width: int | None = None,
+                 acts: Acts | None = None):
         super().__init__()
         self.spec, self.channels = spec, channels
         D, features = spec.width, spec.time.width or spec.width
@@ -129,6 +132,10 @@ class TrunkNet(nn.Module):
         self.temporal = nn.ModuleDict({
             str(block): TemporalLayer(D, features, spec.attention, spec.temporal, block)
             for block in range(spec.meets) if spec.temporal.every and (block + 1) % spec.temporal.every == 0})
+        token = isinstance(spec.actions, ByToken)
+        self.leaders = int(token)  # tokens before the patches of each frame
+        self.action_token = ActionToken(acts, D) if token and acts else None
+        self.action_in = ActionIn(acts, features) if spec.reads_actions and not token and acts else None
 
     def stack(self, features: int, told: bool) -> dict[str, Stage]:
         """The blocks, in the order in which tokens meet them; ``told``: whether there is a text."""
@@ -164,17 +171,22 @@ class TrunkNet(nn.Module):
         return stages
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED,
-                cache: Cache | None = None, route: Route | None = None) -> Tensor:
+                cache: Cache | Ring | None = None, route: Route | None = None) -> Tensor:
         return self.whole(x, t, condition, perturb, cache, route)[:, :, : self.channels]
 
     def whole(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation = UNDISTURBED,
-              cache: Cache | None = None, route: Route | None = None) -> Tensor:
+              cache: Cache | Ring | None = None, route: Route | None = None) -> Tensor:
         """All channels that come out, a learned variance among them."""
         if cache is not None and not self.spec.causal:
             field = "net.temporal.causal is not set" if self.temporal else 'net.mask is "full"'
             raise UserError(f"Only a causal network can go on from what it has seen: {field}.")
         if cache is not None and perturb.layers:
             raise UserError("A disturbed network would remember wrongly: give it no cache.")
+        if self.spec.reads_actions:
+            check_actions(condition.actions, *x.shape[:2])
+        if self.leaders and perturb.layers and x.shape[1] > 1 and not self.temporal:
+            raise UserError("A disturbed network takes each patch by itself, and net.actions token puts others between "
+                            "them: leave the disturbance out.")
         check_route(self.detour, route, bool(perturb.layers))
         if not self.temporal:
             clip = self.enter(x, t, condition, cache)
@@ -182,13 +194,14 @@ class TrunkNet(nn.Module):
         return self.framewise(x, t, condition, perturb, cache)
 
     def framewise(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation,
-                  cache: Cache | None) -> Tensor:
+                  cache: Cache | Ring | None) -> Tensor:
         """``whole`` where there are layers along time: frames are pictures of the batch, each with its own text."""
         B, T = x.shape[:2]
         told = condition.of_frames(T)
         clip = self.enter(x.flatten(0, 1)[:, None], t.expand(B, T).reshape(-1, 1), told)
         frames = Frames.of(T, F.silu(clip.features[:, -1]).unflatten(0, (B, T)), self.spec.causal, cache)
-        along = Along(self.temporal, frames, math.prod(clip.grid), len(clip.streams["picture"]))
+        places = len(clip.streams["picture"]) - clip.leaders
+        along = Along(self.temporal, frames, math.prod(clip.grid), places)
         return self.leave(clip, self.run(Pack.of([clip]), told, perturb, along=along)).view(B, T, -1, *x.shape[-2:])
 
     def packed(self, clips: Sequence[tuple[Tensor, Tensor, Condition]]) -> list[Tensor]:
@@ -204,7 +217,7 @@ class TrunkNet(nn.Module):
         parts = self.run(pack, clips[0][2]).split_with_sizes(list(pack.places), dim=1)
         return [self.leave(clip, part)[:, :, : self.channels] for clip, part in zip(entered, parts, strict=True)]
 
-    def enter(self, x: Tensor, t: Tensor, condition: Condition, cache: Cache | None = None) -> Clip:
+    def enter(self, x: Tensor, t: Tensor, condition: Condition, cache: Cache | Ring | None = None) -> Clip:
         """Media, clocks and text as tokens."""
         B, T, _, H, W = x.shape
         grid = (T, H // self.spec.patch, W // self.spec.patch)
@@ -213,17 +226,28 @@ class TrunkNet(nn.Module):
             condition = replace(condition, numbers=x.new_tensor([[H, W]]).expand(B, 2))
         told, m = text is not None, self.spec.modulation
         features = self.time_in(self.times(t.expand(B, -1), told), condition, self.head.out.weight.dtype)
+        if self.action_in is not None and condition.actions is not None:
+            features = self.acted(features, self.action_in(condition.actions, features.dtype), told)
         silu = unit_silu if self.spec.magnitude else F.silu
         clocks = self.clocks(silu(features) if m.silu else features, told, grid)
         if m.source == "none":  # the noise level is a word
             text, mask = add_words(features[:, told and self.spec.text.clean :], text, mask)
             clocks = (None, None)
         streams, real = self.streams(self.patches(x, condition, grid), text, mask, clocks, grid, cache)
-        return Clip(streams, real, features, told, grid)
+        if self.action_token is not None:
+            picture = streams["picture"]
+            streams["picture"] = led(picture, self.action_token(condition.actions, picture.x, T), T)
+        return Clip(streams, real, features, told, grid, self.leaders)
+
+    def acted(self, features: Tensor, said: Tensor, told: bool) -> Tensor:
+        """Features ``[B, R, F]`` of ``times``, with what is ``said`` ``[B, T, F]`` of actions added to the frames'."""
+        text, frames = features.tensor_split([int(told and self.spec.text.clean)], dim=1)
+        return torch.cat([text, frames + said], dim=1)
 
     def leave(self, clip: Clip, picture: Tensor) -> Tensor:
         """The picture's tokens as media, with all channels that come out."""
         T, rows, columns = clip.grid
+        picture = followers(picture, T, clip.leaders)
         tokens = self.head(picture[:, : math.prod(clip.grid)], self.clocks(clip.features, clip.told, clip.grid)[1])
         p = self.spec.patch
         return self.head.picture(unpatchify(tokens, p, (T, self.head.channels, rows * p, columns * p)))
@@ -240,8 +264,8 @@ class TrunkNet(nn.Module):
         grid = (frames, x.shape[3] // self.spec.patch, x.shape[4] // self.spec.patch)
         tokens, places = said.get("all", said.get("picture")), math.prod(grid)
         assert tokens is not None
-        filled = places + (-places % self.spec.text.pad_to if self.spec.text.pad_to else 0)
-        maps = feature_maps(tokens[:, -filled:][:, :places], grid)
+        filled = places + (-places % self.spec.text.pad_to if self.spec.text.pad_to else frames * self.leaders)
+        maps = feature_maps(followers(tokens[:, -filled:], frames, self.leaders)[:, :places], grid)
         return maps if frames == x.shape[1] else maps.view(*x.shape[:2], *maps.shape[2:])
 
     def patches(self, x: Tensor, condition: Condition, grid: Grid) -> Tensor:
@@ -262,7 +286,7 @@ class TrunkNet(nn.Module):
             return unit_sum(tokens, unit(added).expand_as(tokens), 0.5)
         return tokens if added is None else tokens + added
 
-    def words(self, condition: Condition, cache: Cache | None) -> tuple[Tensor | None, Tensor | None]:
+    def words(self, condition: Condition, cache: Cache | Ring | None) -> tuple[Tensor | None, Tensor | None]:
         """Text tokens ``[B, L, D]`` and which are real ``[B, L]``; none where the cache holds them already."""
         if self.text_in is None or condition.text is None or (cache is not None and cache.words):
             return None, None
@@ -285,14 +309,14 @@ class TrunkNet(nn.Module):
 
     def streams(self, picture: Tensor, text: Tensor | None, mask: Tensor | None,
                 clocks: tuple[Clock | None, Clock | None], grid: Grid,
-                cache: Cache | None) -> tuple[dict[str, Tokens], Tensor | None]:
+                cache: Cache | Ring | None) -> tuple[dict[str, Tokens], Tensor | None]:
         """Tokens with their clocks and places, and which words are real."""
         held = cache if cache is not None and cache.words else None  # the text, from an earlier forward
         lengths = held.lengths if held else None if mask is None else mask.sum(1)
         if text is not None and self.spec.text.pad_to:
             text, mask, lengths = pad_text(text, mask, self.pad["text"], self.spec.text.pad_to)
         words = held.words if held else 0 if text is None else text.shape[1]
-        turns = self.places.turns(grid, words, lengths, cache.passed if cache else 0, picture.device)
+        turns = self.places.turns(grid, words, lengths, 0 if cache is None else cache.passed, picture)
         streams = {"picture": Tokens(picture, clocks[1], turns[1])}
         if self.spec.text.pad_to:
             streams["picture"] = pad_picture(streams["picture"], self.pad["picture"], self.spec.text.pad_to)
@@ -300,8 +324,8 @@ class TrunkNet(nn.Module):
             streams = {"text": Tokens(self.places.add_words(text), clocks[0], turns[0]), **streams}
         return streams, mask
 
-    def run(self, pack: Pack, condition: Condition, perturb: Perturbation = UNDISTURBED, cache: Cache | None = None,
-            route: Route | None = None, along: Along | None = None) -> Tensor:
+    def run(self, pack: Pack, condition: Condition, perturb: Perturbation = UNDISTURBED,
+            cache: Cache | Ring | None = None, route: Route | None = None, along: Along | None = None) -> Tensor:
         """Text and picture through all blocks; the picture's tokens as they come out."""
         spec, streams = self.spec, pack.streams
         around = Around(grid=pack.grids[0], mix=pack.shifted if spec.token_shift else None)
@@ -328,7 +352,8 @@ class TrunkNet(nn.Module):
             if words:
                 around = replace(around, text=streams["text"].x, text_mask=reads_mask(pack))
             return through("cross_stream", streams, around)["picture"].x
-        around = replace(around, mask=joint_mask(spec, self.places, pack, cache, routed=route is not None), cache=cache)
+        around = replace(around, mask=joint_mask(spec, self.places, pack, cache, routed=route is not None),
+                         join=self.places.joining(cache))
         streams = through("double_stream", through("read_stream", streams, around), around)
         if "single_stream" not in self.stages:
             return streams["picture"].x

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from fromnoise.nets.trunk.acting import ByModulation, ByToken
 from fromnoise.nets.trunk.routing import NoRouting, Tread
 from fromnoise.nets.trunk.settings import Learned, Relative, Rotary, SinCos, Trunk
+from fromnoise.types import Acts
 
 Reason = tuple[Any, str]  # whether it is so, and what then is said
 
 
-def misfits(spec: Trunk, pooled_width: int | None) -> Iterator[Reason]:
-    """(whether it is so, why it cannot be) for a pooled text of ``pooled_width``."""
+def misfits(spec: Trunk, pooled_width: int | None, acts: Acts | None) -> Iterator[Reason]:
+    """(whether it is so, why it cannot be) for a pooled text of ``pooled_width`` and a world of ``acts``."""
+    yield spec.reads_actions and acts is None, (
+        "net.actions tells what was done, and these data are no episodes, in which something is done: leave it out.")
     width = spec.time.width or spec.width
     yield spec.time.pooled == "add" and pooled_width not in (None, width), (
         f"the pooled text has {pooled_width} features and is added to {width}: set net.time.pooled to \"linear\" "
@@ -98,6 +102,7 @@ def contradictions(spec: Trunk) -> Iterator[Reason]:
     yield spec.mask == "causal" and spec.class_tokens, (
         "net.class_tokens stand where a causal mask expects words: choose one.")
     yield from along_time(spec)
+    yield from acting(spec)
     yield from routed(spec)
     yield from magnitudes(spec)
     yield spec.learned_sigma and spec.head_conv, "net.learned_sigma and net.head_conv do not go together."
@@ -117,6 +122,24 @@ def along_time(spec: Trunk) -> Iterator[Reason]:
     yield not isinstance(spec.routing, NoRouting), (
         "net.routing leaves other patches in every frame, and time runs at each place: choose it or net.temporal.")
     yield spec.magnitude, "net.magnitude has no magnitude-preserving form of net.temporal here: leave that out."
+
+
+def acting(spec: Trunk) -> Iterator[Reason]:
+    """(whether it is so, why actions cannot be told so)."""
+    token, together = isinstance(spec.actions, ByToken), not spec.temporal.every  # all frames in one sequence
+    yield spec.reads_actions and spec.magnitude, "net.magnitude has no magnitude-preserving form of net.actions here."
+    yield isinstance(spec.actions, ByModulation) and spec.modulation.source == "none", (
+        'without modulation no noise level can bring an action along: set net.actions to "token".')
+    yield token and spec.text.pad_to, "net.text.pad_to and net.actions token both add to the picture: choose one."
+    yield token and spec.feed_forward.conv, "net.feed_forward.conv works on pictures without actions among them."
+    yield token and not isinstance(spec.routing, NoRouting), (
+        "net.routing counts patches, and net.actions token puts a token between them: choose modulation.")
+    yield token and together and isinstance(spec.positions, Relative | Learned), (
+        f"{spec.positions.kind} positions have no place for the actions of frames that share a sequence: set "
+        "net.actions to modulation, net.temporal, or other positions.")
+    yield token and together and spec.token_shift, (
+        "net.token_shift counts patches, and net.actions token puts a token before those of each frame: choose one, or "
+        "set net.temporal.")
 
 
 def unpackable(spec: Trunk) -> Iterator[Reason]:

@@ -15,8 +15,9 @@ from pydantic import Field
 from fromnoise.blocks import AttentionSpec, FeedForwardSpec, ModulationSpec, TemporalSpec
 from fromnoise.blocks.settings import Count
 from fromnoise.config import Short, spec
+from fromnoise.nets.trunk.acting import ActionSpec, Untold
 from fromnoise.nets.trunk.routing import NoRouting, Routing
-from fromnoise.types import UserError
+from fromnoise.types import Acts, UserError
 
 if TYPE_CHECKING:
     from fromnoise.nets.trunk.net import TrunkNet
@@ -237,11 +238,15 @@ class Trunk:
     routing: Routing = NoRouting()
     """Patches that go past some of the blocks while training, which saves their work (TREAD, SPRINT, MaskDiT)."""
     temporal: Annotated[Temporal, Short("every")] = Temporal()
+    actions: ActionSpec = Untold()
+    """How the network is told what led to each frame, of data in which somebody acts (episodes)."""
     image_channels: Number = 0
     """Channels of a picture the network is told, beside those of x."""
 
-    def build(self, channels: int, text_width: int | None, pooled_width: int | None = None) -> TrunkNet:
-        """The network for media of ``channels``, text features of ``text_width`` and a pooled text of ``pooled_width``.
+    def build(self, channels: int, text_width: int | None, pooled_width: int | None = None,
+              acts: Acts | None = None) -> TrunkNet:
+        """The network for media of ``channels``, text features of ``text_width``, a pooled text of ``pooled_width`` and
+        a world in which one can do ``acts``.
 
         UserError where the fields contradict each other.
         """
@@ -249,8 +254,8 @@ class Trunk:
         from fromnoise.nets.trunk.refusals import misfits
 
         self.check()
-        refuse(misfits(self, pooled_width))
-        return TrunkNet(self, channels, text_width, pooled_width)
+        refuse(misfits(self, pooled_width, acts))
+        return TrunkNet(self, channels, text_width, pooled_width, acts)
 
     @property
     def multiple(self) -> int:
@@ -261,6 +266,11 @@ class Trunk:
     def reads_fps(self) -> bool:
         """Whether the network is told frames a second."""
         return self.time.numbers == "fps"
+
+    @property
+    def reads_actions(self) -> bool:
+        """Whether the network is told what led to each frame."""
+        return not isinstance(self.actions, Untold)
 
     @property
     def meets(self) -> int:

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fromnoise.blocks import Cache, Mask
+from fromnoise.blocks import Cache, Mask, Ring
 from fromnoise.nets.trunk.clips import Pack
 from fromnoise.nets.trunk.inputs import Places
-from fromnoise.nets.trunk.settings import Trunk
+from fromnoise.nets.trunk.settings import Relative, Trunk
 from fromnoise.types import UserError
 
 FRAMES = 1 << 20  # groups of a causal mask: words count from 0, frames from here
@@ -51,20 +51,25 @@ def reads_mask(pack: Pack) -> Tensor | None:
     return seen[:, 0]
 
 
-def joint_mask(spec: Trunk, positions: Places, pack: Pack, cache: Cache | None, routed: bool = False):
+def joint_mask(spec: Trunk, positions: Places, pack: Pack, cache: Cache | Ring | None, routed: bool = False):
     """Who sees whom in the joint attention: a bool tensor, a bias, a BlockMask unless ``routed``, or None."""
     words, places, device = sum(pack.words), sum(pack.places), pack.streams["picture"].x.device
     mask = Mask(None if pack.real is None or not words else F.pad(pack.real, (0, places), value=True))
     if pack.several:
         whose = pack.documents(device, "text", "picture")
         mask = replace(mask, asking=whose, documents=whose)
-    past, passed = ((cache.words, cache.frames), cache.passed) if cache is not None else ((0, 0), 0)
+    past, passed = ((cache.words, cache.frames), cache.passed) if isinstance(cache, Cache) else ((0, 0), 0)
+    held = cache.words if isinstance(cache, Ring) else 0
     if spec.mask == "causal":
         groups = torch.cat([pack.order(device), FRAMES + passed + pack.frames(device)])
         mask = replace(mask, queries=groups, groups=groups)
         if cache is not None:
             mask = cache.extend(mask, pack.grids[0][0], words)
-    bias = pack.bias(lambda grid, words: positions.bias(grid, words, *past), device)
+    if isinstance(cache, Ring) and isinstance(spec.positions, Relative):
+        grid = pack.grids[0]
+        bias = cache.arranged(lambda frames: positions.bias(grid, words, held, frames))
+    else:
+        bias = pack.bias(lambda grid, words: positions.bias(grid, words, *past), device)
     if bias is not None and mask.groups is not None and bias.shape[-1] != len(mask.groups):
         raise UserError("Relative positions need frames of one size: those held have another than those that come.")
     if not words and all(grid[0] == 1 for grid in pack.grids):  # a single frame sees all that came before

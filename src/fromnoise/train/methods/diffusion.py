@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fromnoise.nets import Trunk
 from fromnoise.nets.trunk import MaskDiT, NoRouting, Route
-from fromnoise.random import AUGMENT, DROP, NOISE, POSTERIOR, ROUTE, SELF, TASKS, fold, generator, uniforms
+from fromnoise.random import ACTIONS, AUGMENT, DROP, NOISE, POSTERIOR, ROUTE, SELF, TASKS, fold, generator, uniforms
 from fromnoise.recipe import Recipe
 from fromnoise.system import System
 from fromnoise.terms import Step
@@ -50,6 +50,7 @@ class Diffusion(Method):
         recipe, denoiser = self.system.recipe, self.system.denoiser
         device = batch.media.device
         condition = self.with_rate(self.system.text.encode(self.drop(batch.text, seed, step)), batch)
+        condition = self.with_actions(condition, batch, seed, step)
         x0 = self.clean(batch, seed, step)
         random = generator(seed, NOISE, step)
         clocks = recipe.train.frames.clocks(recipe.objective, recipe.path, *x0.shape[:2], random,
@@ -135,6 +136,15 @@ class Diffusion(Method):
         if batch.fps is None and not fps:
             return condition
         return replace(condition, fps=batch.media.new_full((len(batch),), fps) if batch.fps is None else batch.fps)
+
+    def with_actions(self, condition: Condition, batch: Batch, seed: int, step: int) -> Condition:
+        """With the actions of episodes, some of which are dropped so that what comes without them is learned too."""
+        recipe, actions = self.system.recipe, batch.actions
+        if actions is None or recipe.acts is None or not recipe.net.reads_actions:
+            return condition
+        keys = fold(seed, ACTIONS, step, range(len(batch)))
+        dropped = torch.from_numpy(uniforms(keys, actions.shape[1]) < recipe.train.action_dropout)
+        return replace(condition, actions=recipe.acts.silence(actions, dropped.to(actions.device)))
 
     def with_small(self, media: Tensor, condition: Condition, seed: int, step: int) -> Condition:
         """In a stage of a cascade, the small pictures of the media, each with noise of a level of its own."""

@@ -1,0 +1,161 @@
+"""A model that is causal in time, stepped frame by frame without end.
+
+    x_n  =  solve(noise(seed, n)  |  actions up to n, frames before n)        one to four evaluations of the network
+    ring <- what the network sees of x_n at the noise level of history        one more, which commits the frame
+
+What a frame sees of those before it are keys and values in a ring (``blocks.ring``), so that frames cost the same for
+ever.  Genie 2, Oasis and Self-Forcing (Huang et al. 2025) roll out so; the noise on history is Diffusion Forcing's
+(Chen et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fromnoise.blocks import Ring
+from fromnoise.denoise import Held
+from fromnoise.generate import Model
+from fromnoise.nets import Trunk
+from fromnoise.random import HISTORY, fold, normal
+from fromnoise.sample import run, table_of
+from fromnoise.system import autocast
+from fromnoise.types import Condition, UserError
+from fromnoise.worlds.state import State
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What a step shows of every row: frame ``[rows, C, H, W]`` in [-1, 1], float32 on the CPU;  reward: ``[rows]``
+    float, ended: ``[rows]`` bool, None where the model foretells none."""
+
+    frame: Tensor
+    reward: Tensor | None = None
+    ended: Tensor | None = None
+
+
+class Dream:
+    """A world model that is stepped: rows are independent worlds.
+
+    context: frames that the next one sees, as many as in training unless given;  sink: how many of these are the first
+    of the world, which are never forgotten;  steps, solver: as in the recipe unless given, which a solver that was
+    tuned for the run has its own number of;  history: noise level at which frames are remembered, as sample.keep has it
+    unless given;  guidance: scale of guidance on actions;  prompt: what a model that reads a text is told.
+
+    Noise of frame n of a row is a function of (seed of the row, n), so that worlds in a batch, or begun again, are the
+    same to rounding.  UserError for a model that cannot be stepped.
+    """
+
+    def __init__(self, model: Model, *, context: int = 0, sink: int = 0, steps: int = 0, guidance: float | None = None,
+                 history: float | None = None, solver: str = "", prompt: str = ""):
+        check_steppable(model)
+        self.model, recipe, data = model, model.recipe, model.recipe.data
+        self.context, self.sink = context or data.frames - 1, sink
+        if not 0 <= sink <= self.context:
+            raise UserError(f"The first {sink} frames are among the {self.context} that a frame sees: choose a sink "
+                            f"from 0 to {self.context}, or a longer context.")
+        settings = model.settings(prompt, steps=steps or None, solver=solver or None, seed=0)
+        keep = recipe.sample.keep
+        usual = keep.history if isinstance(keep, Held) else 0.0
+        self.history = usual if history is None else history
+        if not 0 <= self.history <= 1:
+            raise UserError(f"history is a noise level from 0 to 1 (got {self.history:g}).")
+        self.size, self.channels, self.fps = settings.size, data.channels, recipe.fps
+        self.shape = model.noise_shape(settings)[2:]
+        self.plan = table_of(recipe.path, self.shape, **model._clock(settings))
+        self.level = torch.tensor(self.history, dtype=torch.float64)
+        with torch.inference_mode():
+            self.condition = model._heard([prompt], settings)
+
+    # ---- steps --------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def begin(self, frames: Tensor, actions: Tensor | None, seeds: Sequence[int]) -> State:
+        """Worlds that go on from ``frames`` ``[rows, T, C, H, W]`` in [-1, 1], T >= 1.
+
+        actions: ``[rows, T]`` or ``[rows, T, A]``, what led to each frame, -1 or NaN for none; None for none at all;
+        seeds: of the noise of each row.  UserError for frames of another size.
+        """
+        self.check_begin(frames, seeds)
+        system = self.model.system
+        latents = system.encode(frames.to(system.device)).mean
+        state = State(Ring(len(frames), self.context - self.sink, self.sink), [int(seed) for seed in seeds])
+        for i in range(frames.shape[1]):
+            self.commit(state, latents[:, i : i + 1], self.told(state))
+        return state
+
+    @torch.inference_mode()
+    def step(self, state: State, actions: Tensor | None = None) -> Stepped:
+        """The next frame of every row, and ``state`` moved on to it.
+
+        actions: ``[rows]`` or ``[rows, A]``, what leads to it; None for a model without.
+        """
+        told = self.told(state)
+        latents = self.made(state, told)
+        self.commit(state, latents, told)
+        frame = self.model.system.latents.decode(latents)[:, 0]
+        return Stepped(frame.float().clamp(-1, 1).cpu())
+
+    def made(self, state: State, told: Condition) -> Tensor:
+        """The latents ``[rows, 1, c, h, w]`` of the next frame."""
+        denoiser = self.model.system.denoiser
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            return denoiser(x, t, told, cache=state.ring).float()
+
+        with self.autocast():
+            x = self.plan.begin(self.noise(state))
+            return run(self.plan, denoise, x, lambda stage, _: self.noise(state, stage))
+
+    def commit(self, state: State, latents: Tensor, told: Condition) -> None:
+        """Look at a finished frame once, as history is shown, and keep what was seen."""
+        seen = latents
+        if self.history:
+            seeds = fold(state.seeds, HISTORY)
+            eps = normal(fold(seeds, state.passed), self.shape)[:, None].to(latents)
+            seen = self.model.recipe.path.add_noise(latents, eps, self.level.to(latents))
+        with self.autocast():
+            self.model.system.denoiser.output(seen, self.level, told, cache=state.ring)
+        state.ring.advance()
+
+    def noise(self, state: State, *stage: int) -> Tensor:
+        """Standard normal noise of the next frame of each row, to start from or to be added at a stage of the way."""
+        drawn = normal(fold(state.seeds, state.passed, *stage), self.shape)[:, None]
+        return drawn.to(self.model.system.device)
+
+    def told(self, state: State) -> Condition:
+        """What the network is told of the next frame."""
+        return self.condition.map(lambda part: part.expand(len(state), *part.shape[1:]))
+
+    def autocast(self):
+        return autocast(self.model.system.device, self.model.recipe.train.precision)
+
+    # ---- checks -------------------------------------------------------------------------------------------------
+
+    def check_begin(self, frames: Tensor, seeds: Sequence[int]) -> None:
+        """UserError for frames that no world begins with."""
+        wanted = (self.channels, *self.size)
+        if frames.ndim != 5 or frames.shape[2:] != wanted or not frames.shape[1] or not frames.is_floating_point():
+            raise UserError(f"A world begins with frames [rows, T, {', '.join(map(str, wanted))}] in [-1, 1] (got "
+                            f"{frames.dtype} {list(frames.shape)}).")
+        if len(seeds) != len(frames):
+            raise UserError(f"Every row has a seed: give {len(frames)} (got {len(seeds)}).")
+
+
+def check_steppable(model: Model) -> None:
+    """UserError with the reason why a model cannot be stepped frame by frame."""
+    recipe, who = model.recipe, model.run or "This model"
+    if recipe.data.frames < 2:
+        raise UserError(f"{who} makes pictures, which have no next frame: name a run that was trained on clips.")
+    if not isinstance(recipe.net, Trunk) or not recipe.net.causal:
+        raise UserError(f"{who} cannot be stepped: its frames see those to come. Train with --net.temporal.every 1 "
+                        "--net.temporal.causal, or --net.mask causal.")
+    if model.system.latents.time_factor != 1:
+        raise UserError(f"{who} cannot be stepped: its autoencoder makes one latent of "
+                        f"{model.system.latents.time_factor} frames. Use one of pictures.")
+    if recipe.train.self_conditioning or recipe.upsample.factor > 1 or recipe.net.image_channels:
+        raise UserError(f"{who} cannot be stepped: it is told pictures beside its frames (train.self_conditioning, "
+                        "upsample.factor, net.image_channels).")

@@ -1,0 +1,206 @@
+"""A dreamt world: each frame is what a solver makes of the masked forward over those before it, however it is held."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from dots import SIDE, DotSource, films
+from safetensors.torch import load, save
+
+from fromnoise.denoise import Held
+from fromnoise.generate import Model
+from fromnoise.latents import KL
+from fromnoise.nets.trunk.settings import Temporal
+from fromnoise.process import Frames
+from fromnoise.random import HISTORY, fold, normal
+from fromnoise.recipe import Sampling
+from fromnoise.sample import run, table_of
+from fromnoise.system import System
+from fromnoise.types import UserError
+from fromnoise.worlds import Dream, State
+
+STEPS, SEEDS = 3, [7, 11]
+
+
+def recipe_of(kind, **changes):
+    """A tiny causal model of dots, over all tokens or along time."""
+    recipe = films(Frames(clock="each"), causal=True)
+    net = replace(recipe.net, single=1)
+    if kind == "along time":
+        net = replace(net, mask="full", temporal=Temporal(every=1, causal=True))
+    return replace(recipe, net=net, sample=Sampling(solver="euler", steps=STEPS, guidance=1.0), **changes)
+
+
+def model_of(recipe):
+    system = System.of(recipe, ["a dot"])
+    torch.manual_seed(0)
+    with torch.no_grad():  # weights that start at zero would hide faults
+        for p in system.parameters():
+            p.add_(0.1 * torch.randn(p.shape))
+    return Model(system)
+
+
+@pytest.fixture(scope="module", params=["all tokens", "along time"])
+def model(request):
+    return model_of(recipe_of(request.param))
+
+
+def clips(rows=2, frames=2):
+    return DotSource(frames).pictures(range(5, 5 + rows), [0])
+
+
+def near(a, b, within=1e-4):
+    assert a.shape == b.shape
+    assert float((a - b).abs().max()) <= within
+
+
+def stepped(dream, state, count):
+    """``[rows, count, C, H, W]``."""
+    return torch.stack([dream.step(state).frame for _ in range(count)], dim=1)
+
+
+# ---- what a frame is -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("history", "solver"), [(0.0, "euler"), (0.15, "dpmpp_2m"), (0.3, "ancestral")])
+@torch.no_grad()
+def test_each_frame_is_solved_by_the_masked_forward_over_all_before_it(model, history, solver):
+    dream, path = Dream(model, context=8, history=history, solver=solver, prompt="a dot"), model.recipe.path
+    said = stepped(dream, dream.begin(clips(), None, SEEDS), 4)
+    told, shape, level = model.encode(["a dot"] * 2), clips().shape[2:], torch.tensor(history)
+    plan = table_of(path, shape, solver=solver, steps=STEPS, grid="uniform")
+
+    def shown(x, n):
+        return path.add_noise(x, normal(fold(fold(SEEDS, HISTORY), n), shape)[:, None], level)
+
+    past = [shown(clips()[:, n : n + 1], n) for n in range(2)]
+    for n in range(2, 6):
+        def denoise(x, t, n=n):
+            clocks = torch.tensor([[history] * n + [float(t)]]).expand(2, -1)
+            return model.system.denoiser(torch.cat([*past, x], dim=1), clocks, told)[:, -1:]
+
+        made = run(plan, denoise, plan.begin(normal(fold(SEEDS, n), shape)[:, None]),
+                   lambda stage, _, n=n: normal(fold(SEEDS, n, stage), shape)[:, None])
+        near(said[:, n - 2], made[:, 0].clamp(-1, 1))
+        past.append(shown(made, n))
+
+
+@torch.no_grad()
+def test_old_frames_are_forgotten_and_the_sink_is_not(model):
+    clip, other = clips(frames=6), clips(frames=6)
+    other[:, 0] = 1.0
+    said = {}
+    for sink in (0, 1):
+        dream = Dream(model, context=2, sink=sink)
+        said[sink] = [stepped(dream, dream.begin(frames, None, SEEDS), 1) for frames in (clip, other)]
+    # Layers on top saw more than the frames that are held: frame 0 is still felt without a sink, but less.
+    gap = {sink: float((a - b).abs().max()) for sink, (a, b) in said.items()}
+    assert gap[1] > 2 * gap[0]
+
+
+@torch.inference_mode()
+def test_latents_are_decoded_frame_by_frame():
+    recipe = recipe_of("along time", latents=KL(channels=2, widths=(8, 8), depth=1, groups=4))
+    model = model_of(recipe)
+    dream = Dream(model)
+    state = dream.begin(clips(), None, SEEDS)
+    branch, frame = state.copy(), dream.step(state).frame
+    latents = dream.made(branch, dream.told(branch))
+    assert latents.shape == (2, 1, 2, SIDE // 2, SIDE // 2)
+    near(frame, model.system.latents.decode(latents)[:, 0].clamp(-1, 1), 1e-6)
+
+
+def test_choices_are_the_recipes_unless_given(model):
+    recipe, dream = model.recipe, Dream(model)
+    assert (dream.context, dream.history, dream.plan.nfe) == (recipe.data.frames - 1, 0.0, STEPS)
+    assert (dream.size, dream.channels, dream.fps) == ((SIDE, SIDE), 1, recipe.fps)
+    assert Dream(model, steps=2).plan.nfe == 2
+    noisy = Model(model.system)
+    noisy.recipe = replace(recipe, sample=replace(recipe.sample, keep=Held(history=0.2)))
+    assert Dream(noisy).history == 0.2
+    assert Dream(noisy, history=0.0).history == 0.0
+
+
+# ---- states ----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_copies_and_saved_states_go_on_bit_for_bit(model):
+    dream = Dream(model, context=3, sink=1, history=0.1)
+    state = dream.begin(clips(), None, SEEDS)
+    stepped(dream, state, 5)
+    branch, saved = state.copy(), save(state.tensors())
+    rest = stepped(dream, state, 3)
+    assert torch.equal(stepped(dream, branch, 3), rest)
+    again = State.of(load(saved))
+    assert again.passed == (7, 7)
+    assert torch.equal(stepped(dream, again, 3), rest)
+    assert torch.equal(stepped(dream, again, 1), stepped(dream, state, 1))
+
+
+@torch.no_grad()
+def test_rows_are_worlds_of_their_own(model):
+    dream = Dream(model, context=3, sink=1, history=0.1)
+    both = dream.begin(clips(), None, SEEDS)
+    alone = [dream.begin(clips()[i : i + 1], None, SEEDS[i : i + 1]) for i in range(2)]
+    near(stepped(dream, both, 5), torch.cat([stepped(dream, one, 5) for one in alone]))
+    fresh = dream.begin(clips(3)[2:], None, [13])
+    both.put(0, fresh)  # a row begins anew while the other goes on
+    assert both.passed == (2, 7)
+    near(stepped(dream, both, 6), torch.cat([stepped(dream, fresh, 6), stepped(dream, alone[1], 6)]))
+    assert both.rows(1).passed == (13,)
+    near(stepped(dream, both.rows(1), 1), stepped(dream, alone[1], 1))
+
+
+@torch.no_grad()
+def test_the_seed_alone_decides_what_is_not_known(model):
+    dream = Dream(model)
+    first, same, other = (stepped(dream, dream.begin(clips(1), None, [seed]), 2) for seed in (3, 3, 4))
+    assert torch.equal(first, same)
+    assert float((first - other).abs().max()) > 1e-3
+
+
+@torch.no_grad()
+def test_what_a_world_holds_does_not_grow(model):
+    dream = Dream(model, context=3)
+    state = dream.begin(clips(1), None, [0])
+
+    def held():
+        return {name: (tensor.shape, tensor.dtype) for name, tensor in state.tensors().items()}
+
+    before = held()
+    stepped(dream, state, 8)
+    assert held() == before
+    assert state.passed == (10,)
+
+
+# ---- what cannot be --------------------------------------------------------------------------------------------
+
+
+def test_models_that_cannot_be_stepped_are_refused():
+    plain, causal = films(Frames(clock="each")), recipe_of("along time")
+    with pytest.raises(UserError, match="frames see those to come"):
+        Dream(model_of(plain))
+    self_told = replace(causal, train=replace(causal.train, self_conditioning=0.5),
+                        net=replace(causal.net, image_channels=1))
+    with pytest.raises(UserError, match="pictures beside its frames"):
+        Dream(model_of(self_told))
+
+
+def test_choices_that_cannot_be_are_refused(model):
+    with pytest.raises(UserError, match="choose a sink from 0 to 3"):
+        Dream(model, context=3, sink=4)
+    with pytest.raises(UserError, match="noise level from 0 to 1"):
+        Dream(model, history=1.5)
+    with pytest.raises(UserError, match="finds its steps on the way"):
+        Dream(model, solver="rk45")
+    dream = Dream(model)
+    with pytest.raises(UserError, match=r"\[rows, T, 1, 8, 8\] .* \[2, 2, 1, 4, 8\]"):
+        dream.begin(clips()[:, :, :, :4], None, SEEDS)
+    with pytest.raises(UserError, match=r"give 2 \(got 1\)"):
+        dream.begin(clips(), None, [0])
+    state = dream.begin(clips(), None, SEEDS)
+    with pytest.raises(UserError, match="same world"):
+        state.put(0, Dream(model, context=2).begin(clips(1), None, [0]))
+    with pytest.raises(UserError, match="not the state of a world"):
+        State.of({"seeds": torch.zeros(1, dtype=torch.long)})
