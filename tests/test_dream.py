@@ -7,9 +7,13 @@ import torch
 from dots import SIDE, DotSource, films
 from safetensors.torch import load, save
 
-from fromnoise.denoise import Held
+from fromnoise.data.episodes import Episodes
+from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
+from fromnoise.denoise import Guidance, Held
 from fromnoise.generate import Model
 from fromnoise.latents import KL
+from fromnoise.nets.trunk import Rotary
+from fromnoise.nets.trunk.acting import ByModulation, ByToken
 from fromnoise.nets.trunk.settings import Temporal
 from fromnoise.process import Frames
 from fromnoise.random import HISTORY, fold, normal
@@ -121,6 +125,81 @@ def test_choices_are_the_recipes_unless_given(model):
     assert Dream(noisy, history=0.0).history == 0.0
 
 
+# ---- actions ---------------------------------------------------------------------------------------------------
+
+SPACES = {"choices": Discrete(n=3), "switches": MultiBinary(n=2), "numbers": Continuous(low=(-2.0,), high=(1.0,))}
+DONE = {"choices": [[-1, 0, 1, 2, 2], [-1, 2, 0, 2, 1]],
+        "switches": [[[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [1.0, 0.0]]] * 2,
+        "numbers": [[[0.5], [-2.0], [1.0], [0.0], [-1.0]]] * 2}
+
+
+def acting(kind, told, space="choices", dropout=0.1):
+    recipe = recipe_of(kind)
+    net = replace(recipe.net, actions=told, positions=Rotary() if kind == "all tokens" else recipe.net.positions)
+    data = Episodes(root="none", frames=6, fps=10.0, height=SIDE, width=SIDE, actions=SPACES[space])
+    return model_of(replace(recipe, net=net, data=data, train=replace(recipe.train, action_dropout=dropout)))
+
+
+@pytest.mark.parametrize("kind", ["all tokens", "along time"])
+@pytest.mark.parametrize("told", [ByModulation(), ByToken()], ids=["modulation", "token"])
+@pytest.mark.parametrize("space", SPACES)
+@torch.no_grad()
+def test_guidance_drops_the_action_of_the_frame_that_is_made_alone(kind, told, space):
+    model, scale = acting(kind, told, space), 2.5
+    denoiser = model.system.denoiser
+    clip, done = clips().expand(-1, -1, 3, -1, -1), torch.tensor(DONE[space])
+    for s in (1.0, scale):
+        dream = Dream(model, guidance=s)
+        state, past = dream.begin(clip, done[:, :2], SEEDS), clip
+        for n in range(2, 5):
+            plan, condition = dream.plan, model.encode([""] * 2)
+
+            def denoise(x, t, n=n, past=past, s=s, condition=condition):
+                clocks, acted = torch.tensor([[0.0] * n + [float(t)]]).expand(2, -1), done[:, : n + 1]
+                silent = model.recipe.acts.silence(acted, (torch.arange(n + 1) == n).expand(2, -1))
+                d, w = (denoiser(torch.cat([past, x], dim=1), clocks, replace(condition, actions=a))[:, -1:]
+                        for a in (acted, silent))
+                return w + s * (d - w)
+
+            made = run(plan, denoise, plan.begin(normal(fold(SEEDS, n), clip.shape[2:])[:, None]))
+            frame = dream.step(state, done[:, n]).frame
+            near(frame, made[:, 0].clamp(-1, 1), 1e-3)
+            past = torch.cat([past, made], dim=1)
+
+
+@torch.no_grad()
+def test_an_action_is_seen_in_the_very_next_frame():
+    dream = Dream(acting("along time", ByModulation()), guidance=1.0)
+    state = dream.begin(clips().expand(-1, -1, 3, -1, -1), None, SEEDS)
+    one, two = (dream.step(state.copy(), torch.tensor([0, a])).frame for a in (0, 2))
+    near(one[0], two[0], 1e-6)
+    assert float((one[1] - two[1]).abs().max()) > 1e-3
+
+
+def test_guidance_is_the_recipes_where_it_was_learned(model):
+    able = acting("along time", ByModulation())
+    able.recipe = replace(able.recipe, sample=replace(able.recipe.sample, guidance=Guidance(scale=3.0)))
+    assert Dream(able).guidance.scale == 3
+    assert Dream(able, guidance=1.0).guidance is None
+    for other in (model, acting("along time", ByModulation(), dropout=0.0)):
+        other.recipe = replace(other.recipe, sample=replace(other.recipe.sample, guidance=Guidance(scale=3.0)))
+        assert Dream(other).guidance is None
+        with pytest.raises(UserError, match="has not learned"):
+            Dream(other, guidance=2.0)
+
+
+@pytest.mark.parametrize(("space", "action"), [
+    ("choices", 3), ("choices", -2), ("choices", 0.5), ("switches", [0.0, 0.5]), ("numbers", [1.1])])
+def test_what_cannot_be_done_is_refused(space, action):
+    dream = Dream(acting("along time", ByModulation(), space))
+    state = dream.begin(clips(1).expand(-1, -1, 3, -1, -1), None, [0])
+    with pytest.raises(UserError, match=r"An action is .* \(got"):
+        dream.step(state, torch.tensor([action]))
+    with pytest.raises(UserError, match=r"give actions \[1"):
+        dream.step(state, torch.zeros(2, 5))
+    assert state.passed == (2,)
+
+
 # ---- states ----------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +274,8 @@ def test_choices_that_cannot_be_are_refused(model):
     with pytest.raises(UserError, match="finds its steps on the way"):
         Dream(model, solver="rk45")
     dream = Dream(model)
+    with pytest.raises(UserError, match="told no actions"):
+        dream.begin(clips(), torch.zeros(2, 2), SEEDS)
     with pytest.raises(UserError, match=r"\[rows, T, 1, 8, 8\] .* \[2, 2, 1, 4, 8\]"):
         dream.begin(clips()[:, :, :, :4], None, SEEDS)
     with pytest.raises(UserError, match=r"give 2 \(got 1\)"):

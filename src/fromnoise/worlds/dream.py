@@ -11,13 +11,15 @@ ever.  Genie 2, Oasis and Self-Forcing (Huang et al. 2025) roll out so; the nois
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from fromnoise.blocks import Ring
-from fromnoise.denoise import Held
+from fromnoise.data.episodes import Episodes
+from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary
+from fromnoise.denoise import Guidance, Held, autoguidance
 from fromnoise.generate import Model
 from fromnoise.nets import Trunk
 from fromnoise.random import HISTORY, fold, normal
@@ -63,7 +65,9 @@ class Dream:
         self.history = usual if history is None else history
         if not 0 <= self.history <= 1:
             raise UserError(f"history is a noise level from 0 to 1 (got {self.history:g}).")
+        self.guidance = guided(model, guidance)
         self.size, self.channels, self.fps = settings.size, data.channels, recipe.fps
+        self.actions = data.actions if recipe.net.reads_actions and isinstance(data, Episodes) else None
         self.shape = model.noise_shape(settings)[2:]
         self.plan = table_of(recipe.path, self.shape, **model._clock(settings))
         self.level = torch.tensor(self.history, dtype=torch.float64)
@@ -80,20 +84,23 @@ class Dream:
         seeds: of the noise of each row.  UserError for frames of another size.
         """
         self.check_begin(frames, seeds)
+        acted = None if actions is None else checked_actions(self.actions, actions, frames.shape[:2])
         system = self.model.system
         latents = system.encode(frames.to(system.device)).mean
         state = State(Ring(len(frames), self.context - self.sink, self.sink), [int(seed) for seed in seeds])
         for i in range(frames.shape[1]):
-            self.commit(state, latents[:, i : i + 1], self.told(state))
+            self.commit(state, latents[:, i : i + 1], self.told(state, None if acted is None else acted[:, i : i + 1]))
         return state
 
     @torch.inference_mode()
     def step(self, state: State, actions: Tensor | None = None) -> Stepped:
         """The next frame of every row, and ``state`` moved on to it.
 
-        actions: ``[rows]`` or ``[rows, A]``, what leads to it; None for a model without.
+        actions: ``[rows]`` or ``[rows, A]``, what leads to it, -1 or NaN where that is not told; None for none at all.
+        UserError for what cannot be done.
         """
-        told = self.told(state)
+        acted = None if actions is None else checked_actions(self.actions, actions, (len(state),))[:, None]
+        told = self.told(state, acted)
         latents = self.made(state, told)
         self.commit(state, latents, told)
         frame = self.model.system.latents.decode(latents)[:, 0]
@@ -101,14 +108,16 @@ class Dream:
 
     def made(self, state: State, told: Condition) -> Tensor:
         """The latents ``[rows, 1, c, h, w]`` of the next frame."""
-        denoiser = self.model.system.denoiser
+        network, untold = self.model.system.denoiser, replace(told, actions=None)
 
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return denoiser(x, t, told, cache=state.ring).float()
+        def denoise(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            return network(x, t, condition, cache=state.ring).float()
 
+        if self.guidance is not None:  # the frame alone is not told its action; those before it were
+            denoise = autoguidance(denoise, lambda x, t, _, weak=denoise: weak(x, t, untold), self.guidance)
         with self.autocast():
             x = self.plan.begin(self.noise(state))
-            return run(self.plan, denoise, x, lambda stage, _: self.noise(state, stage))
+            return run(self.plan, lambda x, t: denoise(x, t, told), x, lambda stage, _: self.noise(state, stage))
 
     def commit(self, state: State, latents: Tensor, told: Condition) -> None:
         """Look at a finished frame once, as history is shown, and keep what was seen."""
@@ -126,9 +135,10 @@ class Dream:
         drawn = normal(fold(state.seeds, state.passed, *stage), self.shape)[:, None]
         return drawn.to(self.model.system.device)
 
-    def told(self, state: State) -> Condition:
-        """What the network is told of the next frame."""
-        return self.condition.map(lambda part: part.expand(len(state), *part.shape[1:]))
+    def told(self, state: State, actions: Tensor | None = None) -> Condition:
+        """What the network is told of the next frame; actions: ``[rows, 1]`` or ``[rows, 1, A]``."""
+        told = self.condition.map(lambda part: part.expand(len(state), *part.shape[1:]))
+        return replace(told, actions=None if actions is None else actions.to(self.model.system.device))
 
     def autocast(self):
         return autocast(self.model.system.device, self.model.recipe.train.precision)
@@ -143,6 +153,39 @@ class Dream:
                             f"{frames.dtype} {list(frames.shape)}).")
         if len(seeds) != len(frames):
             raise UserError(f"Every row has a seed: give {len(frames)} (got {len(seeds)}).")
+
+
+def guided(model: Model, scale: float | None) -> Guidance | None:
+    """Guidance on actions, by the recipe unless a scale is given; None for none.  UserError where there can be none."""
+    recipe = model.recipe
+    usual = recipe.sample.guidance
+    able = recipe.net.reads_actions and recipe.train.action_dropout > 0
+    if scale is None:
+        return usual if able and not usual.inert else None
+    if scale != 1 and not able:
+        raise UserError("Guidance on actions compares a frame that is told its action with one that is not, which this "
+                        "model has not learned (net.actions, train.action_dropout): leave guidance out.")
+    return replace(usual, scale=scale) if scale != 1 else None
+
+
+def checked_actions(known: Actions | None, actions: Tensor, shape: Sequence[int]) -> Tensor:
+    """``actions``, one for each of ``shape``, long or float.  UserError for what cannot be done."""
+    if known is None:
+        raise UserError("This model is told no actions (net.actions): leave them out.")
+    actions = torch.as_tensor(actions)
+    whole = (*shape, *known.shape)
+    if actions.shape != torch.Size(whole):
+        raise UserError(f"An action is {known}: give actions {list(whole)} (got {list(actions.shape)}).")
+    none = actions == -1 if isinstance(known, Discrete) else actions.isnan()
+    if isinstance(known, Discrete):
+        can = (actions >= 0) & (actions < known.n) & (actions.long() == actions)
+    elif isinstance(known, MultiBinary):
+        can = (actions == 0) | (actions == 1)
+    else:
+        can = (actions >= torch.tensor(known.low)) & (actions <= torch.tensor(known.high))
+    if not bool((can | none).all()):
+        raise UserError(f"An action is {known} (got {actions[~(can | none)][0].item():g}).")
+    return actions.long() if isinstance(known, Discrete) else actions.float()
 
 
 def check_steppable(model: Model) -> None:
