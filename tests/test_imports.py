@@ -19,8 +19,8 @@ FLOORS = {
 }
 # On these floors rooms are stacked: a later one may use an earlier one.
 STACKED = ["types", "config", "random", "files", "folders", "media", "films", "weights", "settings", "recipe", "system",
-           "given", "windows", "output", "interop", "opening", "worlds",
-           "recipes", "studio", "showing", "workflow", "compare", "demo", "cli", "__main__"]
+           "given", "windows", "output", "interop", "opening",
+           "recipes", "studio", "worlds", "showing", "workflow", "compare", "demo", "cli", "__main__"]
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fromnoise import worlds as worlds
     from fromnoise.codec import Codec as Codec
     from fromnoise.generate import Model as Model
     from fromnoise.opening import load as load
@@ -24,13 +25,15 @@ _PUBLIC = {
     "UserError": "fromnoise.types",
 }
 
-__all__ = ["Codec", "Coder", "Model", "Output", "Recipe", "UserError", "__version__", "load"]
+__all__ = ["Codec", "Coder", "Model", "Output", "Recipe", "UserError", "__version__", "load", "worlds"]
 
 
 def __getattr__(name: str):
     """Public names are imported when first used, so that ``import fromnoise`` costs nothing."""
-    if name in _PUBLIC:
-        import importlib
+    import importlib
 
+    if name == "worlds":
+        return importlib.import_module("fromnoise.worlds")
+    if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'fromnoise' has no attribute '{name}'")

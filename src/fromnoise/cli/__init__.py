@@ -20,6 +20,7 @@ COMMANDS = {
     "ema": "another average of a run's weights, from its snapshots",
     "export": "write a model in the layout of diffusers",
     "worlds": "record real environments, to train on what is seen and done",
+    "play": "a world to play in the browser",
     "compare": "train variants of a recipe with several seeds, at equal size and work",
     "bench": "measure solvers side by side, on problems with an exact answer",
     "recipes": "list the named recipes",

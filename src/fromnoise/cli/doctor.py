@@ -23,6 +23,7 @@ from fromnoise.train.threads import available_cores
 PURPOSE = {  # of each extra in pyproject.toml
     "video": "films as .mp4 and other video files (fromnoise.films, --data.kind clips)",
     "worlds": "episodes of real environments, and films with logs of actions (fromnoise worlds)",
+    "play": "worlds to play in the browser (fromnoise play)",
     "track": "the TensorBoard tracker (--train.tracker tensorboard)",
     "dev": "working on fromnoise itself (make test, make check)",
 }

@@ -111,6 +111,11 @@ def render_page(title: str, showcases: Sequence[Showcase]) -> str:
     )
 
 
+def page_style() -> str:
+    """The style sheet, for other pages that look alike."""
+    return _template("page.css")
+
+
 def environment(autoescape: bool = True):
     """The studio's templates; a name that a template lacks is an error, never an empty string."""
     import jinja2

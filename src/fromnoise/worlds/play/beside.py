@@ -1,0 +1,72 @@
+"""The real environment beside its world: begun with the same frames, and told the same actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fromnoise.data.episodes.actions import Actions
+from fromnoise.data.episodes.world import World, environment
+from fromnoise.worlds.beginnings import LENGTH
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is seen of one world: uint8 ``[H, W, 3]``, the reward that came with it and all so far (None where nobody
+    tells), and whether the world has ended."""
+
+    frame: np.ndarray
+    reward: float | None = None
+    score: float | None = None
+    ended: bool = False
+
+    def after(self, frame: np.ndarray, reward: float | None, ended: bool) -> Scene:
+        """The next one."""
+        return Scene(frame, reward, None if reward is None else (self.score or 0.0) + reward, ended)
+
+
+class Beside:
+    """A real environment.  UserError where it cannot be made here."""
+
+    def __init__(self, world: World, actions: Actions):
+        self.screen, self.actions = environment(world), actions
+
+    def begin(self, random: np.random.Generator, length: int = LENGTH) -> tuple[np.ndarray, np.ndarray]:
+        """Reset it and do anything for a few frames: (frames uint8 ``[T, H, W, 3]``, what led to each of them)."""
+        frame, _ = self.screen.reset(seed=int(random.integers(2**31)))
+        frames, led = [frame], [np.full(self.actions.shape, self.actions.none, self.actions.dtype)]
+        while len(frames) < length:
+            action = np.asarray(self.actions.draw(random), self.actions.dtype)
+            frame, _, terminated, truncated, _ = self.screen.step(_taken(action))
+            if terminated or truncated:
+                break
+            frames.append(frame)
+            led.append(action)
+        self.scene = Scene(frames[-1], 0.0, 0.0)
+        return np.stack(frames), np.stack(led)
+
+    def step(self, action: np.ndarray) -> Scene:
+        """What is seen after the action; after its end the last frame."""
+        if not self.scene.ended:
+            frame, reward, terminated, truncated, _ = self.screen.step(_taken(action))
+            self.scene = self.scene.after(frame, reward, terminated or truncated)
+        return self.scene
+
+    def save(self) -> Any:
+        """This moment, for ``restore``."""
+        return self.screen.save(), self.scene
+
+    def restore(self, saved: Any) -> Scene:
+        state, self.scene = saved
+        self.screen.restore(state)
+        return self.scene
+
+    def close(self) -> None:
+        self.screen.close()
+
+
+def _taken(action: np.ndarray) -> Any:
+    """One choice as an int, as some environments look it up."""
+    return int(action) if action.shape == () else action
