@@ -233,6 +233,7 @@ def judge(model: Model, console: Console, samples: int | None = None, guidance: 
           seed: int = 0) -> Report:
     """Evaluate by the recipe's settings unless others are given."""
     settings = evaluation_settings(model, samples, guidance, seed)
+    tasks = with_given(model, settings)
 
     def sample(prompts: Sequence[str], seed: int) -> Tensor:
         return model.sample(list(prompts), guidance=settings["guidance"], seed=seed).media
@@ -246,16 +247,25 @@ def judge(model: Model, console: Console, samples: int | None = None, guidance: 
             report = enlargements.measure(model, settings, tell)
         else:
             report = evaluate(sample, model.recipe.data, count=settings["samples"], seed=seed, progress=tell)
-            report = replace(report, rows=[*report.rows, *with_given(model, settings, tell)])
+            if tasks:
+                report = replace(report, rows=[*report.rows, *made_with_given(model, settings, tasks, tell)])
     return replace(report, settings=settings)
 
 
-def with_given(model: Model, settings: dict[str, Any], tell: Callable[[str], None]) -> list[Row]:
-    """What the model makes of clips of which frames are given, where that is asked for."""
+def with_given(model: Model, settings: dict[str, Any]) -> list[Task]:
+    """The tasks that are measured.  UserError for a rollout that the model cannot make."""
     if not settings.get("tasks"):
         return []
     spans = model.system.latents.spans(model.recipe.data.frames)
     tasks = tasks_of(spans) + ([rollout_of(spans, settings["rollout"])] if settings.get("rollout") else [])
+    for task in tasks:
+        model.system.latents.latent_frames(task.frames)
+    return tasks
+
+
+def made_with_given(model: Model, settings: dict[str, Any], tasks: list[Task],
+                    tell: Callable[[str], None]) -> list[Row]:
+    """What the model makes of clips of which frames are given."""
 
     def fill(prompts: list[str], given: Given, task: Task) -> Tensor:
         return model.sample(prompts, given=given, frames=task.frames, overlap=task.overlap,
