@@ -190,7 +190,17 @@ def test_a_rollout_that_a_latent_model_cannot_make_is_refused():
         judge(small(Frames(every=0.5), Evaluation(samples=2, tasks=2, rollout=18), CAUSAL, 13), Console(quiet=True))
 
 
+def test_others_can_be_asked_for_than_the_recipe_says():
+    model = small(Frames(prefix=0.5), Evaluation(samples=2))
+    assert evaluation_settings(model)["tasks"] == 64
+    settings = evaluation_settings(model, tasks=3, rollout=20)
+    assert (settings["tasks"], settings["rollout"]) == (3, 20)
+    assert not {"tasks", "rollout"} & evaluation_settings(model, tasks=0).keys()
+
+
 def test_a_model_of_text_alone_has_no_tasks():
     model = small(Frames(), Evaluation(samples=2))
+    with pytest.raises(UserError, match="--tasks 3 measures nothing of this run: training gives no frames"):
+        evaluation_settings(model, tasks=3)
     assert not {"tasks", "rollout"} & evaluation_settings(model).keys()
     assert not any("given" in row.name for row in judge(model, Console(quiet=True)).rows)
