@@ -16,17 +16,19 @@ from fromnoise.evaluate.real import films
 from fromnoise.evaluate.reconstruction import EXACT, psnr
 from fromnoise.evaluate.tasks import rollout_of, task_rows, tasks_of
 from fromnoise.generate import Model
-from fromnoise.latents import CausalKL, Pixels
+from fromnoise.latents import CausalKL, Latents, Pixels
 from fromnoise.nets import house
 from fromnoise.process import Frames
 from fromnoise.recipe import Evaluation, Recipe, without_effect
 from fromnoise.recipes import moving
 from fromnoise.system import System
 from fromnoise.text import Trained
+from fromnoise.types import UserError
 from fromnoise.workflow import evaluation_settings, judge
 
 DATA = Moving(frames=12)
-SPANS = Pixels().build(3).spans(12)
+PIXELS, CAUSAL = Pixels(), CausalKL(channels=2, widths=(4, 8), halved=(True,), depth=1, groups=2)
+SPANS = PIXELS.build(3).spans(12)
 COUNT = 24
 
 
@@ -53,7 +55,7 @@ def test_tasks_say_which_frames_are_given():
 
 
 def test_frames_that_share_a_latent_are_given_together():
-    spans = CausalKL(channels=2, widths=(4, 8), halved=(True,), depth=1, groups=2).build(3).spans(13)
+    spans = CAUSAL.build(3).spans(13)
     for task in tasks_of(spans):
         assert all(set(span) <= set(task.given) or not set(span) & set(task.given) for span in spans)
         assert task.rest
@@ -150,16 +152,18 @@ def test_tasks_are_measured_where_frames_were_given_in_training():
     assert without_effect(recipe)["evaluate.tasks"] == "training gives no frames (train.frames)"
     told = replace(recipe, train=replace(recipe.train, frames=Frames(first=0.5)))
     each = replace(recipe, train=replace(recipe.train, frames=Frames(clock="each")))
-    assert not {"evaluate.tasks", "evaluate.rollout"} & (set(without_effect(told)) | set(without_effect(each)))
-    none = replace(told, evaluate=Evaluation(tasks=0, rollout=50))
-    assert without_effect(none)["evaluate.rollout"] == "evaluate.tasks is 0"
+    longer = [replace(one, evaluate=Evaluation(rollout=50)) for one in (told, each)]
+    assert not any({"evaluate.tasks", "evaluate.rollout"} & set(without_effect(one)) for one in longer)
+    for choice, why in ((Evaluation(tasks=0, rollout=50), "evaluate.tasks is 0"),
+                        (Evaluation(rollout=12), "a clip of training is no shorter")):
+        assert without_effect(replace(told, evaluate=choice))["evaluate.rollout"] == why
 
 
-def small(frames: Frames, evaluate: Evaluation) -> Model:
+def small(frames: Frames, evaluate: Evaluation, latents: Latents = PIXELS, length: int = 12) -> Model:
     recipe = tiny()
     assert isinstance(recipe, Recipe)
-    data = Moving(frames=12, height=16, width=16)
-    recipe = replace(recipe, name="moving", data=data, net=house(width=16, heads=2, depth=1, patch=8),
+    data, patch = Moving(frames=length, height=16, width=16), 8 // latents.build(3).factor
+    recipe = replace(recipe, name="moving", data=data, latents=latents, net=house(16, heads=2, depth=1, patch=patch),
                      text=Trained(width=16, depth=1, max_length=32), train=replace(recipe.train, frames=frames),
                      sample=replace(moving().sample, steps=2), evaluate=evaluate)
     return Model(System(recipe, recipe.text.learn_tokenizer(list(data.open("train").captions))))
@@ -174,7 +178,29 @@ def test_a_model_is_judged_by_its_tasks():
     assert "2 clips of each task" in report.how
 
 
+def test_a_model_of_latents_is_given_whole_groups():
+    report = judge(small(Frames(every=0.5), Evaluation(samples=2, tasks=2, rollout=17), CAUSAL, 13),
+                   Console(quiet=True))
+    assert report["given frames kept"] == 1
+    assert any(row.name == "rollout to 17 frames: PSNR, dB" for row in report.rows)
+
+
+def test_a_rollout_that_a_latent_model_cannot_make_is_refused():
+    with pytest.raises(UserError, match=r"18 frames does not fit.* 17 or 19"):
+        judge(small(Frames(every=0.5), Evaluation(samples=2, tasks=2, rollout=18), CAUSAL, 13), Console(quiet=True))
+
+
+def test_others_can_be_asked_for_than_the_recipe_says():
+    model = small(Frames(prefix=0.5), Evaluation(samples=2))
+    assert evaluation_settings(model)["tasks"] == 64
+    settings = evaluation_settings(model, tasks=3, rollout=20)
+    assert (settings["tasks"], settings["rollout"]) == (3, 20)
+    assert not {"tasks", "rollout"} & evaluation_settings(model, tasks=0).keys()
+
+
 def test_a_model_of_text_alone_has_no_tasks():
     model = small(Frames(), Evaluation(samples=2))
+    with pytest.raises(UserError, match="--tasks 3 measures nothing of this run: training gives no frames"):
+        evaluation_settings(model, tasks=3)
     assert not {"tasks", "rollout"} & evaluation_settings(model).keys()
     assert not any("given" in row.name for row in judge(model, Console(quiet=True)).rows)

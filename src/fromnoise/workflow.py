@@ -62,10 +62,10 @@ SAY_EVERY = 30  # seconds between lines of progress where there is no terminal
 class Manner:
     """How a kind of model is opened, measured and shown.
 
-    open: (system, run folder, steps) to the model;  judge: (model, console, samples, guidance, seed) to a report, by
-    the recipe where None is given;  settings: the model to what it is judged with by its recipe;  show: (model, run
-    folder) to what its page has that those of other kinds have not;  preview: (model, run folder, step) writes
-    ``PREVIEWS`` pictures.
+    open: (system, run folder, steps) to the model;  judge: (model, console, samples, guidance, seed, tasks, rollout)
+    to a report, by the recipe where None is given;  settings: the model to what it is judged with by its recipe;
+    show: (model, run folder) to what its page has that those of other kinds have not;  preview: (model, run folder,
+    step) writes ``PREVIEWS`` pictures.
     """
 
     open: Callable[..., Any]
@@ -216,23 +216,25 @@ def encoding_progress(console: Console) -> Callable[[int, int], None]:
 
 
 def evaluate_run(run: Path, samples: int | None = None, guidance: float | None = None, seed: int = 0,
-                 device: str = "auto", console: Console | None = None) -> Report:
+                 device: str = "auto", console: Console | None = None, tasks: int | None = None,
+                 rollout: int | None = None) -> Report:
     """Judge a trained run anew, and bring its evaluation.json, page and card up to date."""
     console = console or Console(stderr=True)
     model = load(run, device)
     settle_threads(model)
     timings = Timings()
     with timings.measure("evaluation"):
-        report = manner_of(model.recipe).judge(model, console, samples, guidance, seed)
+        report = manner_of(model.recipe).judge(model, console, samples, guidance, seed, tasks, rollout)
     save_report(report, run)
     write_up(model, run, report, timings)
     return report
 
 
 def judge(model: Model, console: Console, samples: int | None = None, guidance: float | None = None,
-          seed: int = 0) -> Report:
+          seed: int = 0, tasks: int | None = None, rollout: int | None = None) -> Report:
     """Evaluate by the recipe's settings unless others are given."""
-    settings = evaluation_settings(model, samples, guidance, seed)
+    settings = evaluation_settings(model, samples, guidance, seed, tasks, rollout)
+    given = with_given(model, settings)
 
     def sample(prompts: Sequence[str], seed: int) -> Tensor:
         return model.sample(list(prompts), guidance=settings["guidance"], seed=seed).media
@@ -246,16 +248,25 @@ def judge(model: Model, console: Console, samples: int | None = None, guidance: 
             report = enlargements.measure(model, settings, tell)
         else:
             report = evaluate(sample, model.recipe.data, count=settings["samples"], seed=seed, progress=tell)
-            report = replace(report, rows=[*report.rows, *with_given(model, settings, tell)])
+            if given:
+                report = replace(report, rows=[*report.rows, *made_with_given(model, settings, given, tell)])
     return replace(report, settings=settings)
 
 
-def with_given(model: Model, settings: dict[str, Any], tell: Callable[[str], None]) -> list[Row]:
-    """What the model makes of clips of which frames are given, where that is asked for."""
+def with_given(model: Model, settings: dict[str, Any]) -> list[Task]:
+    """The tasks that are measured.  UserError for a rollout that the model cannot make."""
     if not settings.get("tasks"):
         return []
     spans = model.system.latents.spans(model.recipe.data.frames)
     tasks = tasks_of(spans) + ([rollout_of(spans, settings["rollout"])] if settings.get("rollout") else [])
+    for task in tasks:
+        model.system.latents.latent_frames(task.frames)
+    return tasks
+
+
+def made_with_given(model: Model, settings: dict[str, Any], tasks: list[Task],
+                    tell: Callable[[str], None]) -> list[Row]:
+    """What the model makes of clips of which frames are given."""
 
     def fill(prompts: list[str], given: Given, task: Task) -> Tensor:
         return model.sample(prompts, given=given, frames=task.frames, overlap=task.overlap,
@@ -265,7 +276,7 @@ def with_given(model: Model, settings: dict[str, Any], tell: Callable[[str], Non
 
 
 def evaluation_settings(model: Model, samples: int | None = None, guidance: float | None = None,
-                        seed: int = 0) -> dict[str, Any]:
+                        seed: int = 0, tasks: int | None = None, rollout: int | None = None) -> dict[str, Any]:
     """What an evaluation is made with, by the recipe unless given: with others its numbers would be others."""
     spec, sampling = model.recipe.evaluate, model.recipe.sample
     own = has_own_grid(sampling)
@@ -274,15 +285,22 @@ def evaluation_settings(model: Model, samples: int | None = None, guidance: floa
     rest = {} if full == Guidance(scale=chosen) else {"guidance_words": full.words()}
     return {"samples": samples or spec.samples, "guidance": chosen, **rest, "solver": sampling.solver,
             "steps": sampling.steps, "grid": "own" if own else sampling.grid, "shift": 1.0 if own else sampling.shift,
-            **({"augment": sampling.augment} if model.enlarges else {}), **clips_with_given(model.recipe),
-            "seed": seed, "trained_steps": model.step}
+            **({"augment": sampling.augment} if model.enlarges else {}), "seed": seed,
+            "trained_steps": model.step, **clips_with_given(model.recipe, tasks=tasks, rollout=rollout)}
 
 
-def clips_with_given(recipe: Recipe) -> dict[str, int]:
-    """How many clips of each task are made, and the frames of a rollout, where these are measured."""
-    idle = without_effect(recipe)
-    return {name: value for name in ("tasks", "rollout")
-            if (value := getattr(recipe.evaluate, name)) and f"evaluate.{name}" not in idle}
+def clips_with_given(recipe: Recipe, **asked: int | None) -> dict[str, int]:
+    """How many clips of each task are made, and the frames of a rollout, where these are measured.
+
+    asked: instead of the recipe's, where not None.  UserError for what cannot be measured of this run.
+    """
+    chosen = {name: value for name, value in asked.items() if value is not None}
+    spec = replace(recipe.evaluate, **chosen)
+    idle = without_effect(replace(recipe, evaluate=spec))
+    for name, value in chosen.items():
+        if value and (why := idle.get(f"evaluate.{name}")):
+            raise UserError(f"--{name} {value} measures nothing of this run: {why}.")
+    return {name: getattr(spec, name) for name in asked if getattr(spec, name) and f"evaluate.{name}" not in idle}
 
 
 def settle_threads(model: Model | Codec) -> None:

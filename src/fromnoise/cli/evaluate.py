@@ -26,6 +26,10 @@ class Arguments:
     """Guidance while judging; by default the recipe's."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the noise."""
+    tasks: Annotated[int, Field(ge=0)] | None = None
+    """Clips of each task with given frames; 0 for none, by default the recipe's number."""
+    rollout: Annotated[int, Field(ge=0)] | None = None
+    """Frames of rollouts, as many as clips of a task; 0 for none, by default the recipe's number."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
 
@@ -36,7 +40,8 @@ def main(argv: list[str]) -> int:
         raise UserError("Name a run folder: fromnoise evaluate runs/digits.")
     from fromnoise.workflow import evaluate_run
 
-    report = evaluate_run(Path(args.run), args.samples, args.guidance, args.seed, args.device)
+    report = evaluate_run(Path(args.run), args.samples, args.guidance, args.seed, args.device, tasks=args.tasks,
+                          rollout=args.rollout)
     console = Console()
     console.print(report.table())
     if report.panel is not None:

@@ -115,7 +115,10 @@ def _frames(recipe: Recipe) -> dict[str, str]:
         return idle | dict.fromkeys(measured, "it is enlarging that is measured")
     if not isinstance(recipe.data, Moving):
         return idle | {"evaluate.rollout": "nobody knows how these films go on"}
-    return idle | ({} if recipe.evaluate.tasks else {"evaluate.rollout": "evaluate.tasks is 0"})
+    if not recipe.evaluate.tasks:
+        return idle | {"evaluate.rollout": "evaluate.tasks is 0"}
+    short = recipe.evaluate.rollout <= recipe.data.frames
+    return idle | ({"evaluate.rollout": "a clip of training is no shorter"} if short else {})
 
 
 def _sampling(recipe: Recipe) -> dict[str, str]:

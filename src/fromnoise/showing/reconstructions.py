@@ -23,10 +23,12 @@ FILMS = 3  # strips on the page
 
 
 def judge(codec: Codec, console: Console, samples: int | None = None, guidance: float | None = None,
-          seed: int = 0) -> Report:
+          seed: int = 0, tasks: int | None = None, rollout: int | None = None) -> Report:
     """Held-out media against what comes back of them, by the recipe's settings unless others are given."""
     if guidance is not None or seed:
         raise UserError("An autoencoder is not guided and draws no noise: leave out --guidance and --seed.")
+    if tasks or rollout:
+        raise UserError("An autoencoder makes nothing of given frames: leave out --tasks and --rollout.")
     settings = evaluation_settings(codec, samples)
 
     def through(media: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
