@@ -7,6 +7,7 @@ A run is a folder:
     checkpoints/         what a stopped run goes on from samples/          previews and samples
     index.html           the page                        README.md         the model card
     training.json        how it was trained: command, machine, memory
+    beginnings.safetensors   of a world: a few moments of held-out episodes, to play on from
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from fromnoise.codec import Codec
+from fromnoise.data.episodes import Episodes
 from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
@@ -52,6 +54,7 @@ from fromnoise.train.metrics import read_metrics
 from fromnoise.train.order import UNBOUNDED
 from fromnoise.train.threads import fastest_threads
 from fromnoise.types import UserError
+from fromnoise.worlds import beginnings
 
 SAY_EVERY = 30  # seconds between lines of progress where there is no terminal
 
@@ -98,6 +101,8 @@ def train_run(recipe: AnyRecipe, out: Path, command: str = "", console: Console 
             raise
     save_training_facts(out, command, result.system.device if result.steps_done else None)
     model = manner.open(result.system, str(out), result.step)
+    if isinstance(model.recipe.data, Episodes) and model.recipe.data.frames > 1:
+        beginnings.of_run(out, model.recipe.data)  # so that the world starts without its data
     report = read_report(out)
     if result.steps_done or report is None or report.settings != manner.settings(model):
         with timings.measure("evaluation"):

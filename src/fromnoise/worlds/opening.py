@@ -66,10 +66,14 @@ class Opened:
     data: Episodes
 
     def dream(self, **choices: Any) -> Dream:
-        """The world, ready to be stepped."""
+        """The world, ready to be stepped.  UserError where it cannot be, or hears of no actions."""
         from fromnoise.worlds.dream import Dream
 
-        return Dream(self.model, **choices)
+        dream = Dream(self.model, **choices)
+        if dream.actions is None:
+            raise UserError(f"{self.run} is no world: its network is not told what is done. Train it with "
+                            "--net.actions modulation or token.")
+        return dream
 
     @cached_property
     def beginnings(self) -> Beginnings:

@@ -43,7 +43,8 @@ def need_web() -> None:
         try:
             import_module(module)
         except ImportError as error:
-            raise UserError(f"Playing in the browser needs {module} ({error}): pip install 'fromnoise[play]'.") from None
+            raise UserError(f"Playing in the browser needs {module} ({error}): pip install "
+                            "'fromnoise[play]'.") from None
 
 
 def beside(opened: Opened) -> Any:
