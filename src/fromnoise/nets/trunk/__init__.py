@@ -1,8 +1,19 @@
 """The trunk: one diffusion transformer, of which published ones are settings."""
 
+from fromnoise.nets.trunk.acting import ByModulation, ByToken
 from fromnoise.nets.trunk.net import TrunkNet
 from fromnoise.nets.trunk.routing import MaskDiT, NoRouting, Route, Sprint, Tread
-from fromnoise.nets.trunk.settings import Learned, NoPositions, Relative, Rotary, SinCos, TextSpec, TimeSpec, Trunk
+from fromnoise.nets.trunk.settings import (
+    Learned,
+    NoPositions,
+    Relative,
+    Rotary,
+    SinCos,
+    Temporal,
+    TextSpec,
+    TimeSpec,
+    Trunk,
+)
 
-__all__ = ["Learned", "MaskDiT", "NoPositions", "NoRouting", "Relative", "Rotary", "Route", "SinCos", "Sprint",
-           "TextSpec", "TimeSpec", "Tread", "Trunk", "TrunkNet"]
+__all__ = ["ByModulation", "ByToken", "Learned", "MaskDiT", "NoPositions", "NoRouting", "Relative", "Rotary", "Route",
+           "SinCos", "Sprint", "Temporal", "TextSpec", "TimeSpec", "Tread", "Trunk", "TrunkNet"]
