@@ -48,6 +48,12 @@ def test_no_key_has_two_buttons(actions):
     assert not set(keys) & PAGE.keys()
 
 
+def test_arrows_up_and_down_are_right_and_left_where_nothing_else_is():
+    """As in Pong."""
+    pong = controls_of(Discrete(n=3, meanings=("NOOP", "RIGHT", "LEFT")))
+    assert {key: button.name for button in pong.buttons for key in button.keys}["ArrowUp"] == "right"
+
+
 def test_every_choice_can_be_asked_for():
     for actions in (ATARI, GRID, MINATAR, Discrete(n=12)):
         controls = controls_of(actions)
@@ -254,7 +260,7 @@ def test_a_fresh_world_waits_for_a_key_and_a_tap_between_frames_counts(client):
         page.send("press", buttons=[])
         assert page.until(lambda facts: facts["number"] == 3)[0]["fresh"] is False
         page.send("pause", on=True)
-        facts, _ = page.until(lambda facts: facts["paused"])
+        page.until(lambda facts: facts["paused"])
         page.send("rewind", to=1)
         _, frame = page.until(lambda facts: facts["number"] == 1)
     env = WorldEnv(Dot(), Kept())

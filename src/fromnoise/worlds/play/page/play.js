@@ -52,7 +52,7 @@ const greet = (message) => {
   }
   $("real").hidden = !told.beside;
   $("screens").classList.toggle("two", Boolean(told.beside));
-  if (told.beside) $("real").querySelector(".name").textContent = `Real: ${told.beside}`;
+  $("which").textContent = `: ${told.beside}`;
   if (told.note) say(told.note);
   $("hint").textContent = told.waits ? "Nothing moves until you do: each press is a step." : "";
   layKeys();
@@ -146,6 +146,7 @@ const layKeys = () => {
     const caps = keys.map((key) => element("kbd", { textContent: NAMES[key] || key.replace(/^(Key|Digit)/, "") }));
     const row = element("div", {}, element("dt", { textContent: label }), element("dd", {}, ...caps));
     row.dataset.button = name;
+    row.classList.toggle("wide", keys.length > 2);
     legend.push(row);
     const button = element("button", { type: "button", textContent: CROSS[name] || label, ariaLabel: label });
     button.className = CROSS[name] ? (name === "up" ? "up" : `${name}-key`) : "";
@@ -154,6 +155,7 @@ const layKeys = () => {
     for (const end of ["pointerup", "pointercancel", "pointerleave"]) button.addEventListener(end, () => loose(name));
     (CROSS[name] ? cross : others).append(button);
   }
+  cross.classList.toggle("flat", !told.buttons.some(({ name }) => name === "up" || name === "down"));
   $("legend").replaceChildren(...legend);
   $("pad").replaceChildren(...[cross, others].filter((group) => group.children.length));
 };
