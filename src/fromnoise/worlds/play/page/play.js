@@ -126,7 +126,6 @@ const measure = () => {
   const now = performance.now();
   arrivals = [...arrivals.filter((then) => now - then < 2000), now];
   const span = now - arrivals[0];
-  $("pace").hidden = false;
   $("rate").textContent = span > 500 ? ((arrivals.length - 1) * 1000 / span).toFixed(0) : "–";
   const sorted = [...times].sort((a, b) => a - b), at = (share) => sorted[Math.ceil(share * sorted.length) - 1];
   $("median").textContent = `${at(0.5).toFixed(1)} ms`;
