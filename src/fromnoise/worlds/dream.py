@@ -20,7 +20,7 @@ from torch import Tensor
 from fromnoise.blocks import Ring, packable, packed
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary
-from fromnoise.denoise import Guidance, Held, autoguidance
+from fromnoise.denoise import Held
 from fromnoise.generate import Model
 from fromnoise.nets import Trunk
 from fromnoise.random import HISTORY, fold, normal
@@ -119,14 +119,16 @@ class Dream:
         """The latents ``[rows, 1, c, h, w]`` of the next frame."""
         network, untold = self.denoiser, replace(told, actions=None)
 
-        def denoise(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            return network(x, t, condition, cache=state.ring).float()
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            d = network(x, t, told, cache=state.ring).float()
+            if self.guidance == 1:
+                return d
+            w = network(x, t, untold, cache=state.ring).float()  # this frame's action; those before were told theirs
+            return w + self.guidance * (d - w)
 
-        if self.guidance is not None:  # the frame alone is not told its action; those before it were
-            denoise = autoguidance(denoise, lambda x, t, _, weak=denoise: weak(x, t, untold), self.guidance)
         with self.autocast():
             x = self.plan.begin(self.noise(state))
-            return run(self.plan, lambda x, t: denoise(x, t, told), x, lambda stage, _: self.noise(state, stage))
+            return run(self.plan, denoise, x, lambda stage, _: self.noise(state, stage))
 
     def commit(self, state: State, latents: Tensor, told: Condition) -> None:
         """Look at a finished frame once, as history is shown, and keep what was seen."""
@@ -164,17 +166,15 @@ class Dream:
             raise UserError(f"Every row has a seed: give {len(frames)} (got {len(seeds)}).")
 
 
-def guided(model: Model, scale: float | None) -> Guidance | None:
-    """Guidance on actions, by the recipe unless a scale is given; None for none.  UserError where there can be none."""
+def guided(model: Model, scale: float | None) -> float:
+    """The scale of guidance on actions, as in the recipe unless given.  UserError where there can be none."""
     recipe = model.recipe
-    usual = recipe.sample.guidance
-    able = recipe.net.reads_actions and recipe.train.action_dropout > 0
     if scale is None:
-        return usual if able and not usual.inert else None
-    if scale != 1 and not able:
+        return recipe.sample.action_guidance if recipe.net.reads_actions else 1.0
+    if scale != 1 and not (recipe.net.reads_actions and recipe.train.action_dropout):
         raise UserError("Guidance on actions compares a frame that is told its action with one that is not, which this "
                         "model has not learned (net.actions, train.action_dropout): leave guidance out.")
-    return replace(usual, scale=scale) if scale != 1 else None
+    return scale
 
 
 def checked_actions(known: Actions | None, actions: Tensor, shape: Sequence[int]) -> Tensor:
