@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
-from fromnoise.denoise import Guidance, Held
+from fromnoise.denoise import Held
 from fromnoise.generate import Model
 from fromnoise.latents import KL
 from fromnoise.nets.trunk import Rotary
@@ -178,12 +178,11 @@ def test_an_action_is_seen_in_the_very_next_frame():
 
 def test_guidance_is_the_recipes_where_it_was_learned(model):
     able = acting("along time", ByModulation())
-    able.recipe = replace(able.recipe, sample=replace(able.recipe.sample, guidance=Guidance(scale=3.0)))
-    assert Dream(able).guidance.scale == 3
-    assert Dream(able, guidance=1.0).guidance is None
+    able.recipe = replace(able.recipe, sample=replace(able.recipe.sample, action_guidance=3.0))
+    assert Dream(able).guidance == 3
+    assert Dream(able, guidance=2.0).guidance == 2
+    assert Dream(model).guidance == 1
     for other in (model, acting("along time", ByModulation(), dropout=0.0)):
-        other.recipe = replace(other.recipe, sample=replace(other.recipe.sample, guidance=Guidance(scale=3.0)))
-        assert Dream(other).guidance is None
         with pytest.raises(UserError, match="has not learned"):
             Dream(other, guidance=2.0)
 
