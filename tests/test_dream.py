@@ -1,5 +1,6 @@
 """A dreamt world: each frame is what a solver makes of the masked forward over those before it, however it is held."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from dots import SIDE, DotSource, films
 from safetensors.torch import load, save
 
+from fromnoise.cli import main
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
 from fromnoise.denoise import Held
@@ -22,6 +24,7 @@ from fromnoise.sample import run, table_of
 from fromnoise.system import System
 from fromnoise.types import UserError
 from fromnoise.worlds import Dream, State
+from fromnoise.worlds.pace import pace
 
 STEPS, SEEDS = 3, [7, 11]
 
@@ -284,3 +287,27 @@ def test_choices_that_cannot_be_are_refused(model):
         state.put(0, Dream(model, context=2).begin(clips(1), None, [0]))
     with pytest.raises(UserError, match="not the state of a world"):
         State.of({"seeds": torch.zeros(1, dtype=torch.long)})
+
+
+# ---- its pace --------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_bfloat16_is_near():
+    model = model_of(recipe_of("along time"))
+    exact, rough = (Dream(model, precision=precision) for precision in ("float32", "bfloat16"))
+    a, b = (stepped(dream, dream.begin(clips(), None, SEEDS), 1) for dream in (exact, rough))
+    assert 0 < float((a - b).abs().mean()) < 0.05
+    with pytest.raises(UserError, match="auto, float32 or bfloat16"):
+        Dream(model, precision="int8")
+
+
+def test_the_pace_of_a_world_is_measured(monkeypatch, capsys):
+    model = acting("along time", ByModulation())
+    monkeypatch.setattr("fromnoise.worlds.pace.untrained", lambda: model)
+    assert main(["bench", "worlds", "--frames", "300", "--context", "3", "--steps", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "1 + 1 looks a frame, 3 frames seen" in said
+    assert re.search(r"late over early: \d+\.\d{3}; memory gained in between: -?\d+\.\d\d MiB", said)
+    with pytest.raises(UserError, match="take 300 frames"):
+        pace(Dream(model), 299)
