@@ -17,10 +17,10 @@ from fromnoise.latents import KL
 from fromnoise.nets.trunk import Rotary
 from fromnoise.nets.trunk.acting import ByModulation, ByToken
 from fromnoise.nets.trunk.settings import Temporal
-from fromnoise.process import Frames
+from fromnoise.process import Flow, Frames
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.recipe import Sampling
-from fromnoise.sample import run, table_of
+from fromnoise.sample import run, solve, table_of
 from fromnoise.system import System
 from fromnoise.types import UserError
 from fromnoise.worlds import Dream, State
@@ -92,6 +92,19 @@ def test_each_frame_is_solved_by_the_masked_forward_over_all_before_it(model, hi
         past.append(shown(made, n))
 
 
+@pytest.mark.parametrize("solver", ["euler", "dpmpp_2m", "heun", "auto"])
+def test_a_table_that_is_made_once_is_that_of_solve(solver):
+    noise, flow = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), Flow()
+
+    def denoise(x, t):
+        return (x * (1 + t)).tanh()
+
+    grid = {} if solver == "auto" else {"grid": "cosine", "shift": 2.0}
+    plan = table_of(flow, (5,), solver=solver, steps=4, **grid)
+    expected = solve(denoise, noise, path=flow, solver=solver, steps=4, **grid)
+    assert torch.equal(run(plan, denoise, plan.begin(noise)), expected)
+
+
 @torch.no_grad()
 def test_old_frames_are_forgotten_and_the_sink_is_not(model):
     clip, other = clips(frames=6), clips(frames=6)
@@ -100,7 +113,7 @@ def test_old_frames_are_forgotten_and_the_sink_is_not(model):
     for sink in (0, 1):
         dream = Dream(model, context=2, sink=sink)
         said[sink] = [stepped(dream, dream.begin(frames, None, SEEDS), 1) for frames in (clip, other)]
-    # Layers on top saw more than the frames that are held: frame 0 is still felt without a sink, but less.
+    # Without a sink frame 0 is still felt, through those that saw it, but less.
     gap = {sink: float((a - b).abs().max()) for sink, (a, b) in said.items()}
     assert gap[1] > 2 * gap[0]
 
@@ -138,7 +151,8 @@ DONE = {"choices": [[-1, 0, 1, 2, 2], [-1, 2, 0, 2, 1]],
 
 def acting(kind, told, space="choices", dropout=0.1, outcomes=0):
     recipe = recipe_of(kind)
-    net = replace(recipe.net, actions=told, outcomes=outcomes, positions=Rotary() if kind == "all tokens" else recipe.net.positions)
+    positions = Rotary() if kind == "all tokens" else recipe.net.positions
+    net = replace(recipe.net, actions=told, outcomes=outcomes, positions=positions)
     data = Episodes(root="none", frames=6, fps=10.0, height=SIDE, width=SIDE, actions=SPACES[space])
     return model_of(replace(recipe, net=net, data=data, train=replace(recipe.train, action_dropout=dropout)))
 

@@ -48,7 +48,9 @@ class Dream:
     context: frames that the next one sees, as many as in training unless given;  sink: how many of these are the first
     of the world, which are never forgotten;  steps, solver: as in the recipe unless given, which a solver that was
     tuned for the run has its own number of;  history: noise level at which frames are remembered, as sample.keep has it
-    unless given;  guidance: scale of guidance on actions;  prompt: what a model that reads a text is told.
+    unless given;  guidance: scale of guidance on actions, as in the recipe unless given;  prompt: what a model that
+    reads a text is told;  precision: auto, float32 or bfloat16, of the network's large products, as in training unless
+    given.  The weights are taken as they are now; on a CPU they are copied, arranged for its products.
 
     Noise of frame n of a row is a function of (seed of the row, n), so that worlds in a batch, or begun again, are the
     same to rounding.  UserError for a model that cannot be stepped.
