@@ -17,10 +17,10 @@ from fromnoise.latents import KL
 from fromnoise.nets.trunk import Rotary
 from fromnoise.nets.trunk.acting import ByModulation, ByToken
 from fromnoise.nets.trunk.settings import Temporal
-from fromnoise.process import Frames
+from fromnoise.process import Flow, Frames
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.recipe import Sampling
-from fromnoise.sample import run, table_of
+from fromnoise.sample import run, solve, table_of
 from fromnoise.system import System
 from fromnoise.types import UserError
 from fromnoise.worlds import Dream, State
@@ -92,6 +92,19 @@ def test_each_frame_is_solved_by_the_masked_forward_over_all_before_it(model, hi
         past.append(shown(made, n))
 
 
+@pytest.mark.parametrize("solver", ["euler", "dpmpp_2m", "heun", "auto"])
+def test_a_table_that_is_made_once_is_that_of_solve(solver):
+    noise, flow = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), Flow()
+
+    def denoise(x, t):
+        return (x * (1 + t)).tanh()
+
+    grid = {} if solver == "auto" else {"grid": "cosine", "shift": 2.0}
+    plan = table_of(flow, (5,), solver=solver, steps=4, **grid)
+    expected = solve(denoise, noise, path=flow, solver=solver, steps=4, **grid)
+    assert torch.equal(run(plan, denoise, plan.begin(noise)), expected)
+
+
 @torch.no_grad()
 def test_old_frames_are_forgotten_and_the_sink_is_not(model):
     clip, other = clips(frames=6), clips(frames=6)
@@ -100,7 +113,7 @@ def test_old_frames_are_forgotten_and_the_sink_is_not(model):
     for sink in (0, 1):
         dream = Dream(model, context=2, sink=sink)
         said[sink] = [stepped(dream, dream.begin(frames, None, SEEDS), 1) for frames in (clip, other)]
-    # Layers on top saw more than the frames that are held: frame 0 is still felt without a sink, but less.
+    # Without a sink frame 0 is still felt, through those that saw it, but less.
     gap = {sink: float((a - b).abs().max()) for sink, (a, b) in said.items()}
     assert gap[1] > 2 * gap[0]
 
@@ -136,9 +149,10 @@ DONE = {"choices": [[-1, 0, 1, 2, 2], [-1, 2, 0, 2, 1]],
         "numbers": [[[0.5], [-2.0], [1.0], [0.0], [-1.0]]] * 2}
 
 
-def acting(kind, told, space="choices", dropout=0.1):
+def acting(kind, told, space="choices", dropout=0.1, outcomes=0):
     recipe = recipe_of(kind)
-    net = replace(recipe.net, actions=told, positions=Rotary() if kind == "all tokens" else recipe.net.positions)
+    positions = Rotary() if kind == "all tokens" else recipe.net.positions
+    net = replace(recipe.net, actions=told, outcomes=outcomes, positions=positions)
     data = Episodes(root="none", frames=6, fps=10.0, height=SIDE, width=SIDE, actions=SPACES[space])
     return model_of(replace(recipe, net=net, data=data, train=replace(recipe.train, action_dropout=dropout)))
 
@@ -174,9 +188,30 @@ def test_guidance_drops_the_action_of_the_frame_that_is_made_alone(kind, told, s
 def test_an_action_is_seen_in_the_very_next_frame():
     dream = Dream(acting("along time", ByModulation()), guidance=1.0)
     state = dream.begin(clips().expand(-1, -1, 3, -1, -1), None, SEEDS)
+    assert dream.step(state.copy()).reward is None
     one, two = (dream.step(state.copy(), torch.tensor([0, a])).frame for a in (0, 2))
     near(one[0], two[0], 1e-6)
     assert float((one[1] - two[1]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["all tokens", "along time"])
+@torch.inference_mode()
+def test_rewards_and_ends_are_those_of_the_frame_as_it_is_committed(kind):
+    model, done = acting(kind, ByModulation(), outcomes=5), torch.tensor(DONE["choices"])
+    dream = Dream(model, history=0.2)
+    clip = clips().expand(-1, -1, 3, -1, -1)
+    state, past = dream.begin(clip, done[:, :2], SEEDS), clip
+    for n in range(2, 5):
+        latents = dream.made(state.copy(), dream.told(state, done[:, n : n + 1]))
+        stepped = dream.step(state, done[:, n])
+        past = torch.cat([past, latents], dim=1)
+        eps = torch.stack([normal(fold(fold(SEEDS, HISTORY), f), clip.shape[2:]) for f in range(n + 1)], dim=1)
+        shown = model.recipe.path.add_noise(past, eps, torch.tensor(0.2))
+        told = replace(model.encode([""] * 2), actions=done[:, : n + 1])
+        outcome = model.system.denoiser.net.foretold(shown, torch.full((2, n + 1), 0.2), told)[1]
+        assert stepped.reward.shape == stepped.ended.shape == (2,)
+        torch.testing.assert_close(stepped.reward, outcome.rewards[:, -1], rtol=1e-3, atol=1e-3)
+        assert torch.equal(stepped.ended, outcome.end[:, -1] > 0)
 
 
 def test_guidance_is_the_recipes_where_it_was_learned(model):
