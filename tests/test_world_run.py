@@ -112,6 +112,32 @@ def test_rows_are_the_worlds_of_their_seeds(run):
             assert np.abs(frames[i].astype(int) - frame).max() <= 1
 
 
+def test_rewards_and_ends_that_are_foretold_are_those_of_the_environment(recording, tmp_path):
+    """Of rows too, which begin anew where the world ended, and on the page."""
+    run = write_run(recipe_of(recording, outcomes=5), tmp_path / "run")
+    rows, alone = fromnoise.worlds.make_vec(run, 2, limit=6), [fromnoise.worlds.make(run, limit=6) for _ in range(2)]
+    rows.reset(seed=0)
+    for i, env in enumerate(alone):
+        env.reset(seed=i)
+    over, rewarded = [False, False], []
+    for _ in range(10):
+        _, rewards, ended, cut, _ = rows.step([1, 2])
+        for i, env in enumerate(alone):
+            seen = (env.reset()[0], 0.0, False, False) if over[i] else env.step(1 + i)[:4]
+            assert rewards[i] == pytest.approx(seen[1], rel=1e-4)
+            assert (ended[i], cut[i]) == seen[2:]
+            over[i] = seen[2] or seen[3]
+            rewarded.append(seen[1])
+    assert any(rewarded)
+    env = alone[0]
+    env.reset(seed=3)
+    played = serving_of(str(run), real=False).open()
+    played.reset(3)
+    _, reward, ended, _, _ = env.step(1)
+    scene = played.step(["left"]).world
+    assert (scene.reward, scene.score, scene.ended) == (reward, reward, ended)
+
+
 def test_a_moment_in_a_file_goes_on_bit_for_bit(run, recording, tmp_path):
     env = fromnoise.worlds.make(run)
     env.reset(seed=2)

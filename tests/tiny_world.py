@@ -24,10 +24,11 @@ def record(folder: Path) -> Path:
     return folder
 
 
-def recipe_of(recording: Path) -> Recipe:
-    """Causal along time, and told actions by modulation."""
+def recipe_of(recording: Path, outcomes: int = 0) -> Recipe:
+    """Causal along time, and told actions by modulation.  outcomes: bins of rewards, 0 for a world without heads."""
     recipe = films(Frames(clock="each"))
-    net = replace(recipe.net, single=1, temporal=Temporal(every=1, causal=True), actions=ByModulation())
+    net = replace(recipe.net, single=1, temporal=Temporal(every=1, causal=True), actions=ByModulation(),
+                  outcomes=outcomes)
     data = Episodes(root=str(recording), frames=6, height=20, width=20, held_out=0.25)
     return replace(recipe, name="tiny", net=net, data=data, sample=Sampling(solver="euler", steps=1)).resolved()
 
