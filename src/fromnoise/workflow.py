@@ -103,7 +103,10 @@ def train_run(recipe: AnyRecipe, out: Path, command: str = "", console: Console 
     save_training_facts(out, command, result.system.device if result.steps_done else None)
     model = manner.open(result.system, str(out), result.step)
     if isinstance(model.recipe.data, Episodes) and model.recipe.data.frames > 1:
-        beginnings.of_run(out, model.recipe.data)  # so that the world starts without its data
+        try:
+            beginnings.of_run(out, model.recipe.data)  # so that the world starts without its data
+        except UserError as error:
+            console.print(str(error), highlight=False, markup=False)
     report = read_report(out)
     if result.steps_done or report is None or report.settings != manner.settings(model):
         with timings.measure("evaluation"):
