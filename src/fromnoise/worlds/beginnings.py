@@ -64,7 +64,7 @@ def of_run(run: Path, data: Episodes) -> Beginnings:
     try:
         found = of_data(data)
     except UserError as error:
-        raise UserError(f"{run} has no real beginnings ({NAME}), and none can be taken from its data: {error}") from None
+        raise UserError(f"{run} has no real beginnings ({NAME}), and its data give none: {error}") from None
     with contextlib.suppress(UserError):  # a folder that cannot be written is played all the same
         found.save(run)
     return found
