@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fromnoise.blocks import Ring, packable, packed
 from fromnoise.data.episodes import Episodes
-from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary
+from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsaid
 from fromnoise.denoise import Held
 from fromnoise.generate import Model
 from fromnoise.nets import Trunk
@@ -72,7 +72,7 @@ class Dream:
             raise UserError(f"history is a noise level from 0 to 1 (got {self.history:g}).")
         self.guidance = guided(model, guidance)
         self.size, self.channels, self.fps = settings.size, data.channels, recipe.fps
-        self.actions = data.actions if recipe.net.reads_actions and isinstance(data, Episodes) else None
+        self.actions = actions_of(model)
         self.shape = model.noise_shape(settings)[2:]
         self.plan = table_of(recipe.path, self.shape, **model._clock(settings))
         self.level = torch.tensor(self.history, dtype=torch.float64)
@@ -171,6 +171,13 @@ class Dream:
                             f"{frames.dtype} {list(frames.shape)}).")
         if len(seeds) != len(frames):
             raise UserError(f"Every row has a seed: give {len(frames)} (got {len(seeds)}).")
+
+
+def actions_of(model: Model) -> Actions | None:
+    """What can be done in its worlds; None for a model that is told no actions."""
+    data = model.recipe.data
+    known = data.actions if model.recipe.net.reads_actions and isinstance(data, Episodes) else None
+    return None if isinstance(known, Unsaid) else known
 
 
 def guided(model: Model, scale: float | None) -> float:
