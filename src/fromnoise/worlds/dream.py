@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsa
 from fromnoise.denoise import Held
 from fromnoise.generate import Model
 from fromnoise.nets import Trunk
-from fromnoise.nets.trunk import Outcome, foretelling
+from fromnoise.nets.trunk import Outcome, TrunkNet, foretelling
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.sample import run, table_of
 from fromnoise.system import autocast
@@ -143,7 +144,8 @@ class Dream:
             seeds = fold(state.seeds, HISTORY)
             eps = normal(fold(seeds, state.passed), self.shape)[:, None].to(latents)
             seen = self.model.recipe.path.add_noise(latents, eps, self.level.to(latents))
-        with self.autocast(), foretelling(self.denoiser.net.outcomes) as said:
+        net = cast(TrunkNet, self.denoiser.net)
+        with self.autocast(), foretelling(net.outcomes) as said:
             self.denoiser.output(seen, self.level, told, cache=state.ring)
         state.ring.advance()
         return said[0] if said else None
