@@ -13,17 +13,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from fromnoise.blocks import Ring, packable, packed
 from fromnoise.data.episodes import Episodes
-from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary
+from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsaid
 from fromnoise.denoise import Held
 from fromnoise.generate import Model
 from fromnoise.nets import Trunk
-from fromnoise.nets.trunk import Outcome, foretelling
+from fromnoise.nets.trunk import Outcome, TrunkNet, foretelling
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.sample import run, table_of
 from fromnoise.system import autocast
@@ -72,7 +73,7 @@ class Dream:
             raise UserError(f"history is a noise level from 0 to 1 (got {self.history:g}).")
         self.guidance = guided(model, guidance)
         self.size, self.channels, self.fps = settings.size, data.channels, recipe.fps
-        self.actions = data.actions if recipe.net.reads_actions and isinstance(data, Episodes) else None
+        self.actions = actions_of(model)
         self.shape = model.noise_shape(settings)[2:]
         self.plan = table_of(recipe.path, self.shape, **model._clock(settings))
         self.level = torch.tensor(self.history, dtype=torch.float64)
@@ -143,7 +144,8 @@ class Dream:
             seeds = fold(state.seeds, HISTORY)
             eps = normal(fold(seeds, state.passed), self.shape)[:, None].to(latents)
             seen = self.model.recipe.path.add_noise(latents, eps, self.level.to(latents))
-        with self.autocast(), foretelling(self.denoiser.net.outcomes) as said:
+        net = cast(TrunkNet, self.denoiser.net)
+        with self.autocast(), foretelling(net.outcomes) as said:
             self.denoiser.output(seen, self.level, told, cache=state.ring)
         state.ring.advance()
         return said[0] if said else None
@@ -171,6 +173,13 @@ class Dream:
                             f"{frames.dtype} {list(frames.shape)}).")
         if len(seeds) != len(frames):
             raise UserError(f"Every row has a seed: give {len(frames)} (got {len(seeds)}).")
+
+
+def actions_of(model: Model) -> Actions | None:
+    """What can be done in its worlds; None for a model that is told no actions."""
+    data = model.recipe.data
+    known = data.actions if model.recipe.net.reads_actions and isinstance(data, Episodes) else None
+    return None if isinstance(known, Unsaid) else known
 
 
 def guided(model: Model, scale: float | None) -> float:
