@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,8 @@ def rows_of(actions: Any, settings: Settings, recipe: Recipe, known: Known | Non
         if actions is not None:
             raise UserError("This model is told no actions (net.actions none): leave them out.")
         return []
-    what, T, B = recipe.data.actions, settings.frames, len(settings.prompts)  # type: ignore[union-attr]
+    what = cast(Actions, recipe.data.actions)  # type: ignore[union-attr]
+    T, B = settings.frames, len(settings.prompts)
     lead = 0 if known is None else int((~known.whole).nonzero()[0])  # frames given first
     if actions is None:
         raise UserError(f"This model is told what leads to each frame: give actions, one for each of the {T - lead} "

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,8 @@ class Outcome:
 class OutcomeHead(nn.Module):
     """A linear map of the mean over the places of each frame; it starts at zero."""
 
+    bins: Tensor
+
     def __init__(self, width: int, bins: int):
         super().__init__()
         self.head = nn.Linear(width, bins + 1)
@@ -92,7 +95,7 @@ def foretelling(head: OutcomeHead | None) -> Iterator[list[Outcome]]:
     if head is None:
         yield said
         return
-    handle = head.register_forward_hook(lambda module, told, outcome: said.append(outcome))
+    handle = head.register_forward_hook(lambda module, told, outcome: said.append(cast(Outcome, outcome)))
     try:
         yield said
     finally:

@@ -72,7 +72,9 @@ class Diffusion(Method):
         if route is not None and isinstance(recipe.net.routing, MaskDiT):  # type: ignore[union-attr]
             losses = recipe.net.routing.losses(losses, output, x, route, recipe.net.patch)  # type: ignore[union-attr]
         loss = losses.mean()
-        outcomes = foretold[0].losses(batch.rewards, batch.ends) if foretold else {}
+        outcomes = {}
+        if foretold and batch.rewards is not None and batch.ends is not None:
+            outcomes = foretold[0].losses(batch.rewards, batch.ends)
         if not self.terms.specs and not outcomes:
             return loss
         told = Step(output, x, x0, eps, t, recipe.path, recipe.objective, clocks.asked)
