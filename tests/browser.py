@@ -67,8 +67,8 @@ class Tab:
 @contextlib.contextmanager
 def browser(folder):
     """A running Chromium; yields a function from an address to a ``Tab``."""
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run",
-               "--disable-dev-shm-usage", f"--user-data-dir={folder}", "about:blank"]
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+               "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         told, end = folder / "DevToolsActivePort", time.monotonic() + 30
@@ -98,7 +98,7 @@ def served(app):
         assert thread.is_alive()
         time.sleep(0.01)
     try:
-        yield "http://127.0.0.1:{}/".format(server.servers[0].sockets[0].getsockname()[1])
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
     finally:
         server.should_exit = True
         thread.join(20)

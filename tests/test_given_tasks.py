@@ -21,10 +21,11 @@ from fromnoise.nets import house
 from fromnoise.process import Frames
 from fromnoise.recipe import Evaluation, Recipe, without_effect
 from fromnoise.recipes import moving
+from fromnoise.showing.generated import evaluation_settings
 from fromnoise.system import System
 from fromnoise.text import Trained
 from fromnoise.types import UserError
-from fromnoise.workflow import evaluation_settings, judge
+from fromnoise.workflow import judge
 
 DATA = Moving(frames=12)
 PIXELS, CAUSAL = Pixels(), CausalKL(channels=2, widths=(4, 8), halved=(True,), depth=1, groups=2)

@@ -130,13 +130,7 @@ def exact(monkeypatch):
         angles = x[..., None] * period**-half
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
-    def turns(positions, dims, theta):
-        rates = [theta ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim) for dim in dims]
-        angles = torch.cat([positions[..., i, None] * rate for i, rate in enumerate(rates)], dim=-1)
-        return torch.polar(torch.ones_like(angles), angles)
-
     monkeypatch.setattr("fromnoise.nets.trunk.inputs.sinusoid", sinusoid)
-    monkeypatch.setattr("fromnoise.nets.trunk.inputs.turns", turns)
 
 
 @pytest.mark.parametrize("perturb", [(), ((1,), "identity"), ((0,), "skip")])

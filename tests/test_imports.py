@@ -12,14 +12,15 @@ FLOORS = {
     "types": 0, "config": 0, "random": 0, "media": 0, "files": 0, "folders": 0, "weights": 0, "figures": 0, "films": 0,
     "process": 1, "blocks": 1, "perception": 1,
     "data": 2, "text": 2, "latents": 2, "nets": 2, "terms": 2,
-    "analytic": 2, "denoise": 3, "sample": 4, "settings": 5, "recipe": 5, "system": 5, "given": 5, "windows": 5,
+    "analytic": 2, "denoise": 3, "sample": 4, "settings": 5, "recipe": 5, "system": 5, "given": 5, "actions": 5,
+    "windows": 5,
     "train": 6, "output": 5, "evaluate": 6, "generate": 6, "codec": 6, "interop": 7, "opening": 7,
     "worlds": 7, "recipes": 7, "studio": 7, "showing": 7, "workflow": 7, "compare": 7, "demo": 7,
     "cli": 7, "__main__": 7,
 }
 # On these floors rooms are stacked: a later one may use an earlier one.
 STACKED = ["types", "config", "random", "files", "folders", "media", "films", "weights", "settings", "recipe", "system",
-           "given", "windows", "output", "interop", "opening",
+           "given", "actions", "windows", "output", "interop", "opening",
            "recipes", "studio", "worlds", "showing", "workflow", "compare", "demo", "cli", "__main__"]
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -13,7 +13,8 @@ from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
 from fromnoise.types import UserError
 from fromnoise.worlds.env import WorldEnv
 from fromnoise.worlds.play.controls import PAGE, controls_of
-from fromnoise.worlds.play.messages import LARGEST, unpacked
+from fromnoise.worlds.play.mailbox import ROOM, Mailbox
+from fromnoise.worlds.play.messages import LARGEST, Press, Step, unpacked
 from fromnoise.worlds.play.server import Serving, app_of
 from fromnoise.worlds.play.session import EVERY, MOMENTS, Session
 
@@ -45,6 +46,12 @@ def test_no_key_has_two_buttons(actions):
     keys = [key for button in controls_of(actions).buttons for key in button.keys]
     assert len(keys) == len(set(keys)) > 2
     assert not set(keys) & PAGE.keys()
+
+
+def test_arrows_up_and_down_are_right_and_left_where_nothing_else_is():
+    """As in Pong."""
+    pong = controls_of(Discrete(n=3, meanings=("NOOP", "RIGHT", "LEFT")))
+    assert {key: button.name for button in pong.buttons for key in button.keys}["ArrowUp"] == "right"
 
 
 def test_every_choice_can_be_asked_for():
@@ -205,6 +212,15 @@ class Page:
         raise AssertionError("nothing came that fits")
 
 
+def eventually(true):
+    """Wait for what comes after a socket has closed."""
+    for _ in range(500):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come true")
+
+
 @pytest.fixture
 def client():
     with TestClient(app_of(serving(fps=100))) as client:
@@ -244,9 +260,9 @@ def test_a_fresh_world_waits_for_a_key_and_a_tap_between_frames_counts(client):
         page.send("press", buttons=[])
         assert page.until(lambda facts: facts["number"] == 3)[0]["fresh"] is False
         page.send("pause", on=True)
-        facts, _ = page.until(lambda facts: facts["paused"])
+        page.until(lambda facts: facts["paused"])
         page.send("rewind", to=1)
-        facts, frame = page.until(lambda facts: facts["number"] == 1)
+        _, frame = page.until(lambda facts: facts["number"] == 1)
     env = WorldEnv(Dot(), Kept())
     env.reset(seed=0)
     assert np.array_equal(frame, env.step(4)[0])
@@ -271,8 +287,7 @@ def test_branches_resets_and_films_over_the_socket(client):
         assert "no branch 77" in page.until(lambda facts: facts.get("type") == "error")[0]["what"]
         page.send("reset", seed=11)
         assert page.until(lambda facts: facts.get("number") == 0)[0]["seed"] == 11
-    time.sleep(0.1)
-    assert client.get(film["at"]).status_code == 404
+    eventually(lambda: client.get(film["at"]).status_code == 404)
 
 
 JUNK = ["", "{", "null", "[]", '"press"', "{}", '{"type": "fly"}', '{"type": "press"}', '{"type": "rewind", "to": -1}',
@@ -317,7 +332,7 @@ def test_two_sessions_do_not_know_of_each_other(client):
             page.next()
             page.send("pause", on=True)
             page.send("press", buttons=[name])
-        for number in (1, 2, 3):
+        for _ in range(3):
             for page in (one, two):
                 page.send("step")
         seen = [page.until(lambda facts: facts.get("number") == 3)[1] for page in (one, two)]
@@ -327,8 +342,25 @@ def test_two_sessions_do_not_know_of_each_other(client):
         assert np.array_equal(frame, [alone.step([name]).world.frame for _ in range(3)][-1])
 
 
-def test_a_flood_keeps_nobody_from_playing_and_its_newest_press_wins(client):
-    """Thousands of presses, commands and junk: the other session plays on, and what waits is bounded."""
+def test_of_presses_the_newest_wins_and_what_waits_is_bounded():
+    mailbox = Mailbox()
+    for i in range(1000):
+        mailbox.put(Press(buttons=("left",) if i % 2 else ("up", "right")))
+        mailbox.put(Step())
+    assert mailbox.take(once=False) == mailbox.pressed == ("left",)
+    assert len(mailbox.commands) == ROOM
+    assert "commands are waiting" in mailbox.fault
+    mailbox.put(Press(buttons=()))
+    mailbox.put(Press(buttons=("up",)))
+    mailbox.put(Press(buttons=()))
+    assert mailbox.take(once=False) == ("up",)  # it was let go before its frame
+    assert mailbox.take(once=False) == ()
+    mailbox.put(Press(buttons=("up",)))
+    assert (mailbox.take(once=True), mailbox.take(once=True)) == (("up",), ())  # a world that waits makes one step
+
+
+def test_a_flood_keeps_nobody_from_playing(client):
+    """Thousands of presses, commands and junk on one socket: the other session plays on."""
     with Page(client) as flood, Page(client) as other:
         flood.next()
         other.next()
@@ -342,11 +374,11 @@ def test_a_flood_keeps_nobody_from_playing_and_its_newest_press_wins(client):
 
 
 def test_places_are_limited_and_free_again():
-    with TestClient(app_of(serving(sessions=2))) as client:
-        with Page(client), Page(client):
-            with Page(client) as third:
-                assert third.hello == {"type": "end", "why": "All 2 places are taken: try again when someone has left."}
-        time.sleep(0.2)
+    app = app_of(serving(sessions=2))
+    with TestClient(app) as client:
+        with Page(client), Page(client), Page(client) as third:
+            assert third.hello == {"type": "end", "why": "All 2 places are taken: try again when someone has left."}
+        eventually(lambda: app.state.server.playing == 0)
         with Page(client) as page:
             assert page.hello["type"] == "hello"
 
@@ -376,13 +408,13 @@ def test_a_world_that_breaks_ends_in_a_sentence_and_others_play_on():
                 raise RuntimeError("a bug")
             return super().step(pressed)
 
-    with TestClient(app_of(Serving(lambda: Broken(Dot(), Kept()), "runs/dot"))) as client:
-        with Page(client) as page, Page(client) as other:
-            page.next()
-            page.send("press", buttons=["up"])
-            assert "Something went wrong" in page.until(lambda facts: facts.get("type") == "end")[0]["why"]
-            other.send("step")
-            assert other.until(lambda facts: facts.get("number") == 1)
+    app = app_of(Serving(lambda: Broken(Dot(), Kept()), "runs/dot"))
+    with TestClient(app) as client, Page(client) as page, Page(client) as other:
+        page.next()
+        page.send("press", buttons=["up"])
+        assert "Something went wrong" in page.until(lambda facts: facts.get("type") == "end")[0]["why"]
+        other.send("step")
+        assert other.until(lambda facts: facts.get("number") == 1)
 
 
 def test_a_port_that_is_taken_is_told_in_a_sentence():

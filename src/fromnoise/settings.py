@@ -58,6 +58,8 @@ class Settings:
     schedule: Order = field(default_factory=FullSequence)
     keep: Keep = field(default_factory=Held)
     given: str = ""  # a hash of the frames and pixels that were given, and of where
+    actions: list[Any] = field(default_factory=list)  # a row for each sample or for all, of what led to each frame
+    action_guidance: float = 1.0  # scale of guidance on them
 
     @property
     def stream(self) -> int:
@@ -149,6 +151,18 @@ def _kind_of(choice: Any) -> Callable[[Any], Any]:
     return convert
 
 
+def _rows(value: Any) -> list[Any]:
+    if isinstance(value, str | bytes) or any(isinstance(row, str | bytes) for row in value):
+        raise TypeError
+    return [list(row) for row in value]
+
+
+def _strength(value: Any) -> float:
+    if (number := _number(value)) < 0:
+        raise ValueError
+    return number
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -180,6 +194,8 @@ RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "schedule": (_kind_of(Order), "an order of frames, such as full_sequence or Pyramid(delay=2)"),
     "keep": (_kind_of(Keep), "a way to keep what is given, such as held or Reconstructed(weight=2)"),
     "given": (_text, "a text"),
+    "actions": (_rows, "a list of rows of actions"),
+    "action_guidance": (_strength, "a number that is 0 or more"),
     "run": (_text, "a text"),
     "recipe": (_fields, "an object of fields"),
     "batch": (_whole(1, 2**31), "a whole number that is 1 or more"),

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fromnoise.denoise import Cached, Denoise, Held
+from fromnoise.actions import Doing, as_tensor
+from fromnoise.denoise import Cached, Denoise, Held, acting
 from fromnoise.given import Known
 from fromnoise.nets import Trunk
 from fromnoise.nets.trunk import Relative
@@ -94,7 +95,8 @@ class Window:
         """Its latents, as ``filled``."""
         settings, path = self.settings, self.model.recipe.path
         eps = HistoryNoise(int(fold(settings.stream, HISTORY)), settings.first, len(noise), self.span.start)
-        around = partial(settings.keep.around, path=path, eps=eps)
+        doing = doing_of(self.model, settings, len(noise), self.span.start)
+        around = partial(told_actions, self.model, settings, doing, partial(settings.keep.around, path=path, eps=eps))
         return self.run(self.model._told(settings, small, around), noise, known, callback)
 
     def run(self, denoise: Denoise, noise: Tensor, known: Known | None,
@@ -119,6 +121,19 @@ class Window:
                      return_info=True, **self.model._clock(settings))
 
 
+def doing_of(model: Any, settings: Settings, samples: int, start: int = 0) -> Doing | None:
+    """What is done in the frames of ``settings``, those from ``start`` on; None where the model is told nothing."""
+    acts = model.recipe.acts
+    return Doing(as_tensor(settings.actions, acts), samples, start) if settings.actions else None
+
+
+def told_actions(model: Any, settings: Settings, doing: Doing | None, around: Callable[[Denoise], Denoise],
+                 net: Denoise) -> Denoise:
+    """``net`` with what is put ``around`` it, told what is done."""
+    denoise = around(net)
+    return denoise if doing is None else acting(denoise, doing, model.recipe.acts, settings.action_guidance)
+
+
 # ---- causal networks ------------------------------------------------------------------------------------
 
 
@@ -129,7 +144,8 @@ def remembers(model: Any, settings: Settings, known: Known | None) -> bool:
     constant = guidance.inert or (guidance.clean is None and guidance.interval == (0, 1) and guidance.guide is None
                                   and guidance.max_batch is None)
     return (isinstance(net, Trunk) and net.mask == "causal" and constant and isinstance(settings.keep, Held)
-            and settings.keep.guidance == 1 and not settings.experts and not recipe.train.self_conditioning
+            and settings.keep.guidance == 1 and settings.action_guidance == 1 and not settings.experts
+            and not recipe.train.self_conditioning
             and recipe.upsample.factor == 1 and (known is None or known.mask.shape[-1] == 1))
 
 
@@ -141,11 +157,20 @@ def remembered(model: Any, settings: Settings, noise: Tensor, known: Known, span
     """
     length, overlap = model.window(settings)
     eps = HistoryNoise(int(fold(settings.stream, HISTORY)), settings.first, len(noise))
+    doing = doing_of(model, settings, len(noise))
     caches: list[Cached] = []
 
-    def around(net: Denoise) -> Denoise:
+    def kept(net: Denoise) -> Denoise:
         caches.append(Cached(net, overlap))
         return settings.keep.around(caches[0], model.recipe.path, eps)
+
+    def around(net: Denoise) -> Denoise:
+        return told_actions(model, settings, doing, kept, net)
+
+    def begin(frame: int) -> None:
+        eps.start = frame
+        if doing is not None:
+            doing.start = frame
 
     denoise, x, info, seen = model._told(settings, None, around), known.values, None, 0
     ask: Callable = lambda x, t: denoise(x, t, Condition())  # noqa: E731
@@ -156,10 +181,10 @@ def remembered(model: Any, settings: Settings, noise: Tensor, known: Known, span
             continue
         while seen < left[0]:
             stop = min(left[0], seen + length)
-            eps.start = seen
+            begin(seen)
             caches[0].remember(ask, x[:, seen:stop], torch.zeros(1, stop - seen, dtype=torch.float64))
             seen = stop
-        eps.start = seen
+        begin(seen)
         x[:, seen : span.stop], info = Window(model, settings, span, i).run(
             denoise, noise[:, seen : span.stop], known.frames(range(seen, span.stop)), callback)
         known.mask[seen : span.stop] = True

@@ -7,6 +7,7 @@ A run is a folder:
     checkpoints/         what a stopped run goes on from samples/          previews and samples
     index.html           the page                        README.md         the model card
     training.json        how it was trained: command, machine, memory
+    beginnings.safetensors   of a world: a few moments of held-out episodes, to play on from
 """
 
 from __future__ import annotations
@@ -25,15 +26,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from fromnoise.codec import Codec
-from fromnoise.denoise import Guidance
-from fromnoise.evaluate import Report, Row, evaluate
-from fromnoise.evaluate.tasks import Task, rollout_of, task_rows, tasks_of
+from fromnoise.data.episodes import Episodes
+from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model
-from fromnoise.given import Given
 from fromnoise.opening import load, open_autoencoder
-from fromnoise.recipe import AnyRecipe, Recipe, has_own_grid, recipe_dict, without_effect
-from fromnoise.showing import enlargements, generated, reconstructions
+from fromnoise.recipe import AnyRecipe, Recipe, recipe_dict
+from fromnoise.showing import enlargements, filling, generated, reconstructions, worlds
 from fromnoise.showing.facts import (
     Timings,
     facts,
@@ -54,6 +53,7 @@ from fromnoise.train.metrics import read_metrics
 from fromnoise.train.order import UNBOUNDED
 from fromnoise.train.threads import fastest_threads
 from fromnoise.types import UserError
+from fromnoise.worlds import beginnings
 
 SAY_EVERY = 30  # seconds between lines of progress where there is no terminal
 
@@ -76,11 +76,13 @@ class Manner:
 
 
 def manner_of(recipe: AnyRecipe) -> Manner:
-    """That of a recipe's kind, and of a diffusion model that enlarges pictures."""
+    """That of a recipe's kind, and of a diffusion model that enlarges pictures or is told actions."""
     if isinstance(recipe, Recipe) and recipe.upsample.factor > 1:
-        return Manner(Model, judge, evaluation_settings, enlargements.show, enlargements.save_preview)
+        return Manner(Model, judge, generated.evaluation_settings, enlargements.show, enlargements.save_preview)
+    if isinstance(recipe, Recipe) and recipe.net.reads_actions:
+        return Manner(Model, worlds.judge, worlds.evaluation_settings, worlds.show, worlds.save_preview)
     return {
-        "diffusion": Manner(Model, judge, evaluation_settings, generated.show, generated.save_preview),
+        "diffusion": Manner(Model, judge, generated.evaluation_settings, generated.show, generated.save_preview),
         "autoencoder": Manner(Codec, reconstructions.judge, reconstructions.evaluation_settings, reconstructions.show,
                               reconstructions.save_preview),
     }[recipe.kind]
@@ -100,6 +102,11 @@ def train_run(recipe: AnyRecipe, out: Path, command: str = "", console: Console 
             raise
     save_training_facts(out, command, result.system.device if result.steps_done else None)
     model = manner.open(result.system, str(out), result.step)
+    if isinstance(model.recipe.data, Episodes) and model.recipe.data.frames > 1:
+        try:
+            beginnings.of_run(out, model.recipe.data)  # so that the world starts without its data
+        except UserError as error:
+            console.print(str(error), highlight=False, markup=False)
     report = read_report(out)
     if result.steps_done or report is None or report.settings != manner.settings(model):
         with timings.measure("evaluation"):
@@ -232,9 +239,9 @@ def evaluate_run(run: Path, samples: int | None = None, guidance: float | None =
 
 def judge(model: Model, console: Console, samples: int | None = None, guidance: float | None = None,
           seed: int = 0, tasks: int | None = None, rollout: int | None = None) -> Report:
-    """Evaluate by the recipe's settings unless others are given."""
-    settings = evaluation_settings(model, samples, guidance, seed, tasks, rollout)
-    given = with_given(model, settings)
+    """Evaluate by the recipe's settings unless others are given; tasks, rollout: as there."""
+    settings = generated.evaluation_settings(model, samples, guidance, seed, tasks, rollout)
+    given = filling.tasks(model, settings)
 
     def sample(prompts: Sequence[str], seed: int) -> Tensor:
         return model.sample(list(prompts), guidance=settings["guidance"], seed=seed).media
@@ -249,58 +256,8 @@ def judge(model: Model, console: Console, samples: int | None = None, guidance: 
         else:
             report = evaluate(sample, model.recipe.data, count=settings["samples"], seed=seed, progress=tell)
             if given:
-                report = replace(report, rows=[*report.rows, *made_with_given(model, settings, given, tell)])
+                report = replace(report, rows=[*report.rows, *filling.made(model, settings, given, tell)])
     return replace(report, settings=settings)
-
-
-def with_given(model: Model, settings: dict[str, Any]) -> list[Task]:
-    """The tasks that are measured.  UserError for a rollout that the model cannot make."""
-    if not settings.get("tasks"):
-        return []
-    spans = model.system.latents.spans(model.recipe.data.frames)
-    tasks = tasks_of(spans) + ([rollout_of(spans, settings["rollout"])] if settings.get("rollout") else [])
-    for task in tasks:
-        model.system.latents.latent_frames(task.frames)
-    return tasks
-
-
-def made_with_given(model: Model, settings: dict[str, Any], tasks: list[Task],
-                    tell: Callable[[str], None]) -> list[Row]:
-    """What the model makes of clips of which frames are given."""
-
-    def fill(prompts: list[str], given: Given, task: Task) -> Tensor:
-        return model.sample(prompts, given=given, frames=task.frames, overlap=task.overlap,
-                            guidance=settings["guidance"], seed=settings["seed"]).media
-
-    return task_rows(fill, model.recipe.data, tasks, settings["tasks"], tell)
-
-
-def evaluation_settings(model: Model, samples: int | None = None, guidance: float | None = None,
-                        seed: int = 0, tasks: int | None = None, rollout: int | None = None) -> dict[str, Any]:
-    """What an evaluation is made with, by the recipe unless given: with others its numbers would be others."""
-    spec, sampling = model.recipe.evaluate, model.recipe.sample
-    own = has_own_grid(sampling)
-    chosen = next(g for g in (guidance, spec.guidance, sampling.guidance.scale) if g is not None)
-    full = replace(sampling.guidance, scale=chosen)
-    rest = {} if full == Guidance(scale=chosen) else {"guidance_words": full.words()}
-    return {"samples": samples or spec.samples, "guidance": chosen, **rest, "solver": sampling.solver,
-            "steps": sampling.steps, "grid": "own" if own else sampling.grid, "shift": 1.0 if own else sampling.shift,
-            **({"augment": sampling.augment} if model.enlarges else {}), "seed": seed,
-            "trained_steps": model.step, **clips_with_given(model.recipe, tasks=tasks, rollout=rollout)}
-
-
-def clips_with_given(recipe: Recipe, **asked: int | None) -> dict[str, int]:
-    """How many clips of each task are made, and the frames of a rollout, where these are measured.
-
-    asked: instead of the recipe's, where not None.  UserError for what cannot be measured of this run.
-    """
-    chosen = {name: value for name, value in asked.items() if value is not None}
-    spec = replace(recipe.evaluate, **chosen)
-    idle = without_effect(replace(recipe, evaluate=spec))
-    for name, value in chosen.items():
-        if value and (why := idle.get(f"evaluate.{name}")):
-            raise UserError(f"--{name} {value} measures nothing of this run: {why}.")
-    return {name: getattr(spec, name) for name in asked if getattr(spec, name) and f"evaluate.{name}" not in idle}
 
 
 def settle_threads(model: Model | Codec) -> None:

@@ -43,8 +43,8 @@ class Held:
     first: Tensor
     moved: list[int]
 
-    def map(self, f: Callable[[Tensor], Tensor], moved: list[int]) -> Held:
-        return Held(f(self.k), f(self.v), f(self.first), moved)
+    def map(self, f: Callable[[Tensor], Tensor]) -> Held:
+        return Held(f(self.k), f(self.v), f(self.first), list(self.moved))
 
 
 @dataclass
@@ -162,12 +162,13 @@ class Ring:
             parts.append(torch.cat([missing, newest], dim=1))
         return torch.stack(parts).flatten(0, 1)
 
-    def arranged(self, bias: Callable[[int], Tensor]) -> Tensor:
+    def arranged(self, bias: Callable[[int], Tensor | None]) -> Tensor:
         """The bias ``[1 or B, heads, N, M]`` over the buffers, from ``bias(n)`` of words, n frames in a row and the
         next one."""
         parts = []
         for age in self.ages[:1] if self.even else self.ages:
             whole, count = bias(self.before(age)), self.before(age) + 1
+            assert whole is not None
             words, frames = whole.split([self.words, whole.shape[-1] - self.words], dim=-1)
             frames = frames.unflatten(-1, (count, -1))
             slots = frames.new_zeros(*frames.shape[:-2], self.seen, frames.shape[-1])
@@ -229,7 +230,7 @@ class Ring:
 
         return replace(self, rows=len(index), ages=[self.ages[i] for i in index], fresh=0,
                        valid=None if self.valid is None else self.valid[index],
-                       held={i: h.map(of, [h.moved[j] for j in index]) for i, h in self.held.items()})
+                       held={i: replace(h.map(of), moved=[h.moved[j] for j in index]) for i, h in self.held.items()})
 
     def put(self, row: int, other: Ring) -> None:
         """Take over the one row of ``other`` as row ``row``."""

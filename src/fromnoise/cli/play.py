@@ -10,7 +10,7 @@ from pydantic import Field
 from fromnoise.cli.options import parse
 from fromnoise.config import spec
 
-ABOUT = """A world to play in the browser: a page with its keys, and the real environment beside it where it is installed.
+ABOUT = """A world to play in the browser, with the real environment beside it where that is installed.
 
 fromnoise play runs/pong
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
+from fromnoise.cli.acting import actions_of
 from fromnoise.cli.fields import defaults
 from fromnoise.cli.loras import Loras, files_and_scales, those_of
 from fromnoise.cli.options import parse
@@ -49,6 +50,8 @@ fromnoise sample runs/video "a wave" --out wave.mp4
 fromnoise sample runs/films "a red circle falls" --first a.png --last b.png     (of a model of clips)
 
 fromnoise sample runs/films "a red circle falls" --extend clip.mp4 --frames 48 --overlap 8
+
+fromnoise sample runs/world --extend clip.png --actions 2,2,left,0     (of a world model: what leads to each frame)
 
 fromnoise sample runs/films --clip clip.gif --slow 2     (twice as many frames; --inside mask.png: a part made anew)
 
@@ -108,6 +111,11 @@ class Arguments:
     """How what is given is kept."""
     expert: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """RUN:LOW-HIGH, a run that takes the place of the first one at times between the two; said again, another."""
+    actions: str | None = None
+    """Of a world model, what leads to each frame after those given: numbers or names such as 2,2,left,0, or a .npy or
+    .csv file of them; -1 is not told.  Without --frames they say how many frames there are."""
+    action_guidance: Annotated[float, Field(ge=0)] | None = None
+    """How much more closely than in the data frames follow their actions; 1 is none."""
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Frames a second of films."""
     size: str | None = None
@@ -252,11 +260,14 @@ def wanted(args: Arguments, like: Settings | None) -> tuple[list[str], dict[str,
     said = {"steps": args.steps, "guidance": args.guidance, "solver": args.solver, "seed": args.seed,
             "frames": args.frames, "overlap": args.overlap, "schedule": args.schedule, "keep": args.keep,
             "negative": args.negative, "compose": args.compose, "weighted": args.weighted, "long": args.long,
-            "experts": [expert_of(text) for text in args.expert] or None, "fps": args.fps}
+            "experts": [expert_of(text) for text in args.expert] or None, "fps": args.fps,
+            "actions": None if args.actions is None else actions_of(args.actions),
+            "action_guidance": args.action_guidance}
     prompts = [*args.prompts, *(read_prompts(args.prompts_file) if args.prompts_file is not None else [])]
     base: dict[str, Any] = {"seed": 0, "negative": ""}
     if like is not None:
         base = {name: getattr(like, name) for name in (*said, "first", "size", "augment")}
+        base["actions"] = like.actions or None
         if not prompts and args.n is None:
             return like.prompts, base | {k: v for k, v in said.items() if v is not None}
         prompts = prompts or list(dict.fromkeys(like.prompts))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fromnoise.cli.acting import frames_for
 from fromnoise.cli.tasks import Task
 from fromnoise.data.images import Refused, open_picture
 from fromnoise.generate import Model
@@ -43,7 +44,10 @@ def through(models: Sequence[Model], prompts: list[str], settings: dict[str, Any
         data = first.recipe.data
         size = settings.get("size") or (data.height, data.width)
         given, frames = task.given(data.channels, size, settings.get("frames"))
-        settings = settings | {"given": given} | ({} if frames is None else {"frames": frames})
+        settings = settings | {"given": given, "frames": frames}
+    if settings.get("frames") is None:
+        ahead = 0 if "given" not in settings else sum(place >= 0 for place in settings["given"].frames)
+        settings = settings | {"frames": frames_for(settings.get("actions"), first, ahead)}
     outputs = [first.sample(prompts, image=small, **settings)]
     for i, model in enumerate(rest):
         own = {name: getattr(like[i], name) for name in OWN} if i < len(like) else {}

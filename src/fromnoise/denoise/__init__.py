@@ -1,5 +1,6 @@
 """Denoisers, guidance from denoisers to a denoiser, and how likely a denoiser finds data."""
 
+from fromnoise.denoise.acting import acting
 from fromnoise.denoise.cached import Cached
 from fromnoise.denoise.choice import APG, CFG, CFGZero, Guidance, Guided, Normed
 from fromnoise.denoise.denoiser import Denoise, Denoiser
@@ -26,7 +27,8 @@ from fromnoise.denoise.threshold import dynamic_threshold, static_threshold
 
 __all__ = [
     "APG", "CFG", "CFGZero", "Cached", "Counted", "Denoise", "Denoiser", "Estimate", "Guidance", "Guided", "Held",
-    "Keep", "Measured", "Normed", "Reconstructed", "Replaced", "Rule", "Schedule", "SelfConditioned", "autoguidance",
+    "Keep", "Measured", "Normed", "Reconstructed", "Replaced", "Rule", "Schedule", "SelfConditioned", "acting",
+    "autoguidance",
     "bits_per_dim", "blurred", "by_history", "cfg_zero", "classifier_free", "classifier_guided", "dequantised",
     "dynamic_threshold", "experts", "gradient_of", "in_space", "linear", "log_likelihood", "measured", "mixed",
     "normed", "optimised", "passes", "path_dropped", "perturbed", "projected", "reconstructed", "replaced",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fromnoise.actions import rows_of
 from fromnoise.denoise import Denoise, Guidance, Keep, SelfConditioned, experts
 from fromnoise.denoise.experts import fill
 from fromnoise.generate import solvers
@@ -66,7 +67,7 @@ class Model:
                noise: Noise | None = None, first: int = 0, callback: Callback | None = None,
                fps: float | None = None, batch: int = 256, frames: int | None = None,
                given: GivenFrames | None = None, schedule: str | Order | None = None, keep: str | Keep | None = None,
-               overlap: int = 0) -> Output:
+               overlap: int = 0, actions: Any = None, action_guidance: float | None = None) -> Output:
         """A sample for every prompt.
 
         steps, guidance, solver, size (height, width): as in the recipe unless given;  solver: a name of ``SOLVERS``,
@@ -88,6 +89,11 @@ class Model:
         what is given is kept, by the name of a kind or as in a recipe;  overlap: above 0, more frames than training had
         are made window by window, of which each knows so many of the frames before it (``rollout``).
 
+        actions: for a model that is told them, what leads to each frame of the clips, ``[T]`` or ``[B, T]`` numbers or
+        names of choices (``[..., A]`` where an action is several numbers), or those of the frames after the given ones
+        that clips begin with; -1, NaN or None is an action that is not told;  action_guidance: how much more closely
+        than in the data frames follow them, as in the recipe unless given; 1 is none.
+
         Sample i depends on (seed, first + i), its prompt and the settings alone: 16 samples of one call and 16
         calls for one sample with first=0, 1, ... agree to float32 rounding.  Raises UserError for settings that
         cannot be.
@@ -98,18 +104,21 @@ class Model:
                                  negative=negative, compose=compose, weighted=weighted, long=long, first=first,
                                  given_noise=noise is not None, augment=augment, experts=experts, fps=fps,
                                  frames=frames, schedule=schedule, keep=keep, overlap=overlap,
+                                 action_guidance=action_guidance,
                                  stage=None if before is None else before.settings.stage + 1)
         check_room(self, settings)
         known = None if given is None else known_of(given, settings, self.recipe.data.channels)
         if known is not None:
             settings = replace(settings, given=known.digest)
+        settings = replace(settings, actions=rows_of(actions, settings, self.recipe, known))
         start = None if noise is None else as_noise(noise, self.noise_shape(settings))
         small = small_pictures(self, image.media if isinstance(image, Output) else image, settings)
         if small is not None and before is None:
             settings = replace(settings, given_image=digest({"image": small.contiguous()}, {})[:16])
         parts, info = [], None
         for i in range(0, len(settings.prompts), batch):
-            part = replace(settings, prompts=settings.prompts[i : i + batch], first=settings.first + i)
+            doing = settings.actions if len(settings.actions) == 1 else settings.actions[i : i + batch]
+            part = replace(settings, prompts=settings.prompts[i : i + batch], first=settings.first + i, actions=doing)
             latents, info = self._solve(part, None if start is None else start[i : i + batch], callback,
                                         None if small is None else small[i : i + batch],
                                         None if known is None else known.rows(i, i + batch).latent(self.system))
@@ -139,7 +148,7 @@ class Model:
         usual = {"steps": default.steps, "guidance": default.guidance, "solver": default.solver,
                  "size": (data.height, data.width), "augment": default.augment if self.enlarges else 0.0,
                  "stage": int(self.enlarges), "fps": self.recipe.fps, "frames": data.frames,
-                 "schedule": default.schedule, "keep": default.keep}
+                 "schedule": default.schedule, "keep": default.keep, "action_guidance": default.action_guidance}
         solver = self.solver(given.get("solver") or default.solver)
         if isinstance(solver, Tuned):
             usual["steps"] = solver.nfe
@@ -309,7 +318,8 @@ class Model:
         """A little of its work, by which threads are measured."""
         data = self.recipe.data
         small = torch.zeros(1, data.frames, data.channels, *self.small_size) if self.enlarges else None
-        self.sample([""] * max(1, 32 // data.frames), steps=1, guidance=1.0, image=small)
+        actions = [None] * data.frames if self.recipe.net.reads_actions else None
+        self.sample([""] * max(1, 32 // data.frames), steps=1, guidance=1.0, image=small, actions=actions)
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Media ``[B, T, C, H, W]`` of ``latents``, a few pictures at a time."""

@@ -77,6 +77,8 @@ def _single(recipe: Recipe) -> dict[str, str | bool]:
         "net.temporal.causal": isinstance(net, Trunk) and net.mask == "causal" and 'net.mask is "causal"',
         "train.start.sha256": not recipe.train.start.run and "train.start.run names no run",
         "train.action_dropout": not net.reads_actions and "the network is told no actions (net.actions)",
+        "train.outcomes": not getattr(net, "outcomes", 0) and "nothing is foretold (net.outcomes)",
+        "sample.action_guidance": not net.reads_actions and "the network is told no actions (net.actions)",
         "upsample.noise": recipe.upsample.factor == 1 and "upsample.factor is 1",
         "sample.augment": recipe.upsample.factor == 1 and "there is no small picture (upsample.factor is 1)",
         "train.stills": recipe.data.frames == 1 and "the data are single frames already",
@@ -113,6 +115,8 @@ def _frames(recipe: Recipe) -> dict[str, str]:
         return idle | dict.fromkeys(measured, "training gives no frames (train.frames)")
     if recipe.upsample.factor > 1:
         return idle | dict.fromkeys(measured, "it is enlarging that is measured")
+    if recipe.net.reads_actions:
+        return idle | dict.fromkeys(measured, "it is what follows from actions that is measured")
     if not isinstance(recipe.data, Moving):
         return idle | {"evaluate.rollout": "nobody knows how these films go on"}
     if not recipe.evaluate.tasks:

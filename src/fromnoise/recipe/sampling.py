@@ -39,6 +39,8 @@ class Sampling:
     """In which order the frames of a clip come out of the noise."""
     keep: Keep = Held()
     """How frames and pixels that are given are kept."""
+    action_guidance: Annotated[float, Field(ge=0)] = 1.0
+    """Scale of guidance on actions, which needs train.action_dropout; 1 is none."""
     augment: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Noise on the small picture that is enlarged, as upsample.noise says it."""
 

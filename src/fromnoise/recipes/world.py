@@ -8,6 +8,7 @@ from fromnoise.nets import house
 from fromnoise.nets.trunk import ByModulation, Temporal
 from fromnoise.process import Frames, LogNormal, Objective
 from fromnoise.recipe import Evaluation, Optimizer, Recipe, Sampling, Training
+from fromnoise.sample import Autoregressive
 from fromnoise.text import Trained
 
 
@@ -28,6 +29,7 @@ def world() -> Recipe:
         train=Training(steps=8000, batch=8, text_dropout=0.0, action_dropout=0.1, ema=0.06,
                        frames=Frames(clock="each", prefix=0.3, random=0.2, noise=0.2), optimizer=Optimizer(lr=2e-3),
                        checkpoint_every=250, preview_every=500),
-        sample=Sampling(guidance=Guidance(scale=1.0), steps=3, keep=Held(history=0.05)),
-        evaluate=Evaluation(samples=64),
+        sample=Sampling(guidance=Guidance(scale=1.0), steps=3, schedule=Autoregressive(),
+                        keep=Held(history=0.05)),
+        evaluate=Evaluation(samples=32),
     )

@@ -46,7 +46,7 @@ def of_data(data: Episodes, count: int = COUNT, length: int = LENGTH) -> Beginni
     """
     source = data.open("test")
     length = min(length, data.frames)
-    rows = source.starts(np.arange(len(source)))[:, None] + np.arange(length)
+    rows = source.starts(range(len(source)))[:, None] + np.arange(length)
     rows = rows[(source.recorded.ends[rows] == 0).all(1)]
     if not len(rows):
         raise UserError(f"The held-out episodes of {data.root} end before {length} frames are over: hold more out.")
@@ -64,8 +64,7 @@ def of_run(run: Path, data: Episodes) -> Beginnings:
     try:
         found = of_data(data)
     except UserError as error:
-        raise UserError(f"{run} has no real beginnings ({NAME}), and its data are not there to take some from: "
-                        f"{error}") from None
+        raise UserError(f"{run} has no real beginnings ({NAME}), and its data give none: {error}") from None
     with contextlib.suppress(UserError):  # a folder that cannot be written is played all the same
         found.save(run)
     return found

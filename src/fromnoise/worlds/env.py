@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -12,8 +13,8 @@ from gymnasium import spaces
 from fromnoise.data.episodes.actions import Actions
 from fromnoise.media import to_uint8
 from fromnoise.types import UserError
-from fromnoise.worlds.checks import checked_action
-from fromnoise.worlds.moment import Moment
+from fromnoise.worlds.checks import actions_of, checked_action
+from fromnoise.worlds.moment import Moment, moment_of
 from fromnoise.worlds.starts import Kept, beginning
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ class WorldEnv(gymnasium.Env):
         if limit < 0:
             raise UserError(f"limit is a number of steps, 0 for no limit (got {limit}).")
         self.dream, self.kept, self.limit, self.render_mode = dream, kept, limit, render_mode
+        self.actions = actions_of(dream)
         self.observation_space = spaces.Box(0, 255, (*dream.size, dream.channels), np.uint8)
-        self.action_space = space_of(dream.actions)
+        self.action_space = space_of(self.actions)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": dream.fps}
         self.state = self.frame = None
         self.steps = 0
@@ -51,7 +53,7 @@ class WorldEnv(gymnasium.Env):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         if self.state is None:
             raise gymnasium.error.ResetNeeded("Call reset() first: a world begins from real frames.")
-        taken = checked_action(self.dream.actions, action)
+        taken = checked_action(self.actions, action)
         stepped = self.dream.step(self.state, torch.from_numpy(taken[None]))
         self.frame, self.steps = to_uint8(stepped.frame[0]), self.steps + 1
         reward = 0.0 if stepped.reward is None else float(stepped.reward[0])
@@ -63,16 +65,19 @@ class WorldEnv(gymnasium.Env):
         """The last frame."""
         return None if self.render_mode is None or self.frame is None else self.frame.copy()
 
-    def save(self) -> Moment:
-        """This moment, to which ``restore`` goes back any number of times, randomness and all."""
+    def save(self, path: str | Path | None = None) -> Moment:
+        """This moment, to which ``restore`` goes back any number of times, randomness and all; also as a file."""
         if self.state is None or self.frame is None:
             raise gymnasium.error.ResetNeeded("Call reset() first: there is no moment to keep yet.")
-        return Moment(self.state.copy(), self.frame[None].copy(), np.array([self.steps]), np.array([False]),
-                      (self.np_random.bit_generator.state,))
+        moment = Moment(self.state.copy(), self.frame[None].copy(), np.array([self.steps]), np.array([False]),
+                        (dict(self.np_random.bit_generator.state),))
+        if path is not None:
+            moment.write(path, self.dream)
+        return moment
 
-    def restore(self, moment: Moment) -> np.ndarray:
-        """Go back to a moment of ``save``, and return the frame that is seen there."""
-        moment.check(1, self.dream)
+    def restore(self, moment: Moment | str | Path) -> np.ndarray:
+        """Go back to a moment of ``save`` or to its file, and return the frame that is seen there."""
+        moment = moment_of(moment, 1, self.dream)
         self.state, self.steps, self.frame = moment.state.copy(), int(moment.steps[0]), moment.frames[0].copy()
         self.np_random.bit_generator.state = moment.random[0]
         return self.frame.copy()

@@ -31,7 +31,7 @@ def make(run: str | Path | None = None, *, limit: int = 0, render_mode: str | No
     from fromnoise.worlds.env import WorldEnv
 
     opened = open_world(run, device)
-    return WorldEnv(opened.dream(**choices), opened, limit, render_mode)
+    return WorldEnv(opened.dream(**choices), opened.beginnings, limit, render_mode)
 
 
 def make_vec(run: str | Path | None = None, rows: int = 1, *, limit: int = 0, device: str = "auto",
@@ -44,7 +44,7 @@ def make_vec(run: str | Path | None = None, rows: int = 1, *, limit: int = 0, de
     from fromnoise.worlds.vector import WorldVectorEnv
 
     opened = open_world(run, device)
-    return WorldVectorEnv(opened.dream(**choices), rows, opened, limit)
+    return WorldVectorEnv(opened.dream(**choices), rows, opened.beginnings, limit)
 
 
 def need_gymnasium() -> None:
@@ -66,14 +66,17 @@ class Opened:
     data: Episodes
 
     def dream(self, **choices: Any) -> Dream:
-        """The world, ready to be stepped."""
+        """The world, ready to be stepped.  UserError where it cannot be."""
         from fromnoise.worlds.dream import Dream
 
         return Dream(self.model, **choices)
 
-    @cached_property
     def beginnings(self) -> Beginnings:
-        """Real beginnings.  UserError where the run has none and its data are not there."""
+        """Real beginnings, read once.  UserError where the run has none and its data are not there."""
+        return self._beginnings
+
+    @cached_property
+    def _beginnings(self) -> Beginnings:
         from fromnoise.worlds.beginnings import of_run
 
         return of_run(self.run, self.data)

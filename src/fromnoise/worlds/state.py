@@ -73,8 +73,8 @@ class State:
             seeds, ages = tensors["seeds"].tolist(), tensors["ages"].tolist()
             limit, sink, words = tensors["ring"].tolist()
             layers = sorted({int(name.split(".")[0]) for name in tensors if "." in name})
-            held = {i: Held(*(tensors[f"{i}.{part}"].to(device, copy=True) for part in ("k", "v", "first")),
-                            tensors[f"{i}.moved"].tolist()) for i in layers}
+            held = {i: Held(tensors[f"{i}.k"], tensors[f"{i}.v"], tensors[f"{i}.first"], tensors[f"{i}.moved"].tolist()
+                            ).map(lambda part: part.to(device, copy=True)) for i in layers}
         except (KeyError, ValueError, RuntimeError) as missing:
             raise UserError(f"This is not the state of a world: {missing} is not as State.tensors() has it.") from None
         valid = tensors["valid"].to(device, copy=True) if "valid" in tensors else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -16,7 +17,7 @@ from fromnoise.media import to_uint8
 from fromnoise.types import UserError
 from fromnoise.worlds.checks import checked_action
 from fromnoise.worlds.env import WorldEnv
-from fromnoise.worlds.moment import Moment
+from fromnoise.worlds.moment import Moment, moment_of
 from fromnoise.worlds.starts import Kept, beginning
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class WorldVectorEnv(VectorEnv):
         if rows < 1:
             raise UserError(f"rows must be at least 1, the worlds that are stepped together (got {rows}).")
         one = WorldEnv(dream, kept, limit)
-        self.dream, self.kept, self.limit, self.num_envs = dream, kept, one.limit, rows
+        self.dream, self.kept, self.limit, self.num_envs, self.actions = dream, kept, one.limit, rows, one.actions
         self.single_observation_space, self.single_action_space = one.observation_space, one.action_space
         self.observation_space = batch_space(one.observation_space, self.num_envs)
         self.action_space = batch_space(one.action_space, self.num_envs)
@@ -67,7 +68,7 @@ class WorldVectorEnv(VectorEnv):
             raise gymnasium.error.ResetNeeded("Call reset() first: a world begins from real frames.")
         if len(actions) != self.num_envs:
             raise UserError(f"{self.num_envs} worlds take an action each (got {len(actions)}).")
-        taken = np.stack([checked_action(self.dream.actions, action) for action in actions])
+        taken = np.stack([checked_action(self.actions, action) for action in actions])
         again, count = self.over, self.num_envs
         stepped = self.dream.step(self.state, torch.from_numpy(taken))
         self.frames, self.steps = to_uint8(stepped.frame), self.steps + 1
@@ -84,18 +85,22 @@ class WorldVectorEnv(VectorEnv):
         """The last frame of each row."""
         return tuple(self.frames.copy())
 
-    def save(self) -> Moment:
-        """This moment of all rows, to which ``restore`` goes back any number of times."""
+    def save(self, path: str | Path | None = None) -> Moment:
+        """This moment of all rows, to which ``restore`` goes back any number of times; also as a file."""
         if self.state is None:
             raise gymnasium.error.ResetNeeded("Call reset() first: there is no moment to keep yet.")
-        states = tuple(random.bit_generator.state for random in self.random)
-        return Moment(self.state.copy(), self.frames.copy(), self.steps.copy(), self.over.copy(), states)
+        states = tuple(dict(random.bit_generator.state) for random in self.random)
+        moment = Moment(self.state.copy(), self.frames.copy(), self.steps.copy(), self.over.copy(), states)
+        if path is not None:
+            moment.write(path, self.dream)
+        return moment
 
-    def restore(self, moment: Moment) -> np.ndarray:
-        """Go back to a moment of ``save``, and return the frames that are seen there."""
-        moment.check(self.num_envs, self.dream)
+    def restore(self, moment: Moment | str | Path) -> np.ndarray:
+        """Go back to a moment of ``save`` or to its file, and return the frames that are seen there."""
+        moment = moment_of(moment, self.num_envs, self.dream)
         self.state, self.frames = moment.state.copy(), moment.frames.copy()
         self.steps, self.over = moment.steps.copy(), moment.over.copy()
+        self.random = [seeding.np_random(0)[0] for _ in moment.random]
         for random, state in zip(self.random, moment.random, strict=True):
             random.bit_generator.state = state
         return self.frames.copy()

@@ -51,6 +51,9 @@ class ActionIn(nn.Module):
     makes features of these, so that switches and numbers can mean something together.
     """
 
+    low: Tensor
+    span: Tensor
+
     def __init__(self, acts: Acts, width: int):
         super().__init__()
         self.acts = acts

@@ -92,9 +92,11 @@ def _buttons(needs: Sequence[frozenset[str]]) -> tuple[Button, ...]:
     """A button for each name, those with usual keys first."""
     names = list(dict.fromkeys([*(name for name in USUAL if any(name in need for need in needs)),
                                 *(name for need in needs for name in sorted(need))]))
-    taken, found = set(PAGE), []
+    taken, found, usual = set(PAGE), [], dict(USUAL)
+    if not {"up", "down"} & set(names):  # in Pong the paddle goes up when told right
+        usual |= {"left": ARROWS["left"] + ARROWS["down"], "right": ARROWS["right"] + ARROWS["up"]}
     for name in names:
-        keys = USUAL.get(name) or tuple(key for key in _own_keys(name) if key not in taken)[:1]
+        keys = usual.get(name) or tuple(key for key in _own_keys(name) if key not in taken)[:1]
         taken |= set(keys)
         found.append(Button(name, name, keys))
     return tuple(found)

@@ -19,8 +19,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from fromnoise.studio import page_style
 from fromnoise.types import UserError
-from fromnoise.worlds.play.messages import LARGEST, hello, read
 from fromnoise.worlds.play.mailbox import Mailbox
+from fromnoise.worlds.play.messages import LARGEST, hello, read
 from fromnoise.worlds.play.player import Player
 from fromnoise.worlds.play.session import Session
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 log = logging.getLogger("fromnoise.play")
 TOO_LARGE, NOT_HERE, BROKEN, LATER = 1009, 1008, 1011, 1013  # why a socket is closed (RFC 6455, section 7.4.1)
 FULL_SPEED = 200  # messages a second that a socket may send; more are read more slowly
-POLICY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Serving:
     """What is served.
 
     open: a new session;  run, note: what the page is told of the world, and why nothing real stands beside it;
-    sessions: how many at once;  idle: seconds after which one that nobody plays is dropped;  fps: frames a second, 0 for
-    those of the world.
+    sessions: how many at once;  idle: seconds after which one that nobody plays is dropped;  fps: frames a second, 0
+    for those of the world.
     """
 
     open: Callable[[], Session]
