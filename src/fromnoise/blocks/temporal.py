@@ -12,7 +12,8 @@ half of factorised attention (Video Diffusion Models, Ho et al. 2022; Latte, Ma 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -37,7 +38,7 @@ class Frames:
 
     count: T, frames of each clip;  signal: ``[B, T, F]``, what each is told of its noise level;  causal: whether none
     sees one to come, and mask, bool ``[1 or B, 1, T, held + T]``, which then see which;  first: how many came before,
-    in each row where they differ, of which the cache holds the last.
+    in each row where they differ, of which the cache holds the last;  made: turns that a layer before has made.
     """
 
     count: int
@@ -46,6 +47,16 @@ class Frames:
     mask: Tensor | None = None
     first: int | tuple[int, ...] = 0
     cache: Cache | Ring | None = None
+    made: dict[tuple, Tensor] = field(default_factory=dict)
+
+    def turns(self, make: Callable[[Tensor, torch.dtype], Tensor], *key: float) -> Tensor:
+        """The turns ``[T, d/2]``, or ``[B, T, d/2]`` where rows differ, that ``make`` gives for the numbers of the
+        frames; made once for a key."""
+        if key not in self.made:
+            device = self.signal.device
+            order = torch.tensor(self.first, device=device)[..., None] + torch.arange(self.count, device=device)
+            self.made[key] = make(order, self.signal.dtype)
+        return self.made[key]
 
     @staticmethod
     def of(count: int, signal: Tensor, causal: bool, cache: Cache | Ring | None = None) -> Frames:
@@ -104,9 +115,7 @@ class TemporalLayer(nn.Module):
         None where a bias tells their distance."""
         if self.bias is not None:
             return None
-        device = frames.signal.device
-        order = torch.tensor(frames.first, device=device)[..., None] + torch.arange(frames.count, device=device)
-        found = self.turned(order, frames.signal.dtype)
+        found = frames.turns(self.turned, self.heads.dim, self.spec.theta)
         return found if found.ndim == 2 else found.repeat_interleave(places, dim=0)
 
     def turned(self, order: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -11,12 +11,13 @@ ever.  Genie 2, Oasis and Self-Forcing (Huang et al. 2025) roll out so; the nois
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fromnoise.blocks import Ring
+from fromnoise.blocks import Ring, packable, packed
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary
 from fromnoise.denoise import Guidance, Held, autoguidance
@@ -52,7 +53,7 @@ class Dream:
     """
 
     def __init__(self, model: Model, *, context: int = 0, sink: int = 0, steps: int = 0, guidance: float | None = None,
-                 history: float | None = None, solver: str = "", prompt: str = ""):
+                 history: float | None = None, solver: str = "", prompt: str = "", precision: str = ""):
         check_steppable(model)
         self.model, recipe, data = model, model.recipe, model.recipe.data
         self.context, self.sink = context or data.frames - 1, sink
@@ -71,6 +72,14 @@ class Dream:
         self.shape = model.noise_shape(settings)[2:]
         self.plan = table_of(recipe.path, self.shape, **model._clock(settings))
         self.level = torch.tensor(self.history, dtype=torch.float64)
+        self.precision = precision or recipe.train.precision
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise UserError(f'A precision is auto, float32 or bfloat16 (got "{precision}").')
+        half, device = self.precision == "bfloat16", model.system.device
+        self.packed = packable(device)  # else autocast sees to the precision
+        self.denoiser = model.system.denoiser
+        if self.packed:
+            self.denoiser = packed(self.denoiser, torch.bfloat16 if half else torch.float32)
         with torch.inference_mode():
             self.condition = model._heard([prompt], settings)
 
@@ -108,7 +117,7 @@ class Dream:
 
     def made(self, state: State, told: Condition) -> Tensor:
         """The latents ``[rows, 1, c, h, w]`` of the next frame."""
-        network, untold = self.model.system.denoiser, replace(told, actions=None)
+        network, untold = self.denoiser, replace(told, actions=None)
 
         def denoise(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
             return network(x, t, condition, cache=state.ring).float()
@@ -127,7 +136,7 @@ class Dream:
             eps = normal(fold(seeds, state.passed), self.shape)[:, None].to(latents)
             seen = self.model.recipe.path.add_noise(latents, eps, self.level.to(latents))
         with self.autocast():
-            self.model.system.denoiser.output(seen, self.level, told, cache=state.ring)
+            self.denoiser.output(seen, self.level, told, cache=state.ring)
         state.ring.advance()
 
     def noise(self, state: State, *stage: int) -> Tensor:
@@ -141,7 +150,7 @@ class Dream:
         return replace(told, actions=None if actions is None else actions.to(self.model.system.device))
 
     def autocast(self):
-        return autocast(self.model.system.device, self.model.recipe.train.precision)
+        return nullcontext() if self.packed else autocast(self.model.system.device, self.precision)
 
     # ---- checks -------------------------------------------------------------------------------------------------
 
