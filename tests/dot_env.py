@@ -31,9 +31,9 @@ def drawn(place):
 class DotEnv(gymnasium.Env):
     """The dot begins anywhere; episodes are 60 steps long."""
 
-    metadata = {"render_fps": 10}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
 
-    def __init__(self, numbers=False):
+    def __init__(self, numbers=False, render_mode=None):
         self.observation_space = gymnasium.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-3, 3, (2,), np.float32) if numbers else gymnasium.spaces.Discrete(5)
 
@@ -89,6 +89,13 @@ class Deaf(Perfect):
 
     def heard(self, state, actions):
         return [int(5 * u) for u in uniforms(fold(state.seeds, state.passed), 1)[:, 0]]
+
+
+class Stuck(Perfect):
+    """After half a hundred frames nothing moves any more."""
+
+    def heard(self, state, actions):
+        return actions.numpy() * (state.passed < 50)
 
 
 class Fading(Perfect):

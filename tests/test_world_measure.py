@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dot_env import CHOICES, NUMBERS, Deaf, Fading, Perfect
+from dot_env import CHOICES, NUMBERS, Deaf, Fading, Perfect, Stuck
 from safetensors.torch import load_file
+from tiny_world import recipe_of, write_run
 
 from fromnoise.cli import main
 from fromnoise.data.episodes import Episodes, World, environment, open_recording
@@ -86,12 +87,17 @@ def test_a_world_that_grows_pale_does_not_last(data, run):
     assert stability.low > 1.25
     late, early = (measured[f"pixel variance, {when}"].value for when in ("late", "early"))
     assert late < 0.2 * early
-    assert measured["frames without movement, late"].value >= measured["frames without movement, early"].value
+
+
+def test_a_world_that_stops_is_seen_to_stand_still(data, run):
+    measured, _ = measure(Stuck(), data, run, SMALL)
+    assert measured["frames without movement, early"].value < 0.6
+    assert measured["frames without movement, late"].value == 1
 
 
 def test_numbers_are_judged_by_what_they_explain(tmp_path):
     data = data_of(tmp_path / "recording", numbers=True)
-    measured, _ = measure(Perfect(actions=NUMBERS), data, tmp_path, replace(SMALL, inverse=300))
+    measured, _ = measure(Perfect(actions=NUMBERS), data, tmp_path, replace(SMALL, inverse=200))
     read = measured["R² of actions read, cloned states, next frame"]
     assert read.real == read.value > 0.4  # at walls and after rounding less is seen than was done
     assert read.null < 0.1
@@ -236,16 +242,12 @@ def test_figures_are_printed_alike():
 
 
 def test_a_run_is_measured_by_the_command(tmp_path, capsys):
-    pytest.importorskip("minatar")
-    from tiny_world import record, recipe_of, write_run
-
-    recording = record(tmp_path / "recording")
-    run = write_run(recipe_of(recording), tmp_path / "run")
-    moved = recording.rename(tmp_path / "moved")
-    command = ["worlds", "measure", str(run), "--states", "2", "--rollouts", "2", "--frames", "20", "--inverse", "2",
-               "--context", "2"]
+    recording = data_of(tmp_path / "recording")
+    run = write_run(replace(recipe_of(tmp_path / "recording"), data=recording), tmp_path / "run")
+    moved = (tmp_path / "recording").rename(tmp_path / "moved")
+    command = ["worlds", "measure", str(run), "--states", "2", "--rollouts", "2", "--frames", "20", "--inverse", "2"]
     assert main(command) == 2
-    assert f"no folder {recording}" in capsys.readouterr().err
+    assert f"no folder {recording.root}" in capsys.readouterr().err
     assert main([*command, "--data.root", str(moved)]) == 0
     said = capsys.readouterr().out
     assert "counterfactual gain, next frame" in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -77,7 +79,7 @@ def over(measure, a: Tensor, b: Tensor) -> Tensor:
     return measure(a.flatten(0, 1), b.flatten(0, 1)).view(a.shape[:2])
 
 
-def true_figures(moments: Moments, made: Tensor, at: tuple[int, ...]) -> list[Figure]:
+def true_figures(moments: Moments, made: Tensor, at: Sequence[int]) -> list[Figure]:
     """PSNR of what is made under recorded actions against what was recorded, at some frames of a free rollout.
 
     The first frame is made after real ones alone, as all are that a teacher forces.

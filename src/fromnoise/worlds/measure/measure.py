@@ -21,7 +21,7 @@ from fromnoise.worlds.measure.drift import Rollouts, drift_figures, rolled
 from fromnoise.worlds.measure.imagined import Steps, imagined
 from fromnoise.worlds.measure.inverse import kept
 from fromnoise.worlds.measure.report import FOLDER, Figure, Measured
-from fromnoise.worlds.measure.windows import Moments, recorded
+from fromnoise.worlds.measure.windows import Moments, longest, recorded
 
 FREE = (1, 4, 16)  # frames of a free rollout at which it is compared with the truth
 FUTURE = 5  # frames of a counterfactual future: the next one, and four more
@@ -87,9 +87,10 @@ def measure(world: Steps, data: Episodes, run: Path, how: Measuring,
     with watch("inverse dynamics", how.inverse) as told:
         inverse = kept(known, train, how.inverse, run / FOLDER, told)
     with watch("recorded actions"):
-        taped = recorded(held, world.context, max(FREE), how.states)
+        at = [t for t in FREE if t <= longest(held) - world.context] or [1]
+        taped = recorded(held, world.context, max(at), how.states)
         made = imagined(world, taped.history, taped.led, taped.done, how.seed)
-        figures = [*true_figures(taped, made, FREE), *read_figures("recorded actions", taped, made, inverse)]
+        figures = [*true_figures(taped, made, at), *read_figures("recorded actions", taped, made, inverse)]
     shown = taped, made
     if data.world is not None:
         with watch("counterfactuals"):

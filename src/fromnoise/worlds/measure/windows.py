@@ -46,6 +46,11 @@ def windows(source: EpisodeSource, length: int, count: int) -> np.ndarray:
     return begins[chosen, None] + np.arange(length)
 
 
+def longest(source: EpisodeSource) -> int:
+    """Frames of the longest episode of a split."""
+    return int(np.diff(source.recorded.offsets)[source.episodes].max())
+
+
 def seen(source: EpisodeSource, rows: np.ndarray) -> Tensor:
     """Frames ``[..., 3, H, W]`` in [-1, 1] of rows of the recording."""
     return from_uint8(source.recorded.frames[rows])
