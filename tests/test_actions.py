@@ -12,6 +12,7 @@ from fromnoise.blocks import AttentionSpec, Cache
 from fromnoise.nets import Trunk, house
 from fromnoise.nets.trunk import Rotary, TextSpec
 from fromnoise.nets.trunk.acting import ActionIn, ByModulation, ByToken
+from fromnoise.nets.trunk.outcomes import Outcome, bins_of, two_hot
 from fromnoise.nets.trunk.settings import Temporal
 from fromnoise.types import Acts, Condition, UserError
 
@@ -135,3 +136,64 @@ def test_silence():
     silent = Acts(switches=2).silence(torch.ones(1, 2, 2), where)
     assert np.isnan(silent[0, 0].numpy()).all()
     assert silent[0, 1].tolist() == [1, 1]
+
+
+# ---- rewards and ends -------------------------------------------------------------------------------------
+
+
+def test_two_hot_rewards_come_back_exactly():
+    """Bins are symexp of even steps (DreamerV3), and the expectation of a two-hot target is what it is of."""
+    bins = bins_of(63)
+    assert bins[31] == 0
+    torch.testing.assert_close(bins, -bins.flip(0))
+    torch.testing.assert_close(bins.abs().log1p(), torch.linspace(-10, 10, 63).abs(), rtol=0, atol=1e-5)
+    values = torch.tensor([[0.0, 1.0, -1.0, 0.37, -250.0, 9000.0], [0.1, 2.5, float(bins[40]), float(bins[0]), 5, -5]])
+    target = two_hot(values, bins)
+    assert bool(((target > 0).sum(-1) <= 2).all())
+    torch.testing.assert_close(target.sum(-1), torch.ones_like(values))
+    torch.testing.assert_close((target * bins).sum(-1), values)
+    told = Outcome(target.clamp(min=1e-30).log(), torch.zeros(2, 6), bins)
+    torch.testing.assert_close(told.rewards, values)
+
+
+def test_the_loss_of_outcomes_is_least_at_the_truth():
+    bins, rewards, ends = bins_of(15), torch.tensor([[0.0, 1.0]]), torch.tensor([[False, True]])
+    right = Outcome(two_hot(rewards, bins).clamp(min=1e-12).log(), torch.tensor([[-20.0, 20.0]]), bins).losses(
+        rewards, ends)
+    even = Outcome(torch.zeros(1, 2, 15), torch.zeros(1, 2), bins).losses(rewards, ends)
+    torch.testing.assert_close(even["reward"], torch.tensor(15.0).log())
+    torch.testing.assert_close(even["end"], torch.tensor(2.0).log())
+    entropy = -(two_hot(rewards, bins) * two_hot(rewards, bins).clamp(min=1e-12).log()).sum(-1).mean()
+    torch.testing.assert_close(right["reward"], entropy)
+    assert right["end"] < 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outcomes_are_foretold_of_each_frame_and_never_from_later_ones(kind):
+    for spec in (FRAMEWISE, TOGETHER):
+        net, actions = built(replace(spec, outcomes=5), kind), torch.tensor([[-1, 0, 1, 2], [2, 2, 0, 0]])
+        x, t, told = asked(actions)
+        output, outcome = net.foretold(x, t, told)
+        assert torch.equal(output, net(x, t, told))
+        assert outcome.reward.shape == (2, 4, 5)
+        assert outcome.end.shape == (2, 4)
+        other = x.clone()
+        other[:, 2] += 1
+        changed = net.foretold(other, t, told)[1]
+        difference = (changed.reward - outcome.reward).abs().amax((0, 2))
+        assert difference[:2].tolist() == [0, 0]
+        assert (difference[2:] > 0).all()
+        cache = Cache()
+        parts = [net.foretold(x[:, i : i + 1], t[:, i : i + 1], replace(told, actions=actions[:, i : i + 1]), cache)[1]
+                 for i in range(4)]
+        torch.testing.assert_close(torch.cat([p.rewards for p in parts], 1), outcome.rewards, rtol=0, atol=1e-4)
+        torch.testing.assert_close(torch.cat([p.ended for p in parts], 1), outcome.ended, rtol=0, atol=1e-5)
+
+
+def test_a_network_without_outcomes_foretells_none():
+    net = built(FRAMEWISE, "modulation")
+    assert net.foretold(*asked(None))[1] is None
+    with pytest.raises(UserError, match="no bin for a reward of 0"):
+        replace(FRAMEWISE, outcomes=4).build(3, 8, None, CHOICES)
+    with pytest.raises(UserError, match="have some: leave it out"):
+        replace(FRAMEWISE, outcomes=5).build(3, 8)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fromnoise
-from fromnoise.cli import COMMANDS, bench, demo, encode, evaluate, presets, sample, train, tune, worlds
+from fromnoise.cli import COMMANDS, bench, demo, encode, evaluate, play, presets, sample, train, tune, worlds
 from fromnoise.cli.options import parse
 from fromnoise.latents import KL
 from fromnoise.recipe import Recipe
@@ -51,7 +51,8 @@ def test_commands_are_understood(line, capsys, monkeypatch):
     monkeypatch.setattr(train, "with_autoencoder", lambda recipe, source: replace(recipe, latents=KL()))
     _, name, *args = shlex.split(line)
     assert name in COMMANDS
-    module = {"bench": bench, "demo": demo, "evaluate": evaluate, "sample": sample, "tune": tune}.get(name)
+    module = {"bench": bench, "demo": demo, "evaluate": evaluate, "play": play, "sample": sample,
+              "tune": tune}.get(name)
     with pytest.raises(SystemExit) if "--help" in args else contextlib.nullcontext():
         if name == "train":
             recipe, *_ = train.resolve(args)

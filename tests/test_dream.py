@@ -1,5 +1,6 @@
 """A dreamt world: each frame is what a solver makes of the masked forward over those before it, however it is held."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,21 +8,23 @@ import torch
 from dots import SIDE, DotSource, films
 from safetensors.torch import load, save
 
+from fromnoise.cli import main
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
-from fromnoise.denoise import Guidance, Held
+from fromnoise.denoise import Held
 from fromnoise.generate import Model
 from fromnoise.latents import KL
 from fromnoise.nets.trunk import Rotary
 from fromnoise.nets.trunk.acting import ByModulation, ByToken
 from fromnoise.nets.trunk.settings import Temporal
-from fromnoise.process import Frames
+from fromnoise.process import Flow, Frames
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.recipe import Sampling
-from fromnoise.sample import run, table_of
+from fromnoise.sample import run, solve, table_of
 from fromnoise.system import System
 from fromnoise.types import UserError
 from fromnoise.worlds import Dream, State
+from fromnoise.worlds.pace import pace
 
 STEPS, SEEDS = 3, [7, 11]
 
@@ -89,6 +92,19 @@ def test_each_frame_is_solved_by_the_masked_forward_over_all_before_it(model, hi
         past.append(shown(made, n))
 
 
+@pytest.mark.parametrize("solver", ["euler", "dpmpp_2m", "heun", "auto"])
+def test_a_table_that_is_made_once_is_that_of_solve(solver):
+    noise, flow = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), Flow()
+
+    def denoise(x, t):
+        return (x * (1 + t)).tanh()
+
+    grid = {} if solver == "auto" else {"grid": "cosine", "shift": 2.0}
+    plan = table_of(flow, (5,), solver=solver, steps=4, **grid)
+    expected = solve(denoise, noise, path=flow, solver=solver, steps=4, **grid)
+    assert torch.equal(run(plan, denoise, plan.begin(noise)), expected)
+
+
 @torch.no_grad()
 def test_old_frames_are_forgotten_and_the_sink_is_not(model):
     clip, other = clips(frames=6), clips(frames=6)
@@ -97,7 +113,7 @@ def test_old_frames_are_forgotten_and_the_sink_is_not(model):
     for sink in (0, 1):
         dream = Dream(model, context=2, sink=sink)
         said[sink] = [stepped(dream, dream.begin(frames, None, SEEDS), 1) for frames in (clip, other)]
-    # Layers on top saw more than the frames that are held: frame 0 is still felt without a sink, but less.
+    # Without a sink frame 0 is still felt, through those that saw it, but less.
     gap = {sink: float((a - b).abs().max()) for sink, (a, b) in said.items()}
     assert gap[1] > 2 * gap[0]
 
@@ -133,9 +149,10 @@ DONE = {"choices": [[-1, 0, 1, 2, 2], [-1, 2, 0, 2, 1]],
         "numbers": [[[0.5], [-2.0], [1.0], [0.0], [-1.0]]] * 2}
 
 
-def acting(kind, told, space="choices", dropout=0.1):
+def acting(kind, told, space="choices", dropout=0.1, outcomes=0):
     recipe = recipe_of(kind)
-    net = replace(recipe.net, actions=told, positions=Rotary() if kind == "all tokens" else recipe.net.positions)
+    positions = Rotary() if kind == "all tokens" else recipe.net.positions
+    net = replace(recipe.net, actions=told, outcomes=outcomes, positions=positions)
     data = Episodes(root="none", frames=6, fps=10.0, height=SIDE, width=SIDE, actions=SPACES[space])
     return model_of(replace(recipe, net=net, data=data, train=replace(recipe.train, action_dropout=dropout)))
 
@@ -171,19 +188,39 @@ def test_guidance_drops_the_action_of_the_frame_that_is_made_alone(kind, told, s
 def test_an_action_is_seen_in_the_very_next_frame():
     dream = Dream(acting("along time", ByModulation()), guidance=1.0)
     state = dream.begin(clips().expand(-1, -1, 3, -1, -1), None, SEEDS)
+    assert dream.step(state.copy()).reward is None
     one, two = (dream.step(state.copy(), torch.tensor([0, a])).frame for a in (0, 2))
     near(one[0], two[0], 1e-6)
     assert float((one[1] - two[1]).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["all tokens", "along time"])
+@torch.inference_mode()
+def test_rewards_and_ends_are_those_of_the_frame_as_it_is_committed(kind):
+    model, done = acting(kind, ByModulation(), outcomes=5), torch.tensor(DONE["choices"])
+    dream = Dream(model, history=0.2)
+    clip = clips().expand(-1, -1, 3, -1, -1)
+    state, past = dream.begin(clip, done[:, :2], SEEDS), clip
+    for n in range(2, 5):
+        latents = dream.made(state.copy(), dream.told(state, done[:, n : n + 1]))
+        stepped = dream.step(state, done[:, n])
+        past = torch.cat([past, latents], dim=1)
+        eps = torch.stack([normal(fold(fold(SEEDS, HISTORY), f), clip.shape[2:]) for f in range(n + 1)], dim=1)
+        shown = model.recipe.path.add_noise(past, eps, torch.tensor(0.2))
+        told = replace(model.encode([""] * 2), actions=done[:, : n + 1])
+        outcome = model.system.denoiser.net.foretold(shown, torch.full((2, n + 1), 0.2), told)[1]
+        assert stepped.reward.shape == stepped.ended.shape == (2,)
+        torch.testing.assert_close(stepped.reward, outcome.rewards[:, -1], rtol=1e-3, atol=1e-3)
+        assert torch.equal(stepped.ended, outcome.end[:, -1] > 0)
+
+
 def test_guidance_is_the_recipes_where_it_was_learned(model):
     able = acting("along time", ByModulation())
-    able.recipe = replace(able.recipe, sample=replace(able.recipe.sample, guidance=Guidance(scale=3.0)))
-    assert Dream(able).guidance.scale == 3
-    assert Dream(able, guidance=1.0).guidance is None
+    able.recipe = replace(able.recipe, sample=replace(able.recipe.sample, action_guidance=3.0))
+    assert Dream(able).guidance == 3
+    assert Dream(able, guidance=2.0).guidance == 2
+    assert Dream(model).guidance == 1
     for other in (model, acting("along time", ByModulation(), dropout=0.0)):
-        other.recipe = replace(other.recipe, sample=replace(other.recipe.sample, guidance=Guidance(scale=3.0)))
-        assert Dream(other).guidance is None
         with pytest.raises(UserError, match="has not learned"):
             Dream(other, guidance=2.0)
 
@@ -285,3 +322,27 @@ def test_choices_that_cannot_be_are_refused(model):
         state.put(0, Dream(model, context=2).begin(clips(1), None, [0]))
     with pytest.raises(UserError, match="not the state of a world"):
         State.of({"seeds": torch.zeros(1, dtype=torch.long)})
+
+
+# ---- its pace --------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_bfloat16_is_near():
+    model = model_of(recipe_of("along time"))
+    exact, rough = (Dream(model, precision=precision) for precision in ("float32", "bfloat16"))
+    a, b = (stepped(dream, dream.begin(clips(), None, SEEDS), 1) for dream in (exact, rough))
+    assert 0 < float((a - b).abs().mean()) < 0.05
+    with pytest.raises(UserError, match="auto, float32 or bfloat16"):
+        Dream(model, precision="int8")
+
+
+def test_the_pace_of_a_world_is_measured(monkeypatch, capsys):
+    model = acting("along time", ByModulation())
+    monkeypatch.setattr("fromnoise.worlds.pace.untrained", lambda: model)
+    assert main(["bench", "worlds", "--frames", "300", "--context", "3", "--steps", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "1 + 1 looks a frame, 3 frames seen" in said
+    assert re.search(r"late over early: \d+\.\d{3}; memory gained in between: -?\d+\.\d\d MiB", said)
+    with pytest.raises(UserError, match="take 300 frames"):
+        pace(Dream(model), 299)

@@ -345,17 +345,17 @@ def test_two_sessions_do_not_know_of_each_other(client):
 def test_of_presses_the_newest_wins_and_what_waits_is_bounded():
     mailbox = Mailbox()
     for i in range(1000):
-        mailbox.put(Press("press", ("left",) if i % 2 else ("up", "right")))
-        mailbox.put(Step("step"))
+        mailbox.put(Press(buttons=("left",) if i % 2 else ("up", "right")))
+        mailbox.put(Step())
     assert mailbox.take(once=False) == mailbox.pressed == ("left",)
     assert len(mailbox.commands) == ROOM
     assert "commands are waiting" in mailbox.fault
-    mailbox.put(Press("press", ()))
-    mailbox.put(Press("press", ("up",)))
-    mailbox.put(Press("press", ()))
+    mailbox.put(Press(buttons=()))
+    mailbox.put(Press(buttons=("up",)))
+    mailbox.put(Press(buttons=()))
     assert mailbox.take(once=False) == ("up",)  # it was let go before its frame
     assert mailbox.take(once=False) == ()
-    mailbox.put(Press("press", ("up",)))
+    mailbox.put(Press(buttons=("up",)))
     assert (mailbox.take(once=True), mailbox.take(once=True)) == (("up",), ())  # a world that waits makes one step
 
 

@@ -178,6 +178,17 @@ def test_while_nothing_is_dropped_it_is_the_masked_forward_and_the_growing_cache
     assert float((dropped[:, 4:] - said[:, 4:]).abs().max()) > 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", ["all tokens", "factorised"])
+@torch.no_grad()
+def test_the_ten_thousandth_frame_is_as_the_tenth(name, dtype):
+    spec = replace(SPECS[name], single=1)  # in one layer keys are of their own frame alone, whatever came before
+    net, (x, t, _) = network(spec, dtype), inputs(dtype)
+    early, late = (rolled(net, x, t, Condition(), Ring(B, 3, ages=[first] * B)) for first in (0, 9_990))
+    near(late[:, 4:], early[:, 4:], dtype)
+    assert float((late[:, :3] - early[:, :3]).abs().max()) > 1e-3  # where the late one sees slots that nothing was in
+
+
 # ---- rows ------------------------------------------------------------------------------------------------------
 
 

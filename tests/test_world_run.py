@@ -60,7 +60,7 @@ def test_the_world_of_a_run_is_seeded_and_what_is_done_matters(run):
 
 
 def test_beginnings_are_moments_of_held_out_episodes_and_are_kept(lonely, recording):
-    kept = open_world(lonely).beginnings
+    kept = open_world(lonely).beginnings()
     assert (lonely / beginnings.NAME).stat().st_size < 2**20
     episodes = list(open_recording(str(recording)))
     source = load_recipe(lonely / "recipe.json").data.open("test")
@@ -69,7 +69,7 @@ def test_beginnings_are_moments_of_held_out_episodes_and_are_kept(lonely, record
         places = [(e, i) for e in held_out for i in range(len(e) - len(frames))
                   if np.array_equal(e.frames[i : i + len(frames)], frames)]
         assert any(np.array_equal(actions[1:], e.actions[i : i + len(frames) - 1]) for e, i in places)
-    again = open_world(lonely).beginnings
+    again = open_world(lonely).beginnings()
     assert np.array_equal(kept.frames, again.frames)
     assert np.array_equal(kept.actions, again.actions)
 

@@ -79,7 +79,7 @@ def exact(action: np.ndarray, what: Actions) -> np.ndarray:
 
 
 def numbers(actions: Any, what: Actions) -> Any:
-    """Nested sequences with names of choices as their numbers, and None as NaN."""
+    """Nested sequences with names of choices as their numbers, and None as an action of NaN."""
     if isinstance(actions, str):
         names = what.meanings if isinstance(what, Discrete) else ()
         if actions not in names:
@@ -88,7 +88,7 @@ def numbers(actions: Any, what: Actions) -> Any:
         return names.index(actions)
     if isinstance(actions, Sequence):
         return [numbers(action, what) for action in actions]
-    return float("nan") if actions is None else actions
+    return np.full(what.shape, np.nan).tolist() if actions is None else actions
 
 
 def plain(values: np.ndarray, what: Actions) -> Rows:

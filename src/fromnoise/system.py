@@ -120,6 +120,9 @@ class System(Built):
             self.latents.requires_grad_(False)
         check_threshold(recipe, recipe.sample.guidance)
         self.latents.latent_frames(recipe.data.frames)  # refuses films that it cannot take
+        if recipe.net.reads_actions and recipe.data.frames == 1:
+            raise UserError("An action leads from a frame to the next (net.actions): ask for 2 or more with "
+                            "--data.frames.")
         if recipe.net.reads_actions and self.latents.latent_frames(recipe.data.frames) != recipe.data.frames:
             raise UserError("An action leads to one frame, and these latents hold several: name an autoencoder of "
                             "single frames with --latents.")

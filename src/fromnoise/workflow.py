@@ -27,13 +27,12 @@ from torch import Tensor
 
 from fromnoise.codec import Codec
 from fromnoise.data.episodes import Episodes
-from fromnoise.denoise import Guidance
 from fromnoise.evaluate import Report, evaluate
 from fromnoise.files import write_text
 from fromnoise.generate import Model
 from fromnoise.opening import load, open_autoencoder
-from fromnoise.recipe import AnyRecipe, Recipe, has_own_grid, recipe_dict
-from fromnoise.showing import enlargements, generated, reconstructions
+from fromnoise.recipe import AnyRecipe, Recipe, recipe_dict
+from fromnoise.showing import enlargements, generated, reconstructions, worlds
 from fromnoise.showing.facts import (
     Timings,
     facts,
@@ -77,11 +76,13 @@ class Manner:
 
 
 def manner_of(recipe: AnyRecipe) -> Manner:
-    """That of a recipe's kind, and of a diffusion model that enlarges pictures."""
+    """That of a recipe's kind, and of a diffusion model that enlarges pictures or is told actions."""
     if isinstance(recipe, Recipe) and recipe.upsample.factor > 1:
-        return Manner(Model, judge, evaluation_settings, enlargements.show, enlargements.save_preview)
+        return Manner(Model, judge, generated.evaluation_settings, enlargements.show, enlargements.save_preview)
+    if isinstance(recipe, Recipe) and recipe.net.reads_actions:
+        return Manner(Model, worlds.judge, worlds.evaluation_settings, worlds.show, worlds.save_preview)
     return {
-        "diffusion": Manner(Model, judge, evaluation_settings, generated.show, generated.save_preview),
+        "diffusion": Manner(Model, judge, generated.evaluation_settings, generated.show, generated.save_preview),
         "autoencoder": Manner(Codec, reconstructions.judge, reconstructions.evaluation_settings, reconstructions.show,
                               reconstructions.save_preview),
     }[recipe.kind]
@@ -235,7 +236,7 @@ def evaluate_run(run: Path, samples: int | None = None, guidance: float | None =
 def judge(model: Model, console: Console, samples: int | None = None, guidance: float | None = None,
           seed: int = 0) -> Report:
     """Evaluate by the recipe's settings unless others are given."""
-    settings = evaluation_settings(model, samples, guidance, seed)
+    settings = generated.evaluation_settings(model, samples, guidance, seed)
 
     def sample(prompts: Sequence[str], seed: int) -> Tensor:
         return model.sample(list(prompts), guidance=settings["guidance"], seed=seed).media
@@ -250,19 +251,6 @@ def judge(model: Model, console: Console, samples: int | None = None, guidance: 
         else:
             report = evaluate(sample, model.recipe.data, count=settings["samples"], seed=seed, progress=tell)
     return replace(report, settings=settings)
-
-
-def evaluation_settings(model: Model, samples: int | None = None, guidance: float | None = None,
-                        seed: int = 0) -> dict[str, Any]:
-    """What an evaluation is made with, by the recipe unless given: with others its numbers would be others."""
-    spec, sampling = model.recipe.evaluate, model.recipe.sample
-    own = has_own_grid(sampling)
-    chosen = next(g for g in (guidance, spec.guidance, sampling.guidance.scale) if g is not None)
-    full = replace(sampling.guidance, scale=chosen)
-    rest = {} if full == Guidance(scale=chosen) else {"guidance_words": full.words()}
-    return {"samples": samples or spec.samples, "guidance": chosen, **rest, "solver": sampling.solver,
-            "steps": sampling.steps, "grid": "own" if own else sampling.grid, "shift": 1.0 if own else sampling.shift,
-            **({"augment": sampling.augment} if model.enlarges else {}), "seed": seed, "trained_steps": model.step}
 
 
 def settle_threads(model: Model | Codec) -> None:

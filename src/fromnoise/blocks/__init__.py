@@ -27,6 +27,7 @@ __all__ = [
     "UNDISTURBED", "Around", "Attention", "AttentionSpec", "Block", "BlockSpec", "Cache", "Clock", "Embedder",
     "FeedForwardSpec", "Frames", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias", "Ring",
     "StreamLayer", "TemporalLayer", "TemporalSpec", "Tokens", "UnitStreamLayer", "attend", "attend_heads",
-    "attend_linear", "attend_math", "coordinates", "feature_maps", "mean_text", "norm", "packable", "packed", "patchify", "place_waves",
-    "rms_norm", "sincos_2d", "sinusoid", "token_shift", "turn", "turns", "unpatchify", "word_shift",
+    "attend_linear", "attend_math", "coordinates", "feature_maps", "mean_text", "norm", "packable", "packed",
+    "patchify", "place_waves", "rms_norm", "sincos_2d", "sinusoid", "token_shift", "turn", "turns", "unpatchify",
+    "word_shift",
 ]

@@ -22,7 +22,7 @@ COMMANDS = {
     "worlds": "record real environments, to train on what is seen and done",
     "play": "a world to play in the browser",
     "compare": "train variants of a recipe with several seeds, at equal size and work",
-    "bench": "measure solvers side by side, on problems with an exact answer",
+    "bench": "measure solvers on problems with an exact answer, or the pace of a dreamt world",
     "recipes": "list the named recipes",
     "presets": "published networks as settings of one trunk, and how they differ",
     "doctor": "what this machine has, and what is missing for what",

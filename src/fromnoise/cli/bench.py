@@ -1,4 +1,4 @@
-"""fromnoise bench solvers"""
+"""fromnoise bench solvers | worlds"""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from fromnoise.types import UserError
 
 ABOUT = """Measure solvers side by side on problems whose exact answer is known.
 
-For every budget: the best pairs of solver and grid, DPM-Solver++ 2M on an even grid, and what "auto" picks."""
+For every budget: the best pairs of solver and grid, DPM-Solver++ 2M on an even grid, and what "auto" picks.
+`fromnoise bench worlds --help`: how long frames of a dreamt world take."""
 
 
 @spec
@@ -39,9 +40,13 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
+    if argv and argv[0] == "worlds":
+        from fromnoise.cli import bench_worlds
+
+        return bench_worlds.main(argv[1:])
     args = parse(Arguments, argv, "fromnoise bench", about=ABOUT)
     if args.what is None:
-        raise UserError("Say what to compare: fromnoise bench solvers.")
+        raise UserError("Say what to measure: fromnoise bench solvers, or fromnoise bench worlds.")
     from fromnoise.evaluate.solvers import auto_trial, problem, table, trials
 
     console = Console()

@@ -77,6 +77,7 @@ def _single(recipe: Recipe) -> dict[str, str | bool]:
         "net.temporal.causal": isinstance(net, Trunk) and net.mask == "causal" and 'net.mask is "causal"',
         "train.start.sha256": not recipe.train.start.run and "train.start.run names no run",
         "train.action_dropout": not net.reads_actions and "the network is told no actions (net.actions)",
+        "train.outcomes": not getattr(net, "outcomes", 0) and "nothing is foretold (net.outcomes)",
         "sample.action_guidance": not net.reads_actions and "the network is told no actions (net.actions)",
         "upsample.noise": recipe.upsample.factor == 1 and "upsample.factor is 1",
         "sample.augment": recipe.upsample.factor == 1 and "there is no small picture (upsample.factor is 1)",

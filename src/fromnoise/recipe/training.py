@@ -114,6 +114,8 @@ class Training(Schedule):
     """Share of captions replaced by the empty text, which classifier-free guidance needs."""
     action_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of actions that are not told, each frame's by itself, which guidance on actions needs."""
+    outcomes: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of what is foretold of rewards and ends (net.outcomes) beside the loss of denoising."""
     self_conditioning: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of steps in which the network is told its own estimate of x0, as it then is in sampling (Analog Bits)."""
     stills: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -31,5 +31,5 @@ def world() -> Recipe:
                        checkpoint_every=250, preview_every=500),
         sample=Sampling(guidance=Guidance(scale=1.0), steps=3, schedule=Autoregressive(),
                         keep=Held(history=0.05)),
-        evaluate=Evaluation(samples=64),
+        evaluate=Evaluation(samples=32),
     )

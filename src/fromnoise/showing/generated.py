@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from fromnoise.denoise import Guidance
 from fromnoise.films import moving
 from fromnoise.generate import Model
 from fromnoise.output import Output
 from fromnoise.process import describe_weighting, effective_weighting
 from fromnoise.process.effective import LAMBDAS, named_weightings
-from fromnoise.recipe import Recipe
+from fromnoise.recipe import Recipe, has_own_grid
 from fromnoise.showing.previews import FILMS, PREVIEWS
 from fromnoise.studio import FilmFrame, Showcase, Weightings
 
@@ -86,3 +89,16 @@ def description(recipe: Recipe) -> str:
     return (f"A {recipe.net.kind} that predicts {recipe.objective.prediction} along the {recipe.path.kind} path, "
             f"sampled with {recipe.sample.solver} in {recipe.sample.steps} steps at "
             f"guidance {recipe.sample.guidance.words()}.")
+
+
+def evaluation_settings(model: Model, samples: int | None = None, guidance: float | None = None,
+                        seed: int = 0) -> dict[str, Any]:
+    """What an evaluation is made with, by the recipe unless given: with others its numbers would be others."""
+    spec, sampling = model.recipe.evaluate, model.recipe.sample
+    own = has_own_grid(sampling)
+    chosen = next(g for g in (guidance, spec.guidance, sampling.guidance.scale) if g is not None)
+    full = replace(sampling.guidance, scale=chosen)
+    rest = {} if full == Guidance(scale=chosen) else {"guidance_words": full.words()}
+    return {"samples": samples or spec.samples, "guidance": chosen, **rest, "solver": sampling.solver,
+            "steps": sampling.steps, "grid": "own" if own else sampling.grid, "shift": 1.0 if own else sampling.shift,
+            **({"augment": sampling.augment} if model.enlarges else {}), "seed": seed, "trained_steps": model.step}

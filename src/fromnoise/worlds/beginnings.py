@@ -46,7 +46,7 @@ def of_data(data: Episodes, count: int = COUNT, length: int = LENGTH) -> Beginni
     """
     source = data.open("test")
     length = min(length, data.frames)
-    rows = source.starts(np.arange(len(source)))[:, None] + np.arange(length)
+    rows = source.starts(range(len(source)))[:, None] + np.arange(length)
     rows = rows[(source.recorded.ends[rows] == 0).all(1)]
     if not len(rows):
         raise UserError(f"The held-out episodes of {data.root} end before {length} frames are over: hold more out.")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fromnoise.data.episodes.actions import Actions
+from fromnoise.data.episodes.actions import Actions, Unsaid
 from fromnoise.types import UserError
+
+if TYPE_CHECKING:
+    from fromnoise.worlds.dream import Dream
+
+
+def actions_of(dream: Dream) -> Actions:
+    """What can be done in a world.  UserError where its network is not told what is done."""
+    if dream.actions is None or isinstance(dream.actions, Unsaid):
+        raise UserError(f"{dream.model.run or 'This model'} is no world: its network is not told what is done. Train "
+                        "it with --net.actions modulation or token.")
+    return dream.actions
 
 
 def checked_action(actions: Actions, action: Any) -> np.ndarray:

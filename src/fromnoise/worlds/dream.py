@@ -20,9 +20,10 @@ from torch import Tensor
 from fromnoise.blocks import Ring, packable, packed
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary
-from fromnoise.denoise import Guidance, Held, autoguidance
+from fromnoise.denoise import Held
 from fromnoise.generate import Model
 from fromnoise.nets import Trunk
+from fromnoise.nets.trunk import Outcome, foretelling
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.sample import run, table_of
 from fromnoise.system import autocast
@@ -33,7 +34,8 @@ from fromnoise.worlds.state import State
 @dataclass(frozen=True)
 class Stepped:
     """What a step shows of every row: frame ``[rows, C, H, W]`` in [-1, 1], float32 on the CPU;  reward: ``[rows]``
-    float, ended: ``[rows]`` bool, None where the model foretells none."""
+    float, the expected one, and ended: ``[rows]`` bool, whether the world more likely ended with the frame than not;
+    None where the model foretells neither."""
 
     frame: Tensor
     reward: Tensor | None = None
@@ -46,7 +48,9 @@ class Dream:
     context: frames that the next one sees, as many as in training unless given;  sink: how many of these are the first
     of the world, which are never forgotten;  steps, solver: as in the recipe unless given, which a solver that was
     tuned for the run has its own number of;  history: noise level at which frames are remembered, as sample.keep has it
-    unless given;  guidance: scale of guidance on actions;  prompt: what a model that reads a text is told.
+    unless given;  guidance: scale of guidance on actions, as in the recipe unless given;  prompt: what a model that
+    reads a text is told;  precision: auto, float32 or bfloat16, of the network's large products, as in training unless
+    given.  The weights are taken as they are now; on a CPU they are copied, arranged for its products.
 
     Noise of frame n of a row is a function of (seed of the row, n), so that worlds in a batch, or begun again, are the
     same to rounding.  UserError for a model that cannot be stepped.
@@ -111,33 +115,38 @@ class Dream:
         acted = None if actions is None else checked_actions(self.actions, actions, (len(state),))[:, None]
         told = self.told(state, acted)
         latents = self.made(state, told)
-        self.commit(state, latents, told)
-        frame = self.model.system.latents.decode(latents)[:, 0]
-        return Stepped(frame.float().clamp(-1, 1).cpu())
+        outcome = self.commit(state, latents, told)
+        frame = self.model.system.latents.decode(latents)[:, 0].float().clamp(-1, 1).cpu()
+        if outcome is None:
+            return Stepped(frame)
+        return Stepped(frame, outcome.rewards[:, 0].cpu(), outcome.ended[:, 0].cpu() > 0.5)
 
     def made(self, state: State, told: Condition) -> Tensor:
         """The latents ``[rows, 1, c, h, w]`` of the next frame."""
         network, untold = self.denoiser, replace(told, actions=None)
 
-        def denoise(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            return network(x, t, condition, cache=state.ring).float()
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            d = network(x, t, told, cache=state.ring).float()
+            if self.guidance == 1:
+                return d
+            w = network(x, t, untold, cache=state.ring).float()  # this frame's action; those before were told theirs
+            return w + self.guidance * (d - w)
 
-        if self.guidance is not None:  # the frame alone is not told its action; those before it were
-            denoise = autoguidance(denoise, lambda x, t, _, weak=denoise: weak(x, t, untold), self.guidance)
         with self.autocast():
             x = self.plan.begin(self.noise(state))
-            return run(self.plan, lambda x, t: denoise(x, t, told), x, lambda stage, _: self.noise(state, stage))
+            return run(self.plan, denoise, x, lambda stage, _: self.noise(state, stage))
 
-    def commit(self, state: State, latents: Tensor, told: Condition) -> None:
-        """Look at a finished frame once, as history is shown, and keep what was seen."""
+    def commit(self, state: State, latents: Tensor, told: Condition) -> Outcome | None:
+        """Look at a finished frame once, as history is shown, and keep what was seen; what is foretold of it."""
         seen = latents
         if self.history:
             seeds = fold(state.seeds, HISTORY)
             eps = normal(fold(seeds, state.passed), self.shape)[:, None].to(latents)
             seen = self.model.recipe.path.add_noise(latents, eps, self.level.to(latents))
-        with self.autocast():
+        with self.autocast(), foretelling(self.denoiser.net.outcomes) as said:
             self.denoiser.output(seen, self.level, told, cache=state.ring)
         state.ring.advance()
+        return said[0] if said else None
 
     def noise(self, state: State, *stage: int) -> Tensor:
         """Standard normal noise of the next frame of each row, to start from or to be added at a stage of the way."""
@@ -164,17 +173,15 @@ class Dream:
             raise UserError(f"Every row has a seed: give {len(frames)} (got {len(seeds)}).")
 
 
-def guided(model: Model, scale: float | None) -> Guidance | None:
-    """Guidance on actions, by the recipe unless a scale is given; None for none.  UserError where there can be none."""
+def guided(model: Model, scale: float | None) -> float:
+    """The scale of guidance on actions, as in the recipe unless given.  UserError where there can be none."""
     recipe = model.recipe
-    usual = recipe.sample.guidance
-    able = recipe.net.reads_actions and recipe.train.action_dropout > 0
     if scale is None:
-        return usual if able and not usual.inert else None
-    if scale != 1 and not able:
+        return recipe.sample.action_guidance if recipe.net.reads_actions else 1.0
+    if scale != 1 and not (recipe.net.reads_actions and recipe.train.action_dropout):
         raise UserError("Guidance on actions compares a frame that is told its action with one that is not, which this "
                         "model has not learned (net.actions, train.action_dropout): leave guidance out.")
-    return replace(usual, scale=scale) if scale != 1 else None
+    return scale
 
 
 def checked_actions(known: Actions | None, actions: Tensor, shape: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from fromnoise.data.episodes.actions import Actions
 from fromnoise.media import to_uint8
 from fromnoise.types import UserError
-from fromnoise.worlds.checks import checked_action
+from fromnoise.worlds.checks import actions_of, checked_action
 from fromnoise.worlds.moment import Moment, moment_of
 from fromnoise.worlds.starts import Kept, beginning
 
@@ -36,8 +36,9 @@ class WorldEnv(gymnasium.Env):
         if limit < 0:
             raise UserError(f"limit is a number of steps, 0 for no limit (got {limit}).")
         self.dream, self.kept, self.limit, self.render_mode = dream, kept, limit, render_mode
+        self.actions = actions_of(dream)
         self.observation_space = spaces.Box(0, 255, (*dream.size, dream.channels), np.uint8)
-        self.action_space = space_of(dream.actions)
+        self.action_space = space_of(self.actions)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": dream.fps}
         self.state = self.frame = None
         self.steps = 0
@@ -52,7 +53,7 @@ class WorldEnv(gymnasium.Env):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         if self.state is None:
             raise gymnasium.error.ResetNeeded("Call reset() first: a world begins from real frames.")
-        taken = checked_action(self.dream.actions, action)
+        taken = checked_action(self.actions, action)
         stepped = self.dream.step(self.state, torch.from_numpy(taken[None]))
         self.frame, self.steps = to_uint8(stepped.frame[0]), self.steps + 1
         reward = 0.0 if stepped.reward is None else float(stepped.reward[0])
@@ -69,7 +70,7 @@ class WorldEnv(gymnasium.Env):
         if self.state is None or self.frame is None:
             raise gymnasium.error.ResetNeeded("Call reset() first: there is no moment to keep yet.")
         moment = Moment(self.state.copy(), self.frame[None].copy(), np.array([self.steps]), np.array([False]),
-                        (self.np_random.bit_generator.state,))
+                        (dict(self.np_random.bit_generator.state),))
         if path is not None:
             moment.write(path, self.dream)
         return moment

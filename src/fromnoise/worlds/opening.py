@@ -31,7 +31,7 @@ def make(run: str | Path | None = None, *, limit: int = 0, render_mode: str | No
     from fromnoise.worlds.env import WorldEnv
 
     opened = open_world(run, device)
-    return WorldEnv(opened.dream(**choices), opened, limit, render_mode)
+    return WorldEnv(opened.dream(**choices), opened.beginnings, limit, render_mode)
 
 
 def make_vec(run: str | Path | None = None, rows: int = 1, *, limit: int = 0, device: str = "auto",
@@ -44,7 +44,7 @@ def make_vec(run: str | Path | None = None, rows: int = 1, *, limit: int = 0, de
     from fromnoise.worlds.vector import WorldVectorEnv
 
     opened = open_world(run, device)
-    return WorldVectorEnv(opened.dream(**choices), rows, opened, limit)
+    return WorldVectorEnv(opened.dream(**choices), rows, opened.beginnings, limit)
 
 
 def need_gymnasium() -> None:
@@ -66,18 +66,17 @@ class Opened:
     data: Episodes
 
     def dream(self, **choices: Any) -> Dream:
-        """The world, ready to be stepped.  UserError where it cannot be, or hears of no actions."""
+        """The world, ready to be stepped.  UserError where it cannot be."""
         from fromnoise.worlds.dream import Dream
 
-        dream = Dream(self.model, **choices)
-        if dream.actions is None:
-            raise UserError(f"{self.run} is no world: its network is not told what is done. Train it with "
-                            "--net.actions modulation or token.")
-        return dream
+        return Dream(self.model, **choices)
+
+    def beginnings(self) -> Beginnings:
+        """Real beginnings, read once.  UserError where the run has none and its data are not there."""
+        return self._beginnings
 
     @cached_property
-    def beginnings(self) -> Beginnings:
-        """Real beginnings.  UserError where the run has none and its data are not there."""
+    def _beginnings(self) -> Beginnings:
         from fromnoise.worlds.beginnings import of_run
 
         return of_run(self.run, self.data)

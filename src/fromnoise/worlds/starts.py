@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,18 +12,13 @@ from torch import Tensor
 from fromnoise.data.episodes.actions import Actions
 from fromnoise.media import from_uint8
 from fromnoise.types import UserError
-from fromnoise.worlds.checks import checked_action
+from fromnoise.worlds.checks import actions_of, checked_action
 
 if TYPE_CHECKING:
     from fromnoise.worlds.beginnings import Beginnings
     from fromnoise.worlds.dream import Dream
 
-
-class Kept(Protocol):
-    """Where real beginnings are had from when one is needed."""
-
-    @property
-    def beginnings(self) -> Beginnings: ...
+Kept = Callable[[], "Beginnings"]  # where real beginnings are had from when one is needed
 
 
 def beginning(dream: Dream, kept: Kept, random: np.random.Generator,
@@ -36,8 +32,9 @@ def beginning(dream: Dream, kept: Kept, random: np.random.Generator,
     if "frames" in options:
         frames, led = options["frames"], options.get("actions")
     else:
-        which = int(random.integers(len(kept.beginnings)))
-        frames, led = kept.beginnings.frames[which], kept.beginnings.actions[which]
+        real = kept()
+        which = int(random.integers(len(real)))
+        frames, led = real.frames[which], real.actions[which]
     return *start(dream, frames, led), key
 
 
@@ -54,7 +51,7 @@ def start(dream: Dream, frames: Any, led: Any = None) -> tuple[Tensor, Tensor]:
         raise UserError("A world begins from at least one frame, and there are none.")
     if pixels.dtype != np.uint8:
         raise UserError(f"Frames to begin from are whole numbers from 0 to 255, uint8 (got {pixels.dtype}).")
-    return from_uint8(pixels[None]), torch.from_numpy(_led(dream.actions, led, len(pixels))[None])
+    return from_uint8(pixels[None]), torch.from_numpy(_led(actions_of(dream), led, len(pixels))[None])
 
 
 def _led(actions: Actions, led: Any, count: int) -> np.ndarray:

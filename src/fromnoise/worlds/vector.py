@@ -35,7 +35,7 @@ class WorldVectorEnv(VectorEnv):
         if rows < 1:
             raise UserError(f"rows must be at least 1, the worlds that are stepped together (got {rows}).")
         one = WorldEnv(dream, kept, limit)
-        self.dream, self.kept, self.limit, self.num_envs = dream, kept, one.limit, rows
+        self.dream, self.kept, self.limit, self.num_envs, self.actions = dream, kept, one.limit, rows, one.actions
         self.single_observation_space, self.single_action_space = one.observation_space, one.action_space
         self.observation_space = batch_space(one.observation_space, self.num_envs)
         self.action_space = batch_space(one.action_space, self.num_envs)
@@ -68,7 +68,7 @@ class WorldVectorEnv(VectorEnv):
             raise gymnasium.error.ResetNeeded("Call reset() first: a world begins from real frames.")
         if len(actions) != self.num_envs:
             raise UserError(f"{self.num_envs} worlds take an action each (got {len(actions)}).")
-        taken = np.stack([checked_action(self.dream.actions, action) for action in actions])
+        taken = np.stack([checked_action(self.actions, action) for action in actions])
         again, count = self.over, self.num_envs
         stepped = self.dream.step(self.state, torch.from_numpy(taken))
         self.frames, self.steps = to_uint8(stepped.frame), self.steps + 1
@@ -89,7 +89,7 @@ class WorldVectorEnv(VectorEnv):
         """This moment of all rows, to which ``restore`` goes back any number of times; also as a file."""
         if self.state is None:
             raise gymnasium.error.ResetNeeded("Call reset() first: there is no moment to keep yet.")
-        states = tuple(random.bit_generator.state for random in self.random)
+        states = tuple(dict(random.bit_generator.state) for random in self.random)
         moment = Moment(self.state.copy(), self.frames.copy(), self.steps.copy(), self.over.copy(), states)
         if path is not None:
             moment.write(path, self.dream)

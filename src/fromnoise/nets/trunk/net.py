@@ -36,6 +36,7 @@ from fromnoise.nets.trunk.acting import ActionIn, ActionToken, ByToken, check_ac
 from fromnoise.nets.trunk.clips import Along, Clip, Grid, Pack, frames_of, same_batch
 from fromnoise.nets.trunk.detour import Detour, Trip, check_route
 from fromnoise.nets.trunk.inputs import PLACE_WAVES, ClassTokens, Conditioner, Head, Places, TextIn
+from fromnoise.nets.trunk.outcomes import Outcome, OutcomeHead, foretelling
 from fromnoise.nets.trunk.refusals import unpackable
 from fromnoise.nets.trunk.routing import MaskDiT, NoRouting, Route
 from fromnoise.nets.trunk.settings import Trunk, refuse
@@ -136,6 +137,7 @@ class TrunkNet(nn.Module):
         self.leaders = int(token)  # tokens before the patches of each frame
         self.action_token = ActionToken(acts, D) if token and acts else None
         self.action_in = ActionIn(acts, features) if spec.reads_actions and not token and acts else None
+        self.outcomes = OutcomeHead(D, spec.outcomes) if spec.outcomes else None
 
     def stack(self, features: int, told: bool) -> dict[str, Stage]:
         """The blocks, in the order in which tokens meet them; ``told``: whether there is a text."""
@@ -190,7 +192,9 @@ class TrunkNet(nn.Module):
         check_route(self.detour, route, bool(perturb.layers))
         if not self.temporal:
             clip = self.enter(x, t, condition, cache)
-            return self.leave(clip, self.run(Pack.of([clip]), condition, perturb, cache, route))
+            picture = self.run(Pack.of([clip]), condition, perturb, cache, route)
+            self.foretell(picture, clip, len(x))
+            return self.leave(clip, picture)
         return self.framewise(x, t, condition, perturb, cache)
 
     def framewise(self, x: Tensor, t: Tensor, condition: Condition, perturb: Perturbation,
@@ -202,7 +206,21 @@ class TrunkNet(nn.Module):
         frames = Frames.of(T, F.silu(clip.features[:, -1]).unflatten(0, (B, T)), self.spec.causal, cache)
         places = len(clip.streams["picture"]) - clip.leaders
         along = Along(self.temporal, frames, math.prod(clip.grid), places)
-        return self.leave(clip, self.run(Pack.of([clip]), told, perturb, along=along)).view(B, T, -1, *x.shape[-2:])
+        picture = self.run(Pack.of([clip]), told, perturb, along=along)
+        self.foretell(picture, clip, B)
+        return self.leave(clip, picture).view(B, T, -1, *x.shape[-2:])
+
+    def foretold(self, x: Tensor, t: Tensor, condition: Condition,
+                 cache: Cache | None = None) -> tuple[Tensor, Outcome | None]:
+        """``forward``, and what is foretold of each frame; None by a network that foretells nothing."""
+        with foretelling(self.outcomes) as said:
+            output = self(x, t, condition, cache=cache)
+        return output, said[0] if said else None
+
+    def foretell(self, picture: Tensor, clip: Clip, count: int) -> None:
+        """Let the head say what comes of the frames of ``count`` clips, to whoever listens (``foretelling``)."""
+        if self.outcomes is not None:
+            self.outcomes(picture, clip, count)
 
     def packed(self, clips: Sequence[tuple[Tensor, Tensor, Condition]]) -> list[Tensor]:
         """What ``forward`` says of each of the clips ``(x, t, condition)``, all of them in one sequence.

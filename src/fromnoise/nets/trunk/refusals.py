@@ -23,6 +23,8 @@ def misfits(spec: Trunk, pooled_width: int | None, acts: Acts | None) -> Iterato
         'or "mlp".')
     yield spec.class_tokens and pooled_width is None, (
         "net.class_tokens are made from a pooled text or class, and there is none.")
+    yield spec.outcomes and acts is None, (
+        "net.outcomes foretells rewards and ends, and these data are no episodes, which have some: leave it out.")
 
 
 def contradictions(spec: Trunk) -> Iterator[Reason]:
@@ -126,6 +128,8 @@ def along_time(spec: Trunk) -> Iterator[Reason]:
 
 def acting(spec: Trunk) -> Iterator[Reason]:
     """(whether it is so, why actions cannot be told so)."""
+    yield spec.outcomes and (spec.outcomes < 3 or spec.outcomes % 2 == 0), (
+        f"net.outcomes {spec.outcomes} has no bin for a reward of 0 in its middle: take an odd number from 3 on.")
     token, together = isinstance(spec.actions, ByToken), not spec.temporal.every  # all frames in one sequence
     yield spec.reads_actions and spec.magnitude, "net.magnitude has no magnitude-preserving form of net.actions here."
     yield isinstance(spec.actions, ByModulation) and spec.modulation.source == "none", (

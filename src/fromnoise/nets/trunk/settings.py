@@ -240,6 +240,9 @@ class Trunk:
     temporal: Annotated[Temporal, Short("every")] = Temporal()
     actions: ActionSpec = Untold()
     """How the network is told what led to each frame, of data in which somebody acts (episodes)."""
+    outcomes: Number = 0
+    """Bins, an odd number such as 63, in which the reward of each frame is foretold, beside whether the world ends with
+    it; 0: neither is."""
     image_channels: Number = 0
     """Channels of a picture the network is told, beside those of x."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.nets import Trunk
-from fromnoise.nets.trunk import MaskDiT, NoRouting, Route
+from fromnoise.nets.trunk import MaskDiT, NoRouting, Route, foretelling
 from fromnoise.random import ACTIONS, AUGMENT, DROP, NOISE, POSTERIOR, ROUTE, SELF, TASKS, fold, generator, uniforms
 from fromnoise.recipe import Recipe
 from fromnoise.system import System
@@ -37,6 +37,7 @@ class Diffusion(Method):
             raise UserError("net.routing maskdit learns from the patches that it leaves out, which may be those of a "
                             "given frame: choose tread or sprint, or set the shares of train.frames to 0.")
         self.terms = Terms(system)
+        self.outcomes = getattr(system.denoiser.net, "outcomes", None)
         self.coder = EndToEndCoder(system) if system.recipe.joint else None
         self.said: dict[int, dict[str, Tensor]] = {}  # by step, since they were last asked for
 
@@ -62,7 +63,7 @@ class Diffusion(Method):
         condition = self.with_estimate(x, t, condition, seed, step)
         route = self.route(x, seed, step)
         told = {} if route is None else {"route": route}
-        with self.terms.listen() as tap:
+        with self.terms.listen() as tap, foretelling(self.outcomes) as foretold:
             output = denoiser.output(x, t, condition, **told)
         asked = clocks.of(t)
         losses = recipe.objective.losses(clocks.of(output), clocks.of(x0), clocks.of(eps), asked, recipe.path)
@@ -71,12 +72,13 @@ class Diffusion(Method):
         if route is not None and isinstance(recipe.net.routing, MaskDiT):  # type: ignore[union-attr]
             losses = recipe.net.routing.losses(losses, output, x, route, recipe.net.patch)  # type: ignore[union-attr]
         loss = losses.mean()
-        if not self.terms.specs:
+        outcomes = foretold[0].losses(batch.rewards, batch.ends) if foretold else {}
+        if not self.terms.specs and not outcomes:
             return loss
         told = Step(output, x, x0, eps, t, recipe.path, recipe.objective, clocks.asked)
         parts = self.terms.parts(told, batch.media, tap)
-        self.said[step] = {name: part.detach() for name, part in {"denoising": loss, **parts}.items()}
-        loss = self.terms.weighed(loss, parts)
+        self.said[step] = {name: part.detach() for name, part in {"denoising": loss, **parts, **outcomes}.items()}
+        loss = self.terms.weighed(loss, parts) + recipe.train.outcomes * sum(outcomes.values())
         if self.coder is None:
             return loss
         return loss + self.coder.loss(parts["repa"], x, eps, t, batch.media, step)

@@ -6,78 +6,77 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as validated
+from pydantic import Field, TypeAdapter, ValidationError
 
+from fromnoise.config import spec
 from fromnoise.types import UserError
 from fromnoise.worlds.play.beside import Scene
 from fromnoise.worlds.play.session import Seen, Session
 
 LARGEST = 2048  # bytes of a message from a page; theirs have less than 200
-_whole = validated(frozen=True, config=ConfigDict(extra="forbid"))
 Number = Annotated[int, Field(ge=0, lt=2**53)]
 Name = Annotated[str, Field(max_length=40)]
 
 
-@_whole
+@spec
 class Press:
     """The buttons that are held now, in the order in which they were pressed."""
 
-    type: Literal["press"]
+    type: Literal["press"] = "press"
     buttons: Annotated[tuple[Name, ...], Field(max_length=16)]
 
 
-@_whole
+@spec
 class Pause:
     """Stand still, or go on."""
 
-    type: Literal["pause"]
+    type: Literal["pause"] = "pause"
     on: bool
 
 
-@_whole
+@spec
 class Step:
     """One frame on, under the buttons that are held."""
 
-    type: Literal["step"]
+    type: Literal["step"] = "step"
 
 
-@_whole
+@spec
 class Reset:
     """Begin anew; without a seed anywhere."""
 
-    type: Literal["reset"]
+    type: Literal["reset"] = "reset"
     seed: Number | None = None
 
 
-@_whole
+@spec
 class Rewind:
     """Back to a frame."""
 
-    type: Literal["rewind"]
+    type: Literal["rewind"] = "rewind"
     to: Number
 
 
-@_whole
+@spec
 class Branch:
     """Keep this moment, come back to one that was kept, or forget it."""
 
-    type: Literal["branch"]
+    type: Literal["branch"] = "branch"
     do: Literal["keep", "go", "forget"]
     branch: Number = 0
 
 
-@_whole
+@spec
 class Record:
     """Begin to record, or stop and make a film of it."""
 
-    type: Literal["record"]
+    type: Literal["record"] = "record"
     on: bool
 
 
 Command = Pause | Step | Reset | Rewind | Branch | Record
-_MESSAGE: TypeAdapter[Press | Command] = TypeAdapter(
-    Annotated[Press | Pause | Step | Reset | Rewind | Branch | Record, Field(discriminator="type")])
+_Message = Annotated[Press | Pause | Step | Reset | Rewind | Branch | Record, Field(discriminator="type")]
+_MESSAGE: TypeAdapter[Press | Command] = TypeAdapter(_Message)  # type: ignore[arg-type]
 
 
 def read(text: str) -> Press | Command:

@@ -104,7 +104,7 @@ class Player:
         """One frame, under what is pressed now."""
         await self._show(await self.work(self.session.step, self.mailbox.take(once=self.waits)))
         if self.session.film_full:
-            await self._do(Record("record", False))
+            await self._do(Record(on=False))
 
     async def _film(self) -> None:
         address = self.keep(await self.work(self.session.film))

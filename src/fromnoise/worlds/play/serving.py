@@ -29,11 +29,11 @@ def serving_of(run: str | None, real: bool = True, sessions: int = 4, idle: floa
     note = why_not_beside(opened) if real else ""
 
     def session() -> Session:
-        return Session(dream, opened, beside(opened) if real and not note else None)
+        return Session(dream, opened.beginnings, beside(opened) if real and not note else None)
 
     session().close()  # what cannot be played is told before the page opens
     if note or not real:
-        opened.beginnings  # noqa: B018
+        opened.beginnings()
     return Serving(session, str(opened.run), note, sessions, idle, fps)
 
 
@@ -78,8 +78,7 @@ def settle_threads(opened: Opened, dream: Dream) -> None:
     keep_freed_memory()
     height, width = dream.size
     state = dream.begin(torch.zeros(1, 1, dream.channels, height, width), None, [0])
-    still = torch.zeros(1, *dream.actions.shape, dtype=torch.float32 if dream.actions.shape else torch.long)
-    torch.set_num_threads(fastest_threads(lambda: dream.step(state, still)))
+    torch.set_num_threads(fastest_threads(lambda: dream.step(state, None)))
 
 
 @contextlib.contextmanager

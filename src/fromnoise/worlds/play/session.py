@@ -16,6 +16,7 @@ import torch
 from fromnoise.films import write_film
 from fromnoise.media import from_uint8, to_uint8
 from fromnoise.types import UserError
+from fromnoise.worlds.checks import actions_of
 from fromnoise.worlds.play.beside import Beside, Scene
 from fromnoise.worlds.play.controls import controls_of
 from fromnoise.worlds.starts import Kept, beginning, start
@@ -59,7 +60,7 @@ class Session:
 
     def __init__(self, dream: Dream, kept: Kept, beside: Beside | None = None):
         self.dream, self.kept, self.beside = dream, kept, beside
-        self.controls = controls_of(dream.actions)
+        self.controls = controls_of(actions_of(dream))
         self.branches: dict[int, Mark] = {}
         self.named = 0  # branches so far
         self.filmed: list[np.ndarray] | None = None

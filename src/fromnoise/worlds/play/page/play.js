@@ -44,7 +44,7 @@ const greet = (message) => {
   told = message;
   $("run").textContent = told.run;
   document.title = `${told.run}: play`;
-  $("budget").textContent = `${(1000 / told.fps).toFixed(0)} ms`;
+  $("budget").textContent = milliseconds(1000 / told.fps);
   for (const figure of ["world", "real"]) {
     const canvas = $(figure).querySelector("canvas");
     canvas.width = told.width;
@@ -120,17 +120,17 @@ const manage = () => {
 
 // ---- how fast ----
 
+const milliseconds = (time) => `${time.toFixed(time < 100 ? 1 : 0)} ms`;
 const measure = () => {
   times.push(facts.ms);
   if (times.length > TIMES) times.shift();
   const now = performance.now();
   arrivals = [...arrivals.filter((then) => now - then < 2000), now];
   const span = now - arrivals[0];
-  $("pace").hidden = false;
   $("rate").textContent = span > 500 ? ((arrivals.length - 1) * 1000 / span).toFixed(0) : "–";
   const sorted = [...times].sort((a, b) => a - b), at = (share) => sorted[Math.ceil(share * sorted.length) - 1];
-  $("median").textContent = `${at(0.5).toFixed(1)} ms`;
-  $("p95").textContent = `${at(0.95).toFixed(1)} ms`;
+  $("median").textContent = milliseconds(at(0.5));
+  $("p95").textContent = milliseconds(at(0.95));
   const budget = 1000 / told.fps, top = 1.15 * Math.max(budget, sorted[sorted.length - 1]);
   const y = (ms) => (96 * (1 - ms / top)).toFixed(1);
   $("line").setAttribute("points", times.map((ms, i) => `${(320 * i / (TIMES - 1)).toFixed(1)},${y(ms)}`).join(" "));
@@ -224,7 +224,7 @@ const layBranches = () => {
   for (const { id, number } of facts.branches) {
     if (thumbnails.has(id)) continue;
     const canvas = element("canvas", { className: "crisp", width: told.width, height: told.height });
-    canvas.getContext("2d").putImageData(frames.get(number).world, 0, 0);
+    if (frames.has(number)) canvas.getContext("2d").putImageData(frames.get(number).world, 0, 0);
     const go = element("button", { type: "button", className: "go", title: "Come back here" }, canvas, `frame ${number}`);
     const forget = element("button", { type: "button", className: "forget", textContent: "×", title: "Forget" });
     go.addEventListener("click", () => { send({ type: "branch", do: "go", branch: id }); go.blur(); });
