@@ -1,9 +1,9 @@
-"""Does a world that never learned from noisy history wear out sooner?  Two trainings a seed, and long rollouts of both.
+"""Does a world that never learned from noisy history wear out sooner?  Two trainings a seed, long rollouts of both.
 
-    python benchmarks/world_history.py --data.root data/invaders [--out runs/history] [--seeds 0 1 2] [--field value ...]
+    python benchmarks/world_history.py --data data/invaders [--out FOLDER] [--seeds 0 1 2] [--field value]
 
-Other options go to `fromnoise train world`, of both alike.  "with" is the recipe: train.frames.noise 0.2, and frames are
-remembered at sample.keep.history 0.05; "without" has 0 for both.  What is there already goes on, or is left as it is.
+Other options go to `fromnoise train world`, of both alike.  "with" is the recipe: train.frames.noise 0.2, and frames
+are remembered at sample.keep.history 0.05; "without" has 0 for both.  What is there already goes on, or is left as it is.
 """
 
 from __future__ import annotations

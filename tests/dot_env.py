@@ -31,9 +31,8 @@ def drawn(place):
 class DotEnv(gymnasium.Env):
     """The dot begins anywhere; episodes are 60 steps long."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
-
     def __init__(self, numbers=False, render_mode=None):
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
         self.observation_space = gymnasium.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-3, 3, (2,), np.float32) if numbers else gymnasium.spaces.Discrete(5)
 

@@ -85,9 +85,9 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     if argv[0] == "measure":
-        from fromnoise.cli.measure import main as measure
+        from fromnoise.cli import measure_worlds
 
-        return measure(argv[1:])
+        return measure_worlds.main(argv[1:])
     if argv[0] != "collect":
         raise UserError(f'fromnoise worlds cannot "{argv[0]}". {nearest(argv[0], ["collect", "measure"])}')
     named = [argv[1]] if len(argv) > 1 and not argv[1].startswith("-") else []

@@ -1,4 +1,8 @@
-"""Whether a world lasts: how far the frames of a long rollout are from real ones, late and early."""
+"""Whether a world lasts: how far the frames of a long rollout are from real ones, late and early.
+
+A frame is looked at together with the one before it.  A world that has come to a stop shows frames that are as good as
+real ones, each by itself.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from torch import Tensor
 
 from fromnoise.data.episodes import EpisodeSource
 from fromnoise.evaluate.distances import frechet
-from fromnoise.perception.features import RandomFeatures
+from fromnoise.perception.clips import RandomClipFeatures
 from fromnoise.random import fold
 from fromnoise.worlds.measure.imagined import Steps
 from fromnoise.worlds.measure.report import Figure, interval
@@ -21,15 +25,18 @@ LASTING = 1.25  # times as far from real frames, late, as early
 EARLY, LATE = (0.05, 0.15), (0.9, 1.0)  # shares of a rollout: frames 50 to 150 and 900 to 1,000 of 1,000
 SHOWN = 20  # frames of a rollout that are kept to be looked at, after its first
 MOVES = 0.1  # change of a pixel, of which black to white is 2, from which on something moved
-REAL = 4000  # real frames that all are compared with
-DRAWS = 8  # real stretches of as many frames, of which the floor is the mean
+REAL = 2000  # real frames that all are compared with
+DRAWS = 4  # real stretches of as many frames, of which the floor is the mean
 TIMES = 200  # draws of rollouts for an interval
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """R free rollouts of N frames: features ``[R, N, F]``, mean pixel variance ``[R, N]``, whether anything moved
-    ``[R, N]``, and some frames ``[R, M, C, H, W]`` with their numbers."""
+    """R free rollouts of N frames.
+
+    features: ``[R, N, F]``, of each frame and the one before;  variance: ``[R, N]``, of pixels, mean over channels;
+    moved: ``[R, N]``, whether anything did;  frames, numbers: some frames ``[R, M, C, H, W]``, and which they are.
+    """
 
     features: Tensor
     variance: Tensor
@@ -45,12 +52,13 @@ def rolled(world: Steps, source: EpisodeSource, count: int, frames: int, seed: i
     rows = windows(source, world.context, count)
     history, actions = seen(source, rows), following(source, rows[:, -1] + 1, frames)
     state = world.begin(history, led_to(source, rows), [int(key) for key in fold(seed, range(len(rows)))])
-    look, before, found = RandomFeatures(history.shape[2]).look, history[:, -1], []
+    look, before, found = RandomClipFeatures(history.shape[2]).look, history[:, -1], []
     numbers = np.linspace(0, frames, SHOWN + 1).round().astype(int).tolist()
     shown = [before]
     for n in range(frames):
         frame = world.step(state, actions[:, n]).frame
-        found.append((look(frame), frame.var((2, 3)).mean(1), (frame - before).abs().flatten(1).amax(1) > MOVES))
+        moved = (frame - before).abs().flatten(1).amax(1) > MOVES
+        found.append((look(torch.stack([before, frame], dim=1)), frame.var((2, 3)).mean(1), moved))
         before = frame
         if n + 1 in numbers:
             shown.append(frame)
@@ -63,16 +71,14 @@ def rolled(world: Steps, source: EpisodeSource, count: int, frames: int, seed: i
 def following(source: EpisodeSource, starts: np.ndarray, count: int) -> Tensor:
     """What was done from rows ``starts`` ``[R]`` on, ``[R, count]`` or ``[R, count, A]``, begun again at the end."""
     every = held_rows(source)
-    first = np.isin(every, source.recorded.offsets)  # where an episode begins nothing was done
-    every = every[~first]
     at = np.searchsorted(every, starts)
     return led_to(source, every[(at[:, None] + np.arange(count)) % len(every)])
 
 
 def held_rows(source: EpisodeSource) -> np.ndarray:
-    """All rows of a split, in their order."""
+    """All rows of a split that have one before them, to which something led, in their order."""
     offsets = source.recorded.offsets
-    return np.concatenate([np.arange(offsets[e], offsets[e + 1]) for e in source.episodes])
+    return np.concatenate([np.arange(offsets[e] + 1, offsets[e + 1]) for e in source.episodes])
 
 
 def drift_figures(rollouts: Rollouts, train: EpisodeSource, held: EpisodeSource) -> list[Figure]:
@@ -81,8 +87,8 @@ def drift_figures(rollouts: Rollouts, train: EpisodeSource, held: EpisodeSource)
     early, late = span(EARLY, length), span(LATE, length)
     rows = held_rows(train)
     real = look_at(train, rows[np.unique(np.linspace(0, len(rows) - 1, REAL).round().astype(int))])
-    floors = {name: float(np.mean([frechet(look_at(held, stretches(held, count, part.stop - part.start, draw)), real)
-                                   for draw in range(DRAWS)])) for name, part in (("early", early), ("late", late))}
+    floor = float(np.mean([frechet(look_at(held, stretches(held, count, late.stop - late.start, draw)), real)
+                           for draw in range(DRAWS)]))
 
     def distance(part: slice, i: Sequence[int] | np.ndarray) -> float:
         return frechet(rollouts.features[i, part].flatten(0, 1), real)
@@ -91,10 +97,11 @@ def drift_figures(rollouts: Rollouts, train: EpisodeSource, held: EpisodeSource)
         return distance(late, i) / max(distance(early, i), 1e-9)
 
     figures, everyone = [], np.arange(count)
-    still = RandomFeatures(3).look(rollouts.frames[:, 0])  # that never leave their last real frame
+    begun = rollouts.frames[:, :1]
+    still = RandomClipFeatures(begun.shape[2]).look(begun.expand(-1, 2, -1, -1, -1))  # that never leave it
     for name, part in (("early", early), ("late", late)):
         low, high = interval(lambda i, part=part: distance(part, i), count, TIMES)
-        figures.append(Figure(f"feature distance, {name}", distance(part, everyone), low, high, floors[name],
+        figures.append(Figure(f"feature distance, {name}", distance(part, everyone), low, high, floor,
                               frechet(still, real), ".4f",
                               note=f"frames {part.start:,} to {part.stop:,} of {count} rollouts, Frechet in random "
                                    f"features, against {len(real):,} real; real: held-out stretches; null: last real "
@@ -109,14 +116,13 @@ def drift_figures(rollouts: Rollouts, train: EpisodeSource, held: EpisodeSource)
 def plain_figures(rollouts: Rollouts, held: EpisodeSource, early: slice, late: slice) -> list[Figure]:
     """Variance of pixels, and the share of frames in which nothing moves, late beside early."""
     rows = stretches(held, len(rollouts.features), late.stop - late.start, 0)
-    frames = seen(held, rows)
-    same = ~np.isin(rows[1:], held.recorded.offsets)  # an episode does not move into the next
-    still = float((frames.diff(dim=0).abs().flatten(1).amax(1) <= MOVES)[torch.from_numpy(same)].double().mean())
+    pairs = seen(held, rows[:, None] + np.array([-1, 0]))
+    still = float((pairs.diff(dim=1).abs().flatten(1).amax(1) <= MOVES).double().mean())
     figures = []
     for name, part in (("early", early), ("late", late)):
         figures += [
             Figure(f"pixel variance, {name}", float(rollouts.variance[:, part].mean()), None, None,
-                   float(frames.var((2, 3)).mean()), None, ".4f", note="mean over channels, frames and rollouts"),
+                   float(pairs[:, 1].var((2, 3)).mean()), None, ".4f", note="mean over channels, frames and rollouts"),
             Figure(f"frames without movement, {name}", float((~rollouts.moved[:, part]).double().mean()), None, None,
                    still, None, ".1%", note=f"no pixel changes by more than {MOVES / 2:.0%} of black to white"),
         ]
@@ -138,6 +144,6 @@ def stretches(source: EpisodeSource, count: int, length: int, draw: int) -> np.n
 
 
 def look_at(source: EpisodeSource, rows: np.ndarray, batch: int = 256) -> Tensor:
-    """What random features see of frames, ``[n, F]``."""
-    look = RandomFeatures(3).look
-    return torch.cat([look(seen(source, rows[i : i + batch])) for i in range(0, len(rows), batch)])
+    """What random features see of frames and of those before them, ``[n, F]``."""
+    look, pairs = RandomClipFeatures(3).look, rows[:, None] + np.array([-1, 0])
+    return torch.cat([look(seen(source, pairs[i : i + batch])) for i in range(0, len(rows), batch)])

@@ -49,6 +49,8 @@ class Arguments(Measuring):
     """Frames that the model looks back at; 0: as in training."""
     history: Annotated[float, Field(ge=0, le=1)] | None = None
     """Noise level at which frames are remembered; by default as the recipe says."""
+    precision: str = ""
+    """auto, float32 or bfloat16, of the large products; by default as in training."""
     device: str = "auto"
     """cpu, cuda, or auto: the best that is there."""
 
@@ -65,7 +67,7 @@ def main(argv: list[str]) -> int:
     opened = open_world(args.run, args.device)
     settle_threads(opened.model)
     world = opened.dream(steps=args.steps, solver=args.solver, guidance=args.guidance, context=args.context,
-                         history=args.history)
+                         history=args.history, precision=args.precision)
     data = replace(opened.data, root=args.data.root) if args.data.root else opened.data
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
