@@ -11,7 +11,20 @@ import pytest
 import torch
 
 import fromnoise
-from fromnoise.cli import COMMANDS, bench, demo, encode, evaluate, play, presets, sample, train, tune, worlds
+from fromnoise.cli import (
+    COMMANDS,
+    bench,
+    demo,
+    encode,
+    evaluate,
+    measure_worlds,
+    play,
+    presets,
+    sample,
+    train,
+    tune,
+    worlds,
+)
 from fromnoise.cli.options import parse
 from fromnoise.latents import KL
 from fromnoise.recipe import Recipe
@@ -63,6 +76,8 @@ def test_commands_are_understood(line, capsys, monkeypatch):
             train.resolve(args, "encode", {"diffusion": encode.Arguments})
         elif name == "presets":
             assert presets.main(args) == 0
+        elif name == "worlds" and args[0] == "measure":
+            parse(measure_worlds.Arguments, args[1:], "fromnoise worlds measure")
         elif name == "worlds":
             worlds.play_of(args[1], parse(worlds.Arguments, args[2:], "fromnoise worlds collect"))
         elif module is not None:

@@ -1,4 +1,4 @@
-"""fromnoise worlds collect ENV [--out FOLDER] [--field value ...]"""
+"""fromnoise worlds collect ENV [--out FOLDER] [--field value ...], and worlds measure RUN"""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from fromnoise.train.threads import available_cores
 from fromnoise.types import UserError
 
 USAGE = """usage: fromnoise worlds collect ENV [--frames N | --episodes N] [--out FOLDER] [--field value ...]
+       fromnoise worlds measure RUN [--data.root FOLDER] [--field value ...]
 
 ENV is any environment that Gymnasium knows: Atari (ALE/Pong-v5), MiniGrid (MiniGrid-DoorKey-8x8-v0), MinAtar
 (MinAtar/Breakout-v1), or one of yours (module:Name-v0).  What is played goes to FOLDER, by default data/<name>, in the
@@ -33,7 +34,9 @@ layout of LeRobot v3.0; the same command again goes on where it was stopped.
   fromnoise worlds collect MiniGrid-DoorKey-8x8-v0 --policy wander --view partial --episodes 200
   fromnoise worlds collect MinAtar/Breakout-v1 --size 60 --policy players:mine --out data/breakout
 
-fromnoise worlds collect --help lists every option."""
+RUN is a world that was trained on such a folder: control, counterfactuals and stability go to RUN/measured.
+
+fromnoise worlds collect --help and fromnoise worlds measure --help list every option."""
 
 ABOUT = """Play a real environment and record what is seen and done.
 
@@ -82,8 +85,12 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0
+    if argv[0] == "measure":
+        from fromnoise.cli import measure_worlds
+
+        return measure_worlds.main(argv[1:])
     if argv[0] != "collect":
-        raise UserError(f'fromnoise worlds cannot "{argv[0]}". {nearest(argv[0], ["collect"])}')
+        raise UserError(f'fromnoise worlds cannot "{argv[0]}". {nearest(argv[0], ["collect", "measure"])}')
     named = [argv[1]] if len(argv) > 1 and not argv[1].startswith("-") else []
     args = parse(Arguments, argv[1 + len(named) :], "fromnoise worlds collect", about=ABOUT)
     if not named:

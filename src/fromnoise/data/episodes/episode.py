@@ -47,7 +47,8 @@ class About:
     """What is true of a recording as a whole.
 
     fps: frames a second at which it is played;  height, width: of its frames;  episodes, frames: how many there are;
-    world: how the environment can be made again, where it is known.
+    world: how the environment can be made again, where it is known;  seeds: of each episode, from which it can be
+    played again, or -1.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class About:
     episodes: int
     frames: int
     world: World | None = None
+    seeds: tuple[int, ...] = ()
 
 
 class Recording(Protocol):

@@ -114,7 +114,7 @@ class LeRobot:
         world = from_dict(World, ours["world"], str(self.root / layout.OURS)) if ours.get("world") else None
         frames = sum(row["length"] for row in self.rows)
         return About(self.root, self._actions(ours), float(self.info["fps"]), height, width, len(self.rows), frames,
-                     world)
+                     world, tuple(row.get("seed", -1) for row in self.rows))
 
     def _actions(self, ours: dict[str, Any]) -> Actions:
         """As meta/fromnoise.json says; of others, as what was done shows."""

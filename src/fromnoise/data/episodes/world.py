@@ -144,7 +144,8 @@ def limit(world: World) -> int:
     """Steps after which an episode is cut off; 0 for never."""
     import gymnasium
 
-    return world.limit or gymnasium.spec(world.id).max_episode_steps or 0
+    name = world.id.rpartition(":")[2]  # it is registered without the module that registers it
+    return world.limit or gymnasium.spec(name).max_episode_steps or 0
 
 
 def _own_fps(screen: Screen, world: World) -> float:
