@@ -19,7 +19,7 @@ from fromnoise.types import UserError
 def clips_of(recipe: Recipe, **asked: int | None) -> dict[str, int]:
     """How many clips of each task are made, and the frames of a rollout, where these are measured.
 
-    asked: tasks and rollout instead of the recipe's, where not None.  UserError for what cannot be measured of this run.
+    asked: tasks and rollout instead of the recipe's, where not None.  UserError for what cannot be measured.
     """
     chosen = {name: value for name, value in asked.items() if value is not None}
     spec = replace(recipe.evaluate, **chosen)
