@@ -15,13 +15,13 @@ FLOORS = {
     "analytic": 2, "denoise": 3, "sample": 4, "settings": 5, "recipe": 5, "system": 5, "given": 5, "actions": 5,
     "windows": 5,
     "train": 6, "output": 5, "evaluate": 6, "generate": 6, "codec": 6, "interop": 7, "opening": 7,
-    "worlds": 7, "recipes": 7, "studio": 7, "showing": 7, "workflow": 7, "compare": 7, "demo": 7,
+    "worlds": 7, "sharing": 7, "recipes": 7, "studio": 7, "showing": 7, "workflow": 7, "compare": 7, "demo": 7,
     "cli": 7, "__main__": 7,
 }
 # On these floors rooms are stacked: a later one may use an earlier one.
 STACKED = ["types", "config", "random", "files", "folders", "media", "films", "weights", "settings", "recipe", "system",
            "given", "actions", "windows", "output", "interop", "opening",
-           "recipes", "studio", "worlds", "showing", "workflow", "compare", "demo", "cli", "__main__"]
+           "recipes", "studio", "worlds", "sharing", "showing", "workflow", "compare", "demo", "cli", "__main__"]
 FILES = sorted(ROOT.rglob("*.py"))
 
 

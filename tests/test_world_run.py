@@ -1,5 +1,6 @@
 """Worlds of runs: made of a folder, begun from real frames, kept in files, played."""
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -240,3 +241,26 @@ def test_training_keeps_beginnings(recording, tmp_path):
                  "--train.steps", "1", "--evaluate.samples", "2"]) == 0
     assert (tmp_path / "run" / beginnings.NAME).is_file()
     assert fromnoise.worlds.make(tmp_path / "run").reset(seed=0)[0].any()
+
+
+def test_a_world_is_handed_on_in_half_the_room(lonely, tmp_path, capsys):
+    small = tmp_path / "small"
+    assert main(["export", str(lonely), "--format", "fromnoise", "--out", str(small)]) == 0
+    assert "real beginnings" in capsys.readouterr().out
+    files = [folder / "model.safetensors" for folder in (lonely, small)]
+    assert files[1].stat().st_size < 0.6 * files[0].stat().st_size
+    made = json.loads((small / "made.json").read_text())
+    assert made["sha256"] == hashlib.sha256(files[1].read_bytes()).hexdigest()
+    recipe = json.loads((small / "recipe.json").read_text())
+    recipe["data"]["root"] = str(tmp_path / "nowhere")  # its data stay behind
+    (small / "recipe.json").write_text(json.dumps(recipe))
+
+    def played(run):
+        env = fromnoise.worlds.make(run)
+        return np.stack([env.reset(seed=1)[0], *(env.step(2)[0] for _ in range(4))]).astype(int)
+
+    assert np.abs(played(small) - played(lonely)).max() <= 2
+    assert main(["export", str(lonely), "--format", "fromnoise", "--out", str(small)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["export", str(lonely), "--format", "fromnoise", "--lora", "a.safetensors", "--out", "b"]) == 2
+    assert "layout of diffusers" in capsys.readouterr().err

@@ -12,14 +12,17 @@ from fromnoise.cli.options import parse
 from fromnoise.config import spec
 from fromnoise.types import UserError
 
-ABOUT = """A model in the layout of another library.
+ABOUT = """A model in the layout of another library, or as a small folder to hand on.
 
 fromnoise export runs/shapes-sd3 --out exported
 
 fromnoise export path/to/a/pipeline --lora style.safetensors:0.8 --out merged
 
+fromnoise export runs/pong --format fromnoise --out pong
+
 A pipeline that fromnoise opened (with what has been added to it since) is written whole; of a run of ours the network,
-its schedule and its autoencoder are, where diffusers has such; of an autoencoder's run the autoencoder."""
+its schedule and its autoencoder are, where diffusers has such; of an autoencoder's run the autoencoder. --format
+fromnoise keeps a run as it is in half the room, a world with real beginnings, so that it is played without its data."""
 
 
 @spec
@@ -32,14 +35,16 @@ class Arguments:
     """The folder to write, which must be new or empty."""
     lora: Loras = ()
     """A LoRA to merge into the weights, FILE or FILE:SCALE; may be said several times."""
-    format: Literal["diffusers"] = "diffusers"
-    """The layout."""
+    format: Literal["diffusers", "fromnoise"] = "diffusers"
+    """The layout of diffusers, or a run folder with weights in half precision."""
 
 
 def main(argv: list[str]) -> int:
     args = parse(Arguments, argv, "fromnoise export", about=ABOUT)
     if not args.run:
         raise UserError("Name a run folder: fromnoise export runs/shapes-sd3 --out exported.")
+    if args.format == "fromnoise":
+        return shared(args)
     from fromnoise.interop.export import export
     from fromnoise.opening import load, load_model
 
@@ -51,5 +56,16 @@ def main(argv: list[str]) -> int:
     else:
         model = load(args.run, "cpu")
     for sentence in export(model, args.out):
+        print(sentence)
+    return 0
+
+
+def shared(args: Arguments) -> int:
+    """Write a run of ours as a small folder.  UserError with LoRAs, which belong to what others trained."""
+    if args.lora:
+        raise UserError("A LoRA is merged in the layout of diffusers: leave out --format fromnoise.")
+    from fromnoise.sharing import share
+
+    for sentence in share(args.run, args.out):
         print(sentence)
     return 0
