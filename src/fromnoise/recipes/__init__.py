@@ -10,14 +10,14 @@ from fromnoise.recipes.image import image
 from fromnoise.recipes.moving import moving
 from fromnoise.recipes.shapes import shapes, shapes64
 from fromnoise.recipes.video import video
-from fromnoise.recipes.world import world
+from fromnoise.recipes.world import invaders, world
 
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     f.__name__.replace("_", "-"): f
     for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, moving_kl, shapes64, moving, video,
-              world)}
+              world, invaders)}
 
 __all__ = [
-    "RECIPES", "autoencoder", "digits", "glyphs", "image", "moving", "moving_kl", "shapes", "shapes64", "shapes64_kl",
-    "shapes_kl", "video", "world",
+    "RECIPES", "autoencoder", "digits", "glyphs", "image", "invaders", "moving", "moving_kl", "shapes", "shapes64",
+    "shapes64_kl", "shapes_kl", "video", "world",
 ]

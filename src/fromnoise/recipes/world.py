@@ -33,3 +33,18 @@ def world() -> Recipe:
                         keep=Held(history=0.05)),
         evaluate=Evaluation(samples=32),
     )
+
+
+def invaders() -> Recipe:
+    """The world that comes with fromnoise: Space Invaders of MinAtar, at 80 px, with rewards and ends.
+
+    fromnoise worlds collect MinAtar/SpaceInvaders-v1 --size 80 --policy defend --explore 0.25 --sticky 0.25
+    --frames 80000 --out data/invaders makes its data.  A token is two by two cells of the game.
+    """
+    base = world()
+    return replace(
+        base, name="invaders",
+        data=replace(base.data, root="data/invaders", height=80, width=80),
+        net=replace(house(patch=16, width=184, depth=6, heads=4, pooled_text=False),
+                    temporal=Temporal(every=1, causal=True), actions=ByModulation(), outcomes=63),
+        train=replace(base.train, steps=3000))
