@@ -7,17 +7,17 @@ from fromnoise.recipes.autoencoders import autoencoder, moving_kl, shapes64_kl, 
 from fromnoise.recipes.digits import digits
 from fromnoise.recipes.glyphs import glyphs
 from fromnoise.recipes.image import image
-from fromnoise.recipes.moving import moving
+from fromnoise.recipes.moving import moving, moving_latent
 from fromnoise.recipes.shapes import shapes, shapes64
 from fromnoise.recipes.video import video
 from fromnoise.recipes.world import invaders, world
 
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     f.__name__.replace("_", "-"): f
-    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, moving_kl, shapes64, moving, video,
-              world, invaders)}
+    for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, moving_kl, shapes64, moving,
+              moving_latent, video, world, invaders)}
 
 __all__ = [
-    "RECIPES", "autoencoder", "digits", "glyphs", "image", "invaders", "moving", "moving_kl", "shapes", "shapes64",
-    "shapes64_kl", "shapes_kl", "video", "world",
+    "RECIPES", "autoencoder", "digits", "glyphs", "image", "invaders", "moving", "moving_kl", "moving_latent", "shapes",
+    "shapes64", "shapes64_kl", "shapes_kl", "video", "world",
 ]
