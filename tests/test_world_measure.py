@@ -18,7 +18,7 @@ from fromnoise.data.episodes.play import Play
 from fromnoise.evaluate.reconstruction import psnr
 from fromnoise.types import UserError
 from fromnoise.worlds.measure import Figure, Measured, Measuring, measure
-from fromnoise.worlds.measure.branches import branched, draw
+from fromnoise.worlds.measure.branches import branched, draw, follow, played
 from fromnoise.worlds.measure.control import differences
 from fromnoise.worlds.measure.drift import following, held_rows, span, stretches
 from fromnoise.worlds.measure.inverse import Inverse, fit, kept, score, shuffled
@@ -129,6 +129,19 @@ def test_futures_are_those_of_the_environment(data):
             screen.step(int(action))
         again = [screen.step(int(action))[0] for action in done]
         assert torch.equal(torch.from_numpy(np.stack(again)).movedim(-1, 1) / 127.5 - 1, real)
+
+
+def test_a_moment_of_which_a_future_ends_is_left_out(data):
+    screen = environment(replace(data.world, limit=5))
+    screen.reset(seed=0)
+    spec, drawn = data, np.zeros((2, 3), np.int64)
+    assert follow(screen, drawn, spec).shape == (2, 3, 16, 16, 3)
+    screen.reset(seed=0)
+    for _ in range(2):
+        screen.step(0)
+    assert follow(screen, drawn, spec) is None  # its last frame is the fifth
+    assert played(screen, 0, np.zeros(5, np.int64), spec) is None
+    assert played(screen, 0, np.zeros(4, np.int64), spec).shape == (5, 16, 16, 3)
 
 
 def test_the_gain_is_the_difference_of_pairs():
