@@ -3,7 +3,7 @@
     python benchmarks/world_history.py --data data/invaders [--out FOLDER] [--seeds 0 1 2] [--field value]
 
 Other options go to `fromnoise train world`, of both alike.  "with" is the recipe: train.frames.noise 0.2, and frames
-are remembered at sample.keep.history 0.05; "without" has 0 for both.  What is there goes on, or is left as it is.
+are remembered at sample.keep.history 0.05; "without" has 0 for both.  What is there already goes on, or is left alone.
 """
 
 from __future__ import annotations
