@@ -18,13 +18,13 @@ from fromnoise.data.episodes.play import Play
 from fromnoise.evaluate.reconstruction import psnr
 from fromnoise.types import UserError
 from fromnoise.worlds.measure import Figure, Measured, Measuring, measure
-from fromnoise.worlds.measure.branches import branched, draw
+from fromnoise.worlds.measure.branches import branched, draw, follow, played
 from fromnoise.worlds.measure.control import differences
-from fromnoise.worlds.measure.drift import following, held_rows, span, stretches
+from fromnoise.worlds.measure.drift import following, span, stretches
 from fromnoise.worlds.measure.inverse import Inverse, fit, kept, score, shuffled
 from fromnoise.worlds.measure.page import write_page
 from fromnoise.worlds.measure.report import interval
-from fromnoise.worlds.measure.windows import recorded, seen, windows
+from fromnoise.worlds.measure.windows import recorded, rows_of, seen, windows
 
 SMALL = Measuring(states=24, rollouts=4, frames=100, inverse=150)
 
@@ -131,6 +131,19 @@ def test_futures_are_those_of_the_environment(data):
         assert torch.equal(torch.from_numpy(np.stack(again)).movedim(-1, 1) / 127.5 - 1, real)
 
 
+def test_a_moment_of_which_a_future_ends_is_left_out(data):
+    screen = environment(replace(data.world, limit=5))
+    screen.reset(seed=0)
+    spec, drawn = data, np.zeros((2, 3), np.int64)
+    assert follow(screen, drawn, spec).shape == (2, 3, 16, 16, 3)
+    screen.reset(seed=0)
+    for _ in range(2):
+        screen.step(0)
+    assert follow(screen, drawn, spec) is None  # its last frame is the fifth
+    assert played(screen, 0, np.zeros(5, np.int64), spec) is None
+    assert played(screen, 0, np.zeros(4, np.int64), spec).shape == (5, 16, 16, 3)
+
+
 def test_the_gain_is_the_difference_of_pairs():
     real, made = torch.rand(2, 3, 2, 3, 4, 4) * 2 - 1, torch.rand(2, 3, 2, 3, 4, 4) * 2 - 1
     found = differences(real, made)
@@ -154,11 +167,11 @@ def test_windows_of_any_length_keep_to_the_split(data):
     held, train = data.open("test"), data.open("train")
     for length in (3, 6, 40, 61):
         rows = windows(held, length, 1000)
-        assert not set(rows.ravel()) & set(held_rows(train))
+        assert not set(rows.ravel()) & set(rows_of(train, before=1))
         episode = np.searchsorted(held.recorded.offsets, rows, "right")
         assert (episode == episode[:, :1]).all()
     assert windows(held, 61, 1000).shape == (3, 61)
-    assert (windows(held, 61, 1000)[:, 1:] == held_rows(held).reshape(3, 60)).all()
+    assert (windows(held, 61, 1000)[:, 1:] == rows_of(held, before=1).reshape(3, 60)).all()
     with pytest.raises(UserError, match="has 62 frames"):
         windows(held, 62, 5)
     assert recorded(held, 4, 2, 7).real.shape == (7, 1, 2, 3, 16, 16)
@@ -166,7 +179,7 @@ def test_windows_of_any_length_keep_to_the_split(data):
 
 def test_rollouts_are_told_what_was_recorded_next(data):
     held = data.open("test")
-    every = held_rows(held)
+    every = rows_of(held, before=1)
     told = following(held, every[[58]], 200)[0].numpy()  # from two steps before the end of the first episode on
     assert (told == held.recorded.actions[np.concatenate([every[58:], every])][:200]).all()
     assert (told >= 0).all()

@@ -19,7 +19,7 @@ from fromnoise.perception.clips import RandomClipFeatures
 from fromnoise.random import fold
 from fromnoise.worlds.measure.imagined import Steps
 from fromnoise.worlds.measure.report import Figure, interval
-from fromnoise.worlds.measure.windows import led_to, seen, windows
+from fromnoise.worlds.measure.windows import led_to, rows_of, seen, windows
 
 LASTING = 1.25  # times as far from real frames, late, as early
 EARLY, LATE = (0.05, 0.15), (0.9, 1.0)  # shares of a rollout: frames 50 to 150 and 900 to 1,000 of 1,000
@@ -70,22 +70,16 @@ def rolled(world: Steps, source: EpisodeSource, count: int, frames: int, seed: i
 
 def following(source: EpisodeSource, starts: np.ndarray, count: int) -> Tensor:
     """What was done from rows ``starts`` ``[R]`` on, ``[R, count]`` or ``[R, count, A]``, begun again at the end."""
-    every = held_rows(source)
+    every = rows_of(source, before=1)  # where an episode begins nothing was done
     at = np.searchsorted(every, starts)
     return led_to(source, every[(at[:, None] + np.arange(count)) % len(every)])
-
-
-def held_rows(source: EpisodeSource) -> np.ndarray:
-    """All rows of a split that have one before them, to which something led, in their order."""
-    offsets = source.recorded.offsets
-    return np.concatenate([np.arange(offsets[e] + 1, offsets[e + 1]) for e in source.episodes])
 
 
 def drift_figures(rollouts: Rollouts, train: EpisodeSource, held: EpisodeSource) -> list[Figure]:
     """The distance to real frames late and early, their ratio, and plain statistics that a drift shows in."""
     count, length = rollouts.features.shape[:2]
     early, late = span(EARLY, length), span(LATE, length)
-    rows = held_rows(train)
+    rows = rows_of(train, before=1)
     real = look_at(train, rows[np.unique(np.linspace(0, len(rows) - 1, REAL).round().astype(int))])
     floor = float(np.mean([frechet(look_at(held, stretches(held, count, late.stop - late.start, draw)), real)
                            for draw in range(DRAWS)]))
@@ -137,7 +131,7 @@ def span(shares: tuple[float, float], length: int) -> slice:
 
 def stretches(source: EpisodeSource, count: int, length: int, draw: int) -> np.ndarray:
     """Rows of ``count`` stretches of ``length`` frames of a split, one after the other: as a rollout's frames are."""
-    every = held_rows(source)
+    every = rows_of(source, before=1)
     rng = np.random.default_rng(int(fold(draw)))
     starts = rng.integers(max(1, len(every) - length + 1), size=count)
     return np.concatenate([every[start : start + length] for start in starts])

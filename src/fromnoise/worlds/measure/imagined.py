@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fromnoise.data.episodes.actions import Actions
 from fromnoise.worlds.dream import Stepped
 
 AT_ONCE = 64  # rows that are stepped together
@@ -17,8 +16,12 @@ AT_ONCE = 64  # rows that are stepped together
 class Steps(Protocol):
     """What is measured: ``worlds.Dream``, or whatever is begun, stepped and has rows as it has."""
 
-    actions: Actions | None
-    context: int
+    @property
+    def actions(self) -> Any:  # Actions, or None where it is told none
+        ...
+
+    @property
+    def context(self) -> int: ...
 
     def begin(self, frames: Tensor, actions: Tensor | None, seeds: Sequence[int]) -> Any: ...
 

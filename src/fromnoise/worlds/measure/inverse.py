@@ -23,7 +23,7 @@ from fromnoise.data.episodes.actions import Actions, Continuous, Discrete
 from fromnoise.files import disk_errors, replacing
 from fromnoise.perception.features import Classifier
 from fromnoise.random import fold
-from fromnoise.worlds.measure.windows import led_to, seen
+from fromnoise.worlds.measure.windows import led_to, rows_of, seen
 
 SEEN = 3  # frames that are looked at: this one and two before, which tell a speed
 NAME, KEY = "inverse.safetensors", "fromnoise.inverse"
@@ -78,7 +78,7 @@ def fit(known: Actions, source: EpisodeSource, steps: int, progress: Callable[[i
     Choices are drawn alike, however seldom they are taken: what is read is what is seen, not what is usual.  Frames get
     a little noise, so that small faults of generated ones do not blind it.
     """
-    inverse, last = Inverse(known, source.spec.height, source.spec.width), ends(source)
+    inverse, last = Inverse(known, source.spec.height, source.spec.width), rows_of(source, before=SEEN - 1)
     kinds = [last]
     if isinstance(known, Discrete):
         kinds = [rows for a in range(known.n) if len(rows := last[source.recorded.actions[last] == a])]
@@ -101,12 +101,6 @@ def fit(known: Actions, source: EpisodeSource, steps: int, progress: Callable[[i
                 progress(step + 1)
     inverse.net.eval()
     return inverse
-
-
-def ends(source: EpisodeSource) -> np.ndarray:
-    """Rows of the recording that have the frames before them that are looked at."""
-    offsets = source.recorded.offsets
-    return np.concatenate([np.arange(offsets[e] + SEEN - 1, offsets[e + 1]) for e in source.episodes])
 
 
 def kept(known: Actions, source: EpisodeSource, steps: int, folder: Path,

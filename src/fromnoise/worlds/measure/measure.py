@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fromnoise.config import spec
-from fromnoise.data.episodes import Episodes
+from fromnoise.data.episodes import Episodes, EpisodeSource
 from fromnoise.types import UserError
 from fromnoise.worlds.measure.branches import branched
 from fromnoise.worlds.measure.control import gain_figures, read_figures, true_figures
@@ -110,7 +110,7 @@ def ordered(figures: list[Figure]) -> list[Figure]:
     return sorted(figures, key=lambda figure: figure.met is None)
 
 
-def note(data: Episodes, held) -> str:
+def note(data: Episodes, held: EpisodeSource) -> str:
     """What could not be measured as it should be."""
     words = []
     if data.world is None:

@@ -31,14 +31,18 @@ class Moments:
         return len(self.history)
 
 
+def rows_of(source: EpisodeSource, before: int = 0, after: int = 0) -> np.ndarray:
+    """Rows of a split that have so many frames of their episode before and after them, in their order."""
+    offsets = source.recorded.offsets.tolist()
+    return np.concatenate([np.arange(offsets[e] + before, offsets[e + 1] - after) for e in source.episodes.tolist()])
+
+
 def windows(source: EpisodeSource, length: int, count: int) -> np.ndarray:
     """Rows ``[n, length]`` of the recording: at most ``count`` windows, spread evenly over the episodes of a split.
 
     The split is that of training, whatever the length.  UserError where none of its episodes is so long.
     """
-    offsets = source.recorded.offsets
-    starts = [np.arange(offsets[e], offsets[e + 1] - length + 1) for e in source.episodes]
-    begins = np.concatenate(starts)
+    begins = rows_of(source, after=length - 1)
     if not len(begins):
         raise UserError(f"None of the episodes to measure on has {length} frames: record longer ones, or let the world "
                         "look back at fewer with --context.")
