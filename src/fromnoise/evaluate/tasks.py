@@ -91,7 +91,10 @@ def task_rows(fill: Fill, data: Any, tasks: Sequence[Task], count: int,
 
 
 def likeness(made: Tensor, true: Tensor, task: Task) -> Row:
-    """PSNR of the frames that were made, and of the nearest given frame in their place."""
+    """PSNR of the frames that were made, and of the nearest given frame in their place.
+
+    All clips are one: those in which nothing moves would have no end of it alone.
+    """
     nearest = [min(task.given, key=lambda g: abs(g - f)) for f in task.rest]
-    found, still = (float(psnr(x, true[:, task.rest]).mean()) for x in (made[:, task.rest], true[:, nearest]))
+    found, still = (float(psnr(x[None], true[None, :, task.rest])) for x in (made[:, task.rest], true[:, nearest]))
     return Row("PSNR, dB", found, None, ".1f", note=f"of made frames; {still:.1f} with the nearest given there instead")
