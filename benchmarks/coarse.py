@@ -1,6 +1,6 @@
 """What runs on ``shapes`` show in pictures that the oracle calls unclear: colours, and where they lie.
 
-    python benchmarks/coarse.py runs/compare/shapes/runs       # a folder of runs NAME-SEED, as fromnoise compare leaves it
+    python benchmarks/coarse.py runs/compare/shapes/runs    # of NAME-SEED, as fromnoise compare leaves them
 
 A model that has not trained long draws blobs, of which the oracle reads nothing.  Of held-out captions with two colours
 are told, coarsely (``training_options.reading``), the shares of samples in which both are seen and in which their
