@@ -268,8 +268,8 @@ def test_each_sample_keeps_its_condition():
 
 def test_bad_input_is_one_sentence(tuned, tmp_path):
     denoise = RING.denoiser(Flow())
-    with pytest.raises(UserError, match="at least 2 evaluations"):
-        tune(denoise, Flow(), nfe=1, noise=noise(64, 0))
+    with pytest.raises(UserError, match="at least 1 evaluation"):
+        tune(denoise, Flow(), nfe=0, noise=noise(64, 0))
     with pytest.raises(UserError, match="at least 8 starting points"):
         tune(denoise, Flow(), nfe=4, noise=noise(4, 0))
     with pytest.raises(UserError, match="do not end in finite numbers"):

@@ -157,7 +157,7 @@ class Dream:
 
     def told(self, state: State, actions: Tensor | None = None) -> Condition:
         """What the network is told of the next frame; actions: ``[rows, 1]`` or ``[rows, 1, A]``."""
-        told = self.condition.map(lambda part: part.expand(len(state), *part.shape[1:]))
+        told = expanded(self.condition, len(state))
         return replace(told, actions=None if actions is None else actions.to(self.model.system.device))
 
     def autocast(self):
@@ -173,6 +173,11 @@ class Dream:
                             f"{frames.dtype} {list(frames.shape)}).")
         if len(seeds) != len(frames):
             raise UserError(f"Every row has a seed: give {len(frames)} (got {len(seeds)}).")
+
+
+def expanded(told: Condition, count: int) -> Condition:
+    """One row as so many."""
+    return told.map(lambda part: part.expand(count, *part.shape[1:]))
 
 
 def actions_of(model: Model) -> Actions | None:
