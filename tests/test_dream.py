@@ -125,7 +125,7 @@ def test_latents_are_decoded_frame_by_frame():
     dream = Dream(model)
     state = dream.begin(clips(), None, SEEDS)
     branch, frame = state.copy(), dream.step(state).frame
-    latents = dream.made(branch, dream.told(branch))
+    latents, _ = dream.made(branch, dream.told(branch))
     assert latents.shape == (2, 1, 2, SIDE // 2, SIDE // 2)
     near(frame, model.system.latents.decode(latents)[:, 0].clamp(-1, 1), 1e-6)
 
@@ -202,7 +202,7 @@ def test_rewards_and_ends_are_those_of_the_frame_as_it_is_committed(kind):
     clip = clips().expand(-1, -1, 3, -1, -1)
     state, past = dream.begin(clip, done[:, :2], SEEDS), clip
     for n in range(2, 5):
-        latents = dream.made(state.copy(), dream.told(state, done[:, n : n + 1]))
+        latents, _ = dream.made(state.copy(), dream.told(state, done[:, n : n + 1]))
         stepped = dream.step(state, done[:, n])
         past = torch.cat([past, latents], dim=1)
         eps = torch.stack([normal(fold(fold(SEEDS, HISTORY), f), clip.shape[2:]) for f in range(n + 1)], dim=1)
@@ -212,6 +212,44 @@ def test_rewards_and_ends_are_those_of_the_frame_as_it_is_committed(kind):
         assert stepped.reward.shape == stepped.ended.shape == (2,)
         torch.testing.assert_close(stepped.reward, outcome.rewards[:, -1], rtol=1e-3, atol=1e-3)
         assert torch.equal(stepped.ended, outcome.end[:, -1] > 0)
+
+
+@pytest.mark.parametrize("kind", ["all tokens", "along time"])
+@pytest.mark.parametrize(("scale", "solver"), [(1.0, "euler"), (2.5, "dpmpp_2m")])
+@torch.inference_mode()
+def test_committed_as_seen_last_history_is_what_the_last_evaluation_saw(kind, scale, solver):
+    """The twin sees in one forward all frames before, each as it was in its last evaluation and told that clock."""
+    model, done, history = acting(kind, ByModulation(), outcomes=5), torch.tensor(DONE["choices"]), 0.15
+    dream = Dream(model, context=8, history=history, guidance=scale, solver=solver, commit="last")
+    clip, shape = clips().expand(-1, -1, 3, -1, -1), (3, SIDE, SIDE)
+    state, denoiser, looks = dream.begin(clip, done[:, :2], SEEDS), model.system.denoiser, []
+    eps = torch.stack([normal(fold(fold(SEEDS, HISTORY), f), shape) for f in range(2)], dim=1)
+    past, clocks = model.recipe.path.add_noise(clip, eps, torch.tensor(history)), [history] * 2
+    hook = dream.net.register_forward_hook(lambda *_: looks.append(1))
+    for n in range(2, 5):
+        asked = []
+
+        def denoise(x, t, n=n, past=past, clocks=clocks, asked=asked):
+            asked.append((torch.cat([past, x], dim=1), [*clocks, float(t)]))
+            now, acted = torch.tensor([asked[-1][1]]).expand(2, -1), done[:, : n + 1]
+            silent = model.recipe.acts.silence(acted, (torch.arange(n + 1) == n).expand(2, -1))
+            d, w = (denoiser(asked[-1][0], now, replace(model.encode([""] * 2), actions=a))[:, -1:]
+                    for a in (acted, silent))
+            return w + scale * (d - w)
+
+        looks.clear()
+        made = run(dream.plan, denoise, dream.plan.begin(normal(fold(SEEDS, n), shape)[:, None]))
+        looks.clear()
+        said = dream.step(state, done[:, n])
+        assert len(looks) == STEPS * (1 + (scale != 1))
+        near(said.frame, made[:, 0].clamp(-1, 1), 1e-3)
+        past, clocks = asked[-1]
+        told = replace(model.encode([""] * 2), actions=done[:, : n + 1])
+        outcome = denoiser.net.foretold(past, torch.tensor([clocks]).expand(2, -1), told)[1]
+        torch.testing.assert_close(said.reward, outcome.rewards[:, -1], rtol=1e-3, atol=1e-3)
+    hook.remove()
+    with pytest.raises(UserError, match="committed clean, or as the last"):
+        Dream(model, commit="first")
 
 
 def test_guidance_is_the_recipes_where_it_was_learned(model):
