@@ -8,6 +8,7 @@ import torch
 from dots import SIDE, DotSource, films
 from safetensors.torch import load, save
 
+from fromnoise.blocks.recalled import RECALLED, Recalled
 from fromnoise.cli import main
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
@@ -24,6 +25,7 @@ from fromnoise.sample import run, solve, table_of
 from fromnoise.system import System
 from fromnoise.types import UserError
 from fromnoise.worlds import Dream, State
+from fromnoise.worlds import dream as dreaming
 from fromnoise.worlds.pace import pace
 
 STEPS, SEEDS = 3, [7, 11]
@@ -373,6 +375,30 @@ def test_bfloat16_is_near():
     assert 0 < float((a - b).abs().mean()) < 0.05
     with pytest.raises(UserError, match="auto, float32 or bfloat16"):
         Dream(model, precision="int8")
+
+
+@pytest.mark.parametrize("told", [ByModulation(), ByToken()], ids=["modulation", "token"])
+def test_what_a_look_is_told_is_worked_out_once(told, monkeypatch):
+    """Maps of noise levels and actions recall what they said, bit for bit, and no more than a few answers of it."""
+    model, actions = acting("along time", told), torch.randint(3, (80, 1), generator=torch.Generator().manual_seed(0))
+    clip = clips(1).expand(-1, -1, 3, -1, -1)
+    recalled = Dream(model)
+    with monkeypatch.context() as patched:
+        patched.setattr(dreaming, "recalling", lambda network: None)
+        plain = Dream(model)
+    asked = []
+    inner = recalled.net.head.modulation.map
+    inner.register_forward_hook(lambda *_: asked.append(1))
+    first, second = (dream.begin(clip, None, [0]) for dream in (recalled, plain))
+    for action in actions:
+        assert torch.equal(recalled.step(first, action).frame, plain.step(second, action).frame)
+    looks = STEPS + 1
+    assert len(asked) == (3 * looks + 1 if isinstance(told, ByModulation) else looks)
+    maps = [part for part in recalled.net.modules() if isinstance(part, Recalled)]
+    assert len(maps) == 5  # of the noise level, of actions, of the block, the layer along time and the head
+    for i in range(2 * RECALLED):
+        maps[0](torch.full((1, 1, maps[0].map[0].in_features), float(i)))
+    assert len(maps[0].known) == RECALLED
 
 
 def test_the_pace_of_a_world_is_measured(monkeypatch, capsys):

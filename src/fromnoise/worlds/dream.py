@@ -21,7 +21,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fromnoise.blocks import Ring, packable, packed
+from fromnoise.blocks import Ring, packable, packed, recalling
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsaid
 from fromnoise.denoise import Held
@@ -53,9 +53,10 @@ class Dream:
     of the world, which are never forgotten;  steps, solver: as in the recipe unless given, which a solver that was
     tuned for the run has its own number of;  history: noise level at which frames are remembered, as sample.keep has it
     unless given;  guidance: scale of guidance on actions, as in the recipe unless given;  prompt: what a model that
-    reads a text is told;  commit: clean, or last: what is remembered of a frame is what the last evaluation of it saw,
-    and rewards and ends are foretold from that;  precision: auto, float32 or bfloat16, of the network's large products, as in training unless
-    given.  The weights are taken as they are now; on a CPU they are copied, arranged for its products.
+    reads a text is told;  commit: clean, or last: what is remembered of a frame is what its last evaluation saw, and
+    rewards and ends are foretold from that;  precision: auto, float32 or bfloat16, of the network's large products, as
+    in training unless given.  The weights are taken as they are now; on a CPU they are copied, arranged for its
+    products.
 
     Noise of frame n of a row is a function of (seed of the row, n), so that worlds in a batch, or begun again, are the
     same to rounding.  UserError for a model that cannot be stepped.
@@ -92,6 +93,7 @@ class Dream:
         self.denoiser = model.system.denoiser
         if self.packed:
             self.denoiser = packed(self.denoiser, torch.bfloat16 if half else torch.float32)
+            recalling(self.denoiser)
         with torch.inference_mode():
             self.condition = model._heard([prompt], settings)
 

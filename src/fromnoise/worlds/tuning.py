@@ -47,7 +47,7 @@ class Moment:
         return Moment(self.told.map(f), self.past.map(f, len(self.rows)), f(self.rows))
 
 
-def tune(dream: Dream, nfe: int, *, samples: int = 192, seed: int = 0, batch: int = 32, teacher: int = 60,
+def tune(dream: Dream, nfe: int, *, samples: int = 192, seed: int = 0, batch: int = 32, teacher: int = 24,
          teleport: bool = False, **choices: Any) -> Tuned:
     """A solver of ``nfe`` looks fitted to the next frames of a world, as ``dream`` asks for them; see ``sample.tune``.
 
