@@ -11,6 +11,7 @@ from tiny_world import recipe_of, record, write_run
 import fromnoise
 from fromnoise.blocks import Cache
 from fromnoise.cli import main
+from fromnoise.generate.solvers import remark
 from fromnoise.nets.trunk import ByModulation, ByToken
 from fromnoise.random import normal
 from fromnoise.sample import Tuned, solve
@@ -95,7 +96,10 @@ def test_on_the_command_line_and_by_its_name(run, capsys):
     said = capsys.readouterr().out
     assert "2 evaluations at guidance 1, history at noise level 0.1" in said
     kept = Tuned.load(run / "solvers" / "tuned-2.json")
-    dream = Dream(fromnoise.load(run), solver="tuned-2")
+    model = fromnoise.load(run)
+    dream, told = Dream(model, solver="tuned-2"), model.settings("", solver="tuned-2")
+    assert remark(kept, told) == ""
+    assert "at guidance on actions 1, for which alone" in remark(kept, replace(told, action_guidance=2.0))
     assert dream.plan.nfe == 2
     assert dream.plan.grid == kept.grid
     env = fromnoise.worlds.make(run, solver="tuned-2")
