@@ -117,13 +117,14 @@ def all_fixed(paths: Paths, nfe: int, teleport: bool, guidance: float | None) ->
 def best_starts(paths: Paths, left: list[Student], leg: Clock, say: Telling) -> list[Student]:
     """The best RUNNERS, half of them after a jump if there are any; the best on the noise held out first.
 
-    What they are chosen by is some of the noises to learn from.
+    What they are chosen by is some of the noises to learn from.  The first are looked at even where there is no time:
+    the choice of ``auto``, which few evaluations may not suit, and DDIM on every grid.
     """
     laws = list({id(one.law): one.law for one in left}.values())
     for count, keep in SIEVE:
         found: dict[float, Student] = {}  # by error, so that of two that are the same one is kept
         for k, one in enumerate(left):
-            if k >= len(laws) and leg.spent >= 1:
+            if k >= len(laws) + len(GRIDS) and leg.spent >= 1:
                 break
             found.setdefault(paths.errors(one, paths.seen[:count]).robust, one)
             say("where to begin", k + 1, len(left), min(found))
