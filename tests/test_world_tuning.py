@@ -97,7 +97,7 @@ def test_on_the_command_line_and_by_its_name(run, capsys):
     assert "2 evaluations at guidance 1, history at noise level 0.1" in said
     kept = Tuned.load(run / "solvers" / "tuned-2.json")
     model = fromnoise.load(run)
-    dream, told = Dream(model, solver="tuned-2"), model.settings("", solver="tuned-2")
+    dream, told = Dream(model, solver="tuned-2"), model.settings("", solver="tuned-2", seed=0)
     assert remark(kept, told) == ""
     assert "at guidance on actions 1, for which alone" in remark(kept, replace(told, action_guidance=2.0))
     assert dream.plan.nfe == 2
