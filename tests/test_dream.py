@@ -151,9 +151,9 @@ DONE = {"choices": [[-1, 0, 1, 2, 2], [-1, 2, 0, 2, 1]],
         "numbers": [[[0.5], [-2.0], [1.0], [0.0], [-1.0]]] * 2}
 
 
-def acting(kind, told, space="choices", dropout=0.1, outcomes=0):
+def acting(kind, told, space="choices", dropout=0.1, outcomes=0, turned=True):
     recipe = recipe_of(kind)
-    positions = Rotary() if kind == "all tokens" else recipe.net.positions
+    positions = Rotary() if kind == "all tokens" and turned else recipe.net.positions
     net = replace(recipe.net, actions=told, outcomes=outcomes, positions=positions)
     data = Episodes(root="none", frames=6, fps=10.0, height=SIDE, width=SIDE, actions=SPACES[space])
     return model_of(replace(recipe, net=net, data=data, train=replace(recipe.train, action_dropout=dropout)))
