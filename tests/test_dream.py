@@ -8,6 +8,7 @@ import torch
 from dots import SIDE, DotSource, films
 from safetensors.torch import load, save
 
+from fromnoise.blocks.recalled import RECALLED, Recalled
 from fromnoise.cli import main
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
@@ -24,6 +25,7 @@ from fromnoise.sample import run, solve, table_of
 from fromnoise.system import System
 from fromnoise.types import UserError
 from fromnoise.worlds import Dream, State
+from fromnoise.worlds import dream as dreaming
 from fromnoise.worlds.pace import pace
 
 STEPS, SEEDS = 3, [7, 11]
@@ -125,7 +127,7 @@ def test_latents_are_decoded_frame_by_frame():
     dream = Dream(model)
     state = dream.begin(clips(), None, SEEDS)
     branch, frame = state.copy(), dream.step(state).frame
-    latents = dream.made(branch, dream.told(branch))
+    latents, _ = dream.made(branch, dream.told(branch))
     assert latents.shape == (2, 1, 2, SIDE // 2, SIDE // 2)
     near(frame, model.system.latents.decode(latents)[:, 0].clamp(-1, 1), 1e-6)
 
@@ -149,9 +151,9 @@ DONE = {"choices": [[-1, 0, 1, 2, 2], [-1, 2, 0, 2, 1]],
         "numbers": [[[0.5], [-2.0], [1.0], [0.0], [-1.0]]] * 2}
 
 
-def acting(kind, told, space="choices", dropout=0.1, outcomes=0):
+def acting(kind, told, space="choices", dropout=0.1, outcomes=0, turned=True):
     recipe = recipe_of(kind)
-    positions = Rotary() if kind == "all tokens" else recipe.net.positions
+    positions = Rotary() if kind == "all tokens" and turned else recipe.net.positions
     net = replace(recipe.net, actions=told, outcomes=outcomes, positions=positions)
     data = Episodes(root="none", frames=6, fps=10.0, height=SIDE, width=SIDE, actions=SPACES[space])
     return model_of(replace(recipe, net=net, data=data, train=replace(recipe.train, action_dropout=dropout)))
@@ -202,7 +204,7 @@ def test_rewards_and_ends_are_those_of_the_frame_as_it_is_committed(kind):
     clip = clips().expand(-1, -1, 3, -1, -1)
     state, past = dream.begin(clip, done[:, :2], SEEDS), clip
     for n in range(2, 5):
-        latents = dream.made(state.copy(), dream.told(state, done[:, n : n + 1]))
+        latents, _ = dream.made(state.copy(), dream.told(state, done[:, n : n + 1]))
         stepped = dream.step(state, done[:, n])
         past = torch.cat([past, latents], dim=1)
         eps = torch.stack([normal(fold(fold(SEEDS, HISTORY), f), clip.shape[2:]) for f in range(n + 1)], dim=1)
@@ -212,6 +214,44 @@ def test_rewards_and_ends_are_those_of_the_frame_as_it_is_committed(kind):
         assert stepped.reward.shape == stepped.ended.shape == (2,)
         torch.testing.assert_close(stepped.reward, outcome.rewards[:, -1], rtol=1e-3, atol=1e-3)
         assert torch.equal(stepped.ended, outcome.end[:, -1] > 0)
+
+
+@pytest.mark.parametrize("kind", ["all tokens", "along time"])
+@pytest.mark.parametrize(("scale", "solver"), [(1.0, "euler"), (2.5, "dpmpp_2m")])
+@torch.inference_mode()
+def test_committed_as_seen_last_history_is_what_the_last_evaluation_saw(kind, scale, solver):
+    """The twin sees in one forward all frames before, each as it was in its last evaluation and told that clock."""
+    model, done, history = acting(kind, ByModulation(), outcomes=5), torch.tensor(DONE["choices"]), 0.15
+    dream = Dream(model, context=8, history=history, guidance=scale, solver=solver, commit="last")
+    clip, shape = clips().expand(-1, -1, 3, -1, -1), (3, SIDE, SIDE)
+    state, denoiser, looks = dream.begin(clip, done[:, :2], SEEDS), model.system.denoiser, []
+    eps = torch.stack([normal(fold(fold(SEEDS, HISTORY), f), shape) for f in range(2)], dim=1)
+    past, clocks = model.recipe.path.add_noise(clip, eps, torch.tensor(history)), [history] * 2
+    hook = dream.net.register_forward_hook(lambda *_: looks.append(1))
+    for n in range(2, 5):
+        asked = []
+
+        def denoise(x, t, n=n, past=past, clocks=clocks, asked=asked):
+            asked.append((torch.cat([past, x], dim=1), [*clocks, float(t)]))
+            now, acted = torch.tensor([asked[-1][1]]).expand(2, -1), done[:, : n + 1]
+            silent = model.recipe.acts.silence(acted, (torch.arange(n + 1) == n).expand(2, -1))
+            d, w = (denoiser(asked[-1][0], now, replace(model.encode([""] * 2), actions=a))[:, -1:]
+                    for a in (acted, silent))
+            return w + scale * (d - w)
+
+        looks.clear()
+        made = run(dream.plan, denoise, dream.plan.begin(normal(fold(SEEDS, n), shape)[:, None]))
+        looks.clear()
+        said = dream.step(state, done[:, n])
+        assert len(looks) == STEPS * (1 + (scale != 1))
+        near(said.frame, made[:, 0].clamp(-1, 1), 1e-3)
+        past, clocks = asked[-1]
+        told = replace(model.encode([""] * 2), actions=done[:, : n + 1])
+        outcome = denoiser.net.foretold(past, torch.tensor([clocks]).expand(2, -1), told)[1]
+        torch.testing.assert_close(said.reward, outcome.rewards[:, -1], rtol=1e-3, atol=1e-3)
+    hook.remove()
+    with pytest.raises(UserError, match="committed clean, or as the last"):
+        Dream(model, commit="first")
 
 
 def test_guidance_is_the_recipes_where_it_was_learned(model):
@@ -335,6 +375,30 @@ def test_bfloat16_is_near():
     assert 0 < float((a - b).abs().mean()) < 0.05
     with pytest.raises(UserError, match="auto, float32 or bfloat16"):
         Dream(model, precision="int8")
+
+
+@pytest.mark.parametrize("told", [ByModulation(), ByToken()], ids=["modulation", "token"])
+def test_what_a_look_is_told_is_worked_out_once(told, monkeypatch):
+    """Maps of noise levels and actions recall what they said, bit for bit, and no more than a few answers of it."""
+    model, actions = acting("along time", told), torch.randint(3, (80, 1), generator=torch.Generator().manual_seed(0))
+    clip = clips(1).expand(-1, -1, 3, -1, -1)
+    recalled = Dream(model)
+    with monkeypatch.context() as patched:
+        patched.setattr(dreaming, "recalling", lambda network: None)
+        plain = Dream(model)
+    asked = []
+    inner = recalled.net.head.modulation.map
+    inner.register_forward_hook(lambda *_: asked.append(1))
+    first, second = (dream.begin(clip, None, [0]) for dream in (recalled, plain))
+    for action in actions:
+        assert torch.equal(recalled.step(first, action).frame, plain.step(second, action).frame)
+    looks = STEPS + 1
+    assert len(asked) == (3 * looks + 1 if isinstance(told, ByModulation) else looks)
+    maps = [part for part in recalled.net.modules() if isinstance(part, Recalled)]
+    assert len(maps) == 5  # of the noise level, of actions, of the block, the layer along time and the head
+    for i in range(2 * RECALLED):
+        maps[0](torch.full((1, 1, maps[0].map[0].in_features), float(i)))
+    assert len(maps[0].known) == RECALLED
 
 
 def test_the_pace_of_a_world_is_measured(monkeypatch, capsys):

@@ -196,6 +196,15 @@ def test_it_begins_with_the_best_of_all_kinds(nfe):
     assert all(len(s.table) == nfe for s in starts)
 
 
+def test_without_time_ddim_is_looked_at_on_every_grid():
+    paths = Paths.follow_teacher(RING.denoiser(Flow()), Flow(), noise(64, 1), None, 60, 64, lambda *_: None)
+    starts = best_starts(paths, all_fixed(paths, 2, False, None), Clock.of(0.0), lambda *_: None)
+    plain = [fixed(SOLVERS["ddim"], time_grid(2, Flow(), grid), Flow(), None, "") for grid in GRIDS]
+    best = min(plain, key=lambda one: paths.errors(one, paths.seen[:48]).robust)
+    assert paths.errors(best, paths.held_out) in [paths.errors(one, paths.held_out) for one in starts]
+    assert all(one.name.startswith(("auto", "ddim")) for one in starts)
+
+
 def test_it_cuts_the_error_to_a_third_on_noise_it_has_not_seen(tuned):
     fresh, denoise = noise(1024, 99), RING.denoiser(Flow())
     ends = ode_map(RING, fresh, Flow(), tolerance=1e-9)
@@ -268,8 +277,8 @@ def test_each_sample_keeps_its_condition():
 
 def test_bad_input_is_one_sentence(tuned, tmp_path):
     denoise = RING.denoiser(Flow())
-    with pytest.raises(UserError, match="at least 2 evaluations"):
-        tune(denoise, Flow(), nfe=1, noise=noise(64, 0))
+    with pytest.raises(UserError, match="at least 1 evaluation"):
+        tune(denoise, Flow(), nfe=0, noise=noise(64, 0))
     with pytest.raises(UserError, match="at least 8 starting points"):
         tune(denoise, Flow(), nfe=4, noise=noise(4, 0))
     with pytest.raises(UserError, match="do not end in finite numbers"):

@@ -7,16 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_dream import acting as tiny_world
 
+from fromnoise import windows
 from fromnoise.actions import Doing, as_tensor, rows_of
 from fromnoise.config import to_dict
 from fromnoise.data.episodes import Episode
 from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
 from fromnoise.data.episodes.writer import Writer
-from fromnoise.denoise import acting, blurred
+from fromnoise.denoise import Held, acting, blurred
 from fromnoise.evaluate.worlds import evaluate_world
 from fromnoise.generate import Model
 from fromnoise.given import Given
+from fromnoise.nets.trunk import ByModulation, ByToken, TrunkNet
 from fromnoise.output import read_picture
 from fromnoise.process import Flow
 from fromnoise.recipes import world
@@ -160,6 +163,28 @@ def test_a_rollout_is_told_the_actions_of_each_window(model):
     two = model.sample("", given=Given(first()), frames=9, overlap=2, actions=[*actions[:-1], 2]).media
     assert torch.equal(one[:, :8], two[:, :8])
     assert not torch.equal(one[:, 8], two[:, 8])
+
+
+@pytest.mark.parametrize(("kind", "told"), [
+    ("all tokens", ByModulation()), ("along time", ByModulation()), ("along time", ByToken())])
+def test_a_rollout_that_is_remembered_is_told_the_actions_of_its_frames(kind, told, monkeypatch):
+    """With one block a cache of the frames that a window knows is the same as showing it these again; not where
+    positions are turns and there is a text, from which the frames of a cache go farther and farther away."""
+    model, actions = tiny_world(kind, told, turned=False), [1, 2, 0, 2, 1, 0, 0, 2, 1, 1, 2, 0, 2]
+    given = Given(torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8))
+    choices = {"given": given, "frames": 14, "overlap": 2, "keep": Held(history=0.1), "seed": 3}
+    forward, counts = TrunkNet.forward, []
+    monkeypatch.setattr(TrunkNet, "forward",
+                        lambda self, x, *a, **k: counts.append(x.shape[1]) or forward(self, x, *a, **k))
+    kept = model.sample("", actions=actions, **choices).media
+    assert max(counts) == 5
+    other = model.sample("", actions=[*actions[:-1], 1], **choices).media
+    assert torch.equal(kept[:, :13], other[:, :13])
+    assert not torch.equal(kept[:, 13], other[:, 13])
+    monkeypatch.setattr(windows, "remembers", lambda *_: False)
+    shown = model.sample("", actions=actions, **choices).media
+    assert max(counts) == 6
+    torch.testing.assert_close(kept, shown, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("actions", "sentence"), [

@@ -143,7 +143,7 @@ def remembers(model: Any, settings: Settings, known: Known | None) -> bool:
     net, guidance, recipe = model.recipe.net, settings.guidance, model.recipe
     constant = guidance.inert or (guidance.clean is None and guidance.interval == (0, 1) and guidance.guide is None
                                   and guidance.max_batch is None)
-    return (isinstance(net, Trunk) and net.mask == "causal" and constant and isinstance(settings.keep, Held)
+    return (isinstance(net, Trunk) and net.causal and constant and isinstance(settings.keep, Held)
             and settings.keep.guidance == 1 and settings.action_guidance == 1 and not settings.experts
             and not recipe.train.self_conditioning
             and recipe.upsample.factor == 1 and (known is None or known.mask.shape[-1] == 1))

@@ -16,6 +16,7 @@ from fromnoise.blocks.masks import Cache, Mask
 from fromnoise.blocks.packed import packable, packed
 from fromnoise.blocks.patches import feature_maps, patchify, place_waves, unpatchify
 from fromnoise.blocks.perturb import UNDISTURBED, Perturbation
+from fromnoise.blocks.recalled import recalling
 from fromnoise.blocks.ring import Ring
 from fromnoise.blocks.rotary import coordinates, turn, turns
 from fromnoise.blocks.settings import AttentionSpec, FeedForwardSpec, ModulationSpec, TemporalSpec
@@ -28,6 +29,6 @@ __all__ = [
     "FeedForwardSpec", "Frames", "JointBlock", "Mask", "ModulationSpec", "Perturbation", "RelativeBias", "Ring",
     "StreamLayer", "TemporalLayer", "TemporalSpec", "Tokens", "UnitStreamLayer", "attend", "attend_heads",
     "attend_linear", "attend_math", "coordinates", "feature_maps", "mean_text", "norm", "packable", "packed",
-    "patchify", "place_waves", "rms_norm", "sincos_2d", "sinusoid", "token_shift", "turn", "turns", "unpatchify",
-    "word_shift",
+    "patchify", "place_waves", "recalling", "rms_norm", "sincos_2d", "sinusoid", "token_shift", "turn", "turns",
+    "unpatchify", "word_shift",
 ]

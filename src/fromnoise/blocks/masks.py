@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -106,6 +107,22 @@ class Cache:
         self.pairs = {index: (rest(k, 1), rest(v, 1)) for index, (k, v) in self.pairs.items()}
         self.groups, self.valid = rest(self.groups, 0), None if self.valid is None else rest(self.valid, 1)
         self.frames, self.dropped = self.frames - over, self.dropped + over
+
+    def map(self, f: Callable[[Tensor], Tensor], rows: int) -> Cache:
+        """The same with ``f`` applied to what is held of each of the ``rows``, ``[rows, ...]``."""
+        def of(held: Tensor) -> Tensor:
+            return f(held.unflatten(0, (rows, -1))).flatten(0, 1)
+
+        return replace(self, pairs={index: (of(k), of(v)) for index, (k, v) in self.pairs.items()},
+                       valid=None if self.valid is None else f(self.valid))
+
+    @staticmethod
+    def cat(parts: Sequence[Cache]) -> Cache:
+        """The rows of several that hold as many frames and words."""
+        pairs = {index: (torch.cat([part.pairs[index][0] for part in parts]),
+                         torch.cat([part.pairs[index][1] for part in parts])) for index in parts[0].pairs}
+        valid = [part.valid for part in parts if part.valid is not None]
+        return replace(parts[0], pairs=pairs, valid=torch.cat(valid) if valid else None)
 
     @property
     def lengths(self) -> Tensor | None:

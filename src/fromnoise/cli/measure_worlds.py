@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from pydantic import Field
@@ -49,6 +49,8 @@ class Arguments(Measuring):
     """Frames that the model looks back at; 0: as in training."""
     history: Annotated[float, Field(ge=0, le=1)] | None = None
     """Noise level at which frames are remembered; by default as the recipe says."""
+    commit: Literal["clean", "last"] = "clean"
+    """What is remembered of a frame: clean, by one look more at it, or as its last evaluation saw it (last)."""
     precision: str = ""
     """auto, float32 or bfloat16, of the large products; by default as in training."""
     device: str = "auto"
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> int:
     opened = open_world(args.run, args.device)
     settle_threads(opened.model)
     world = opened.dream(steps=args.steps, solver=args.solver, guidance=args.guidance, context=args.context,
-                         history=args.history, precision=args.precision)
+                         history=args.history, commit=args.commit, precision=args.precision)
     data = replace(opened.data, root=args.data.root) if args.data.root else opened.data
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from pydantic import Field
@@ -39,6 +39,8 @@ class Arguments:
     """The scale of guidance on actions; by default as the recipe says."""
     context: Annotated[int, Field(ge=0)] = 0
     """Frames that the model looks back at; 0: as in training."""
+    commit: Literal["clean", "last"] = "clean"
+    """What is remembered of a frame: clean, by one look more at it, or as its last evaluation saw it (last)."""
     sessions: Annotated[int, Field(ge=1, le=1000)] = 4
     """How many may play at once."""
     idle: Annotated[float, Field(gt=0)] = 600.0
@@ -56,7 +58,8 @@ def main(argv: list[str]) -> int:
     from fromnoise.worlds.play.serving import listening, serve, serving_of
 
     serving = serving_of(args.run or None, args.real, args.sessions, args.idle, args.fps, args.device,
-                         steps=args.steps, solver=args.solver, guidance=args.guidance, context=args.context)
+                         steps=args.steps, solver=args.solver, guidance=args.guidance, context=args.context,
+                         commit=args.commit)
     with listening(args.host, args.port) as sockets:
         serve(serving, sockets, args.browser)
     return 0

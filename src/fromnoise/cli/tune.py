@@ -1,9 +1,11 @@
-"""fromnoise tune RUN --nfe 6"""
+"""fromnoise tune RUN --nfe 6, of a world its next frame"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from pydantic import Field
@@ -16,10 +18,15 @@ from fromnoise.config import spec
 from fromnoise.sample import Tuned
 from fromnoise.types import UserError
 
+if TYPE_CHECKING:
+    from fromnoise.generate import Model
+
 ABOUT = """A fast solver for a trained run: the times it asks the model at, and how it weighs the answers, are fitted to
 paths of the model itself.
 
 fromnoise tune runs/digits --nfe 6
+
+fromnoise tune runs/pong --nfe 2            (of a world: its next frame, under recorded history and actions)
 
 fromnoise sample runs/digits "a handwritten seven" --solver tuned-6"""
 
@@ -30,18 +37,21 @@ class Arguments:
 
     run: tyro.conf.Positional[str] = ""
     """The run folder."""
-    nfe: Annotated[int, Field(ge=2, le=100)] = 8
-    """Evaluations of the model that a sample may cost."""
+    nfe: Annotated[int, Field(ge=1, le=100)] = 8
+    """Evaluations of the model that a sample, or a frame of a world, may cost."""
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Guidance to tune for; by default the recipe's."""
+    """Guidance to tune for, of a world that on actions; by default the recipe's."""
+    history: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Noise level at which a world remembers its frames; by default the recipe's."""
     samples: Annotated[int, Field(ge=8)] = 192
     """Paths to learn from; a quarter of them is held out to judge on."""
     seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest time to spend, after which the best so far is kept."""
     steps: Annotated[int, Field(ge=0)] = 200
     """Gauss-Newton steps, where there is time for them; 0 keeps the best fixed solver and grid."""
-    teleport: bool = True
-    """May begin with the jump that is exact for Gaussian data, which costs no evaluation."""
+    teleport: bool | None = None
+    """May begin with the jump that is exact for Gaussian data, which costs no evaluation; by default it may, of a
+    world not, whose frames follow from others."""
     weights: bool = True
     """Fit the weights of a step too, and not the times alone."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -64,9 +74,9 @@ def main(argv: list[str]) -> int:
                TextColumn("error {task.fields[error]:.4f}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None, error=float("nan"))
-        tuned = model.tune(
-            args.nfe, guidance=args.guidance, samples=args.samples, seed=args.seed, seconds=args.seconds,
-            steps=args.steps, teleport=args.teleport, weights=args.weights,
+        tuned = fitter(model, args)(
+            args.nfe, samples=args.samples, seed=args.seed, seconds=args.seconds, steps=args.steps,
+            weights=args.weights,
             progress=lambda doing, done, total, error: bar.update(task, description=f"{name}: {doing}",
                                                                   completed=done, total=total, error=error))
     out = Path(args.run) / "solvers" / f"{name}.json"
@@ -76,9 +86,24 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def fitter(model: Model, args: Arguments) -> Callable[..., Tuned]:
+    """What tunes a model: on its prompts, or a world on its next frames."""
+    from fromnoise.worlds.dream import Dream
+    from fromnoise.worlds.tuning import is_world, tune
+
+    if is_world(model.recipe):
+        dream = Dream(model, guidance=args.guidance, history=args.history)
+        return partial(tune, dream, teleport=bool(args.teleport))
+    if args.history is not None:
+        raise UserError(f"{args.run} is no world that remembers frames: leave history out.")
+    return partial(model.tune, guidance=args.guidance, teleport=args.teleport is not False)
+
+
 def table(tuned: Tuned, name: str) -> Table:
     """Errors before and after."""
-    at = "" if tuned.guidance is None else f" at guidance {tuned.guidance:g}"
+    guidance = tuned.guidance if tuned.history is None else tuned.action_guidance
+    at = "" if guidance is None else f" at guidance {guidance:g}"
+    at += "" if tuned.history is None else f", history at noise level {tuned.history:g}"
     rows = Table("error of end points", "rms", "mean", "median", "far away", caption_justify="left",
                  title=f"{tuned.nfe} evaluations{at}", title_justify="left",
                  caption=f"{tuned.steps_done} steps; relative to the spread of the data; on {tuned.noises // 4} paths "

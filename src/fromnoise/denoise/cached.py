@@ -10,7 +10,7 @@ from fromnoise.types import Condition
 
 
 class Cached:
-    """``denoise`` of a network with a causal mask, asked for the frames after those that it has been shown.
+    """``denoise`` of a network that is causal in time, asked for the frames after those that it has been shown.
 
     Put it innermost, around the network.  What is asked within ``remember`` is kept, and at most ``limit`` frames of
     it, the newest.  For one rollout; every question in it must have the same conditions in the same number of calls,

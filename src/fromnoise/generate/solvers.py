@@ -58,9 +58,13 @@ def tuned_solvers(run: str) -> dict[str, Path]:
 
 def remark(solver: Solver | str, settings: Settings) -> str:
     """What to say where a tuned solver is used at another guidance than it was tuned for."""
-    if not isinstance(solver, Tuned) or solver.guidance in (None, settings.guidance.scale):
+    if not isinstance(solver, Tuned):
         return ""
-    return f"{settings.solver} was tuned at guidance {solver.guidance:g}, for which alone it is known to be good."
+    for what, own, now in (("guidance", solver.guidance, settings.guidance.scale),
+                           ("guidance on actions", solver.action_guidance, settings.action_guidance)):
+        if own not in (None, now):
+            return f"{settings.solver} was tuned at {what} {own:g}, for which alone it is known to be good."
+    return ""
 
 
 def tuned(model: Model, nfe: int, guidance: float | None, samples: int, seed: int, **choices: Any) -> Tuned:
@@ -85,6 +89,9 @@ def tuned(model: Model, nfe: int, guidance: float | None, samples: int, seed: in
 
 def check_tunable(model: Model, guidance: Guidance) -> None:
     """UserError for a model that cannot be asked about prompts alone, in any order."""
+    if model.recipe.net.reads_actions:
+        raise UserError("A solver of a world is tuned on its next frames, under recorded actions: use fromnoise tune, "
+                        "or fromnoise.worlds.tune.")
     if model.enlarges:
         raise UserError("A solver is tuned on prompts alone, and this model enlarges pictures: it cannot be tuned.")
     if guidance.guide is not None or getattr(guidance.method, "momentum", 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -14,13 +15,21 @@ from fromnoise.sample.gauss_newton import loss
 from fromnoise.sample.solve import solve
 from fromnoise.sample.student import Student
 from fromnoise.sample.tuned import Errors
-from fromnoise.types import Condition, UserError
+from fromnoise.types import UserError
 
 Telling = Callable[[str, int, int, float], None]  # (what is done, done, of how many, error)
 
 STRAYED = 0.5  # of the spread of the data
 BEND = 0.5  # distance at which a path has half of the most that it can count
 LOST = 1e6  # distance of what is no number
+
+
+class Asked(Protocol):
+    """What a denoiser is asked with beside x and t, a row for each sample: a ``Condition``, or more than that."""
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Self:
+        """The same with ``f`` applied to every tensor in it, ``[B, ...]``."""
+        ...
 
 
 @dataclass
@@ -30,14 +39,14 @@ class Paths:
     denoise: Callable[..., Tensor]
     path: GaussianPath
     noise: Tensor
-    condition: Condition | None
+    condition: Asked | None
     batch: int
     ends: Tensor = field(init=False)
     spread: float = field(init=False)  # standard deviation of the end points over samples
 
     @staticmethod
     def follow_teacher(denoise: Callable[..., Tensor], path: GaussianPath, noise: Tensor,
-                       condition: Condition | None, evaluations: int, batch: int, say: Telling) -> Paths:
+                       condition: Asked | None, evaluations: int, batch: int, say: Telling) -> Paths:
         paths = Paths(denoise, path, noise, condition, batch)
         ends = []
         for rows in torch.arange(len(noise)).split(batch):

@@ -27,10 +27,10 @@ from fromnoise.sample.gauss_newton import damped_step, loss, normal_equations
 from fromnoise.sample.grids import GRIDS, time_grid
 from fromnoise.sample.solvers import SOLVERS
 from fromnoise.sample.student import Student, fixed
-from fromnoise.sample.teacher import BEND, Paths, Telling
+from fromnoise.sample.teacher import BEND, Asked, Paths, Telling
 from fromnoise.sample.teleport import Gaussian
 from fromnoise.sample.tuned import Errors, Tuned
-from fromnoise.types import Condition, UserError
+from fromnoise.types import UserError
 
 BEGIN = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_2", "unipc_3", "deis_3", "ipndm_2", "ipndm_3", "abm_angle", "abm_flow",
          "midpoint", "dpmpp_2s")
@@ -43,7 +43,7 @@ CHECK_EVERY = 4  # steps between looks at the noise held out
 
 
 def tune(denoise: Callable[..., Tensor], path: GaussianPath, *, nfe: int, noise: Tensor,
-         condition: Condition | None = None, teleport: bool = True, weights: bool = True, steps: int = 200,
+         condition: Asked | None = None, teleport: bool = True, weights: bool = True, steps: int = 200,
          seconds: float = 60.0, batch: int = 128, teacher: int = 100, seed: int = 0,
          guidance: float | None = None, progress: Telling | None = None) -> Tuned:
     """A solver of exactly ``nfe`` evaluations fitted to ``denoise`` on ``path``.
@@ -58,8 +58,8 @@ def tune(denoise: Callable[..., Tensor], path: GaussianPath, *, nfe: int, noise:
     The result is the best seen on the noise held out, so it is never worse there than any of the fixed solvers it
     was raced from.  Without a cut it depends on the arguments alone.  UserError for a budget or noise that cannot be.
     """
-    if nfe < 2:
-        raise UserError(f"Tuning needs at least 2 evaluations (got {nfe}): with one there is nothing to choose.")
+    if nfe < 1:
+        raise UserError(f"Tuning needs at least 1 evaluation (got {nfe}).")
     if len(noise) < 8:
         raise UserError(f"Tuning needs at least 8 starting points, better a few hundred (got {len(noise)}).")
     clock = Clock.of(seconds)
@@ -117,13 +117,14 @@ def all_fixed(paths: Paths, nfe: int, teleport: bool, guidance: float | None) ->
 def best_starts(paths: Paths, left: list[Student], leg: Clock, say: Telling) -> list[Student]:
     """The best RUNNERS, half of them after a jump if there are any; the best on the noise held out first.
 
-    What they are chosen by is some of the noises to learn from.
+    What they are chosen by is some of the noises to learn from.  The first are looked at even where there is no time:
+    the choice of ``auto``, which few evaluations may not suit, and DDIM on every grid.
     """
     laws = list({id(one.law): one.law for one in left}.values())
     for count, keep in SIEVE:
         found: dict[float, Student] = {}  # by error, so that of two that are the same one is kept
         for k, one in enumerate(left):
-            if k >= len(laws) and leg.spent >= 1:
+            if k >= len(laws) + len(GRIDS) and leg.spent >= 1:
                 break
             found.setdefault(paths.errors(one, paths.seen[:count]).robust, one)
             say("where to begin", k + 1, len(left), min(found))
@@ -186,7 +187,7 @@ def descend(paths: Paths, begin: Student, how: Descent, leg: Clock, say: Telling
     def objective(values: Tensor, rows: Tensor, bend: float) -> float:
         return float(loss(paths.distances(begin.moved(values), rows), bend).mean())
 
-    while step < how.steps and (leg.spent < 1 or step < how.least):
+    while len(values) and step < how.steps and (leg.spent < 1 or step < how.least):
         share = min(max((step + 1) / how.steps, leg.spent), 1.0)
         rows = paths.seen[: round(few ** (1 - share) * many**share)]
         distances = paths.distances(begin.moved(values), rows)

@@ -65,6 +65,10 @@ class Tuned:
     seed: int = 0
     guidance: float | None = None
     """Classifier-free guidance of the model it was made for, where that is known."""
+    action_guidance: float | None = None
+    """Guidance on actions of the world it was made for."""
+    history: float | None = None
+    """Noise level at which that world remembers its frames."""
     before: Errors | None = None
     """Of the best fixed solver and grid."""
     after: Errors | None = None

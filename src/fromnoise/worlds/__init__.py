@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from fromnoise.worlds.dream import Stepped as Stepped
     from fromnoise.worlds.opening import make as make
     from fromnoise.worlds.opening import make_vec as make_vec
+    from fromnoise.worlds.tuning import tune as tune
 
-_PUBLIC = {"Dream": "dream", "State": "dream", "Stepped": "dream", "make": "opening", "make_vec": "opening"}
+_PUBLIC = {"Dream": "dream", "State": "dream", "Stepped": "dream", "make": "opening", "make_vec": "opening",
+           "tune": "tuning"}
 
-__all__ = ["Dream", "State", "Stepped", "make", "make_vec"]
+__all__ = ["Dream", "State", "Stepped", "make", "make_vec", "tune"]
 
 
 def __getattr__(name: str):

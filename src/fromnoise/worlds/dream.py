@@ -3,6 +3,9 @@
     x_n  =  solve(noise(seed, n)  |  actions up to n, frames before n)        one to four evaluations of the network
     ring <- what the network sees of x_n at the noise level of history        one more, which commits the frame
 
+or without the look more, where what the last of the others saw is kept: an unfinished frame, at the noise level of that
+evaluation, which is cheaper and tells the frames to come less.
+
 What a frame sees of those before it are keys and values in a ring (``blocks.ring``), so that frames cost the same for
 ever.  Genie 2, Oasis and Self-Forcing (Huang et al. 2025) roll out so; the noise on history is Diffusion Forcing's
 (Chen et al. 2024).
@@ -18,7 +21,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fromnoise.blocks import Ring, packable, packed
+from fromnoise.blocks import Ring, packable, packed, recalling
 from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsaid
 from fromnoise.denoise import Held
@@ -50,15 +53,18 @@ class Dream:
     of the world, which are never forgotten;  steps, solver: as in the recipe unless given, which a solver that was
     tuned for the run has its own number of;  history: noise level at which frames are remembered, as sample.keep has it
     unless given;  guidance: scale of guidance on actions, as in the recipe unless given;  prompt: what a model that
-    reads a text is told;  precision: auto, float32 or bfloat16, of the network's large products, as in training unless
-    given.  The weights are taken as they are now; on a CPU they are copied, arranged for its products.
+    reads a text is told;  commit: clean, or last: what is remembered of a frame is what its last evaluation saw, and
+    rewards and ends are foretold from that;  precision: auto, float32 or bfloat16, of the network's large products, as
+    in training unless given.  The weights are taken as they are now; on a CPU they are copied, arranged for its
+    products.
 
     Noise of frame n of a row is a function of (seed of the row, n), so that worlds in a batch, or begun again, are the
     same to rounding.  UserError for a model that cannot be stepped.
     """
 
     def __init__(self, model: Model, *, context: int = 0, sink: int = 0, steps: int = 0, guidance: float | None = None,
-                 history: float | None = None, solver: str = "", prompt: str = "", precision: str = ""):
+                 history: float | None = None, solver: str = "", prompt: str = "", precision: str = "",
+                 commit: str = "clean"):
         check_steppable(model)
         self.model, recipe, data = model, model.recipe, model.recipe.data
         self.context, self.sink = context or data.frames - 1, sink
@@ -71,7 +77,9 @@ class Dream:
         self.history = usual if history is None else history
         if not 0 <= self.history <= 1:
             raise UserError(f"history is a noise level from 0 to 1 (got {self.history:g}).")
-        self.guidance = guided(model, guidance)
+        if commit not in ("clean", "last"):
+            raise UserError(f'A frame is committed clean, or as the last evaluation saw it (last) (got "{commit}").')
+        self.guidance, self.looks_again = guided(model, guidance), commit == "clean"
         self.size, self.channels, self.fps = settings.size, data.channels, recipe.fps
         self.actions = actions_of(model)
         self.shape = model.noise_shape(settings)[2:]
@@ -85,6 +93,7 @@ class Dream:
         self.denoiser = model.system.denoiser
         if self.packed:
             self.denoiser = packed(self.denoiser, torch.bfloat16 if half else torch.float32)
+            recalling(self.denoiser)
         with torch.inference_mode():
             self.condition = model._heard([prompt], settings)
 
@@ -115,27 +124,31 @@ class Dream:
         """
         acted = None if actions is None else checked_actions(self.actions, actions, (len(state),))[:, None]
         told = self.told(state, acted)
-        latents = self.made(state, told)
-        outcome = self.commit(state, latents, told)
+        latents, outcome = self.made(state, told)
+        if self.looks_again:
+            outcome = self.commit(state, latents, told)
+        else:
+            state.ring.advance()
         frame = self.model.system.latents.decode(latents)[:, 0].float().clamp(-1, 1).cpu()
         if outcome is None:
             return Stepped(frame)
         return Stepped(frame, outcome.rewards[:, 0].cpu(), outcome.ended[:, 0].cpu() > 0.5)
 
-    def made(self, state: State, told: Condition) -> Tensor:
-        """The latents ``[rows, 1, c, h, w]`` of the next frame."""
+    def made(self, state: State, told: Condition) -> tuple[Tensor, Outcome | None]:
+        """The latents ``[rows, 1, c, h, w]`` of the next frame, and what the last look, whose keys lie in the ring,
+        foretells of it."""
         network, untold = self.denoiser, replace(told, actions=None)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            d = network(x, t, told, cache=state.ring).float()
             if self.guidance == 1:
-                return d
+                return network(x, t, told, cache=state.ring).float()
             w = network(x, t, untold, cache=state.ring).float()  # this frame's action; those before were told theirs
+            d = network(x, t, told, cache=state.ring).float()  # last, since what it saw may be what is remembered
             return w + self.guidance * (d - w)
 
-        with self.autocast():
-            x = self.plan.begin(self.noise(state))
-            return run(self.plan, denoise, x, lambda stage, _: self.noise(state, stage))
+        with self.autocast(), foretelling(self.net.outcomes) as said:
+            x = run(self.plan, denoise, self.plan.begin(self.noise(state)), lambda stage, _: self.noise(state, stage))
+        return x, said[-1] if said else None
 
     def commit(self, state: State, latents: Tensor, told: Condition) -> Outcome | None:
         """Look at a finished frame once, as history is shown, and keep what was seen; what is foretold of it."""
@@ -144,8 +157,7 @@ class Dream:
             seeds = fold(state.seeds, HISTORY)
             eps = normal(fold(seeds, state.passed), self.shape)[:, None].to(latents)
             seen = self.model.recipe.path.add_noise(latents, eps, self.level.to(latents))
-        net = cast(TrunkNet, self.denoiser.net)
-        with self.autocast(), foretelling(net.outcomes) as said:
+        with self.autocast(), foretelling(self.net.outcomes) as said:
             self.denoiser.output(seen, self.level, told, cache=state.ring)
         state.ring.advance()
         return said[0] if said else None
@@ -157,8 +169,12 @@ class Dream:
 
     def told(self, state: State, actions: Tensor | None = None) -> Condition:
         """What the network is told of the next frame; actions: ``[rows, 1]`` or ``[rows, 1, A]``."""
-        told = self.condition.map(lambda part: part.expand(len(state), *part.shape[1:]))
+        told = expanded(self.condition, len(state))
         return replace(told, actions=None if actions is None else actions.to(self.model.system.device))
+
+    @property
+    def net(self) -> TrunkNet:
+        return cast(TrunkNet, self.denoiser.net)
 
     def autocast(self):
         return nullcontext() if self.packed else autocast(self.model.system.device, self.precision)
@@ -173,6 +189,11 @@ class Dream:
                             f"{frames.dtype} {list(frames.shape)}).")
         if len(seeds) != len(frames):
             raise UserError(f"Every row has a seed: give {len(frames)} (got {len(seeds)}).")
+
+
+def expanded(told: Condition, count: int) -> Condition:
+    """One row as so many."""
+    return told.map(lambda part: part.expand(count, *part.shape[1:]))
 
 
 def actions_of(model: Model) -> Actions | None:
