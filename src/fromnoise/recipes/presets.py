@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fromnoise.denoise import Held
 from fromnoise.nets import Trunk, UNet
 from fromnoise.nets.published import published, resolve
 from fromnoise.nets.trunk import Learned, SinCos
-from fromnoise.process import EDM, VP, Cosine, Flow, LogNormal, Objective, ScaledLinear, Uniform
+from fromnoise.nets.trunk.acting import Untold
+from fromnoise.process import EDM, VP, Cosine, Flow, Frames, LogNormal, Objective, ScaledLinear, Uniform
 from fromnoise.recipe import Recipe
+from fromnoise.sample import Autoregressive
 
 MOST_WORDS = 512  # that a frozen encoder hands on, where its recipe does not say
 TIME_SCALE = 30.0  # radians between clean and noise; 1,000 make neighbouring times strangers to a short training
@@ -23,10 +26,24 @@ MULTIPLE = 16  # of the features of a feed-forward; 256, as in Lumina 2, would b
 
 @dataclass(frozen=True)
 class Paradigm:
-    """How a system is trained: its path, and what it predicts with which loss at which times."""
+    """How a system is trained: its path, and what it predicts with which loss at which times.
+
+    history: of one whose frames are made one after the other, the noise level of those before, at most while training
+    and while sampling.
+    """
 
     path: Any = field(default_factory=Flow)
     objective: Objective = field(default_factory=Objective)
+    history: tuple[float, float] | None = None
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe trained so, and clips sampled as that asks for."""
+        recipe = replace(recipe, path=self.path, objective=self.objective)
+        if self.history is None or recipe.data.frames == 1:
+            return recipe
+        train, sample = self.history
+        return replace(recipe, train=replace(recipe.train, frames=Frames(clock="each", noise=train)),
+                       sample=replace(recipe.sample, schedule=Autoregressive(), keep=Held(history=sample)))
 
 
 EPS = Paradigm(VP(), Objective(prediction="eps", loss="eps", times=Uniform()))  # DDPM (Ho et al. 2020)
@@ -42,6 +59,10 @@ COSINE = Paradigm(Cosine(), EPS.objective)  # Video Diffusion Models (Ho et al. 
 COSINE_V = Paradigm(Cosine(), Objective(prediction="v", loss="eps", times=Uniform()))  # Hoogeboom et al. 2023
 # What EDM's network outputs, from x of unit variance, is v but for the data's variance (Karras et al. 2022; 2024).
 EDM2 = Paradigm(EDM(), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.0), learned_variance=True))
+# DIAMOND (Alonso et al. 2024) begins with noise of 5 and not of 80. Its clock dwells at small noise: levels up to 0.65,
+# of which a frame before is told one, are a sigma up to 0.25, and 0.5 is 0.04.
+DIAMOND = Paradigm(EDM(sigma_max=5.0), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.2)),
+                   (0.65, 0.5))
 
 HOUSE = Paradigm(Flow(), Objective(prediction="x0", loss="velocity", max_weight=6.0,
                                    times=LogNormal(mean=0.5, std=1.4)))  # that of the recipe shapes
@@ -97,15 +118,15 @@ SMALL: dict[str, Small] = {
     "edm2": Small(EDM2, scales(depths=(0, 1, 1), blocks=1)),
     "simple_diffusion": Small(COSINE_V, scales(24, 1, 2, 4, depth=5, blocks=1)),
     "vdm": Small(COSINE, scales(24, depths=(0, 1, 1), blocks=1)),
+    "diamond": Small(DIAMOND, {"width": 40}),
 }
 
 
 def with_preset(recipe: Recipe, name: str) -> Recipe:
     """The recipe with the network and the training of a system.  UserError for a name that is not there."""
     name = resolve(name)
-    paradigm = SMALL[name].paradigm
-    trained = {} if paradigm is None else {"path": paradigm.path, "objective": paradigm.objective}
-    return replace(recipe, name=f"{recipe.name}-{name}", net=small(name, recipe), **trained)
+    paradigm, chosen = SMALL[name].paradigm, replace(recipe, name=f"{recipe.name}-{name}", net=small(name, recipe))
+    return chosen if paradigm is None else paradigm.of(chosen)
 
 
 def small(name: str, recipe: Recipe) -> Trunk | UNet:
@@ -132,10 +153,11 @@ def small_trunk(net: Trunk, recipe: Recipe) -> Trunk:
 
 
 def small_unet(net: UNet, recipe: Recipe) -> UNet:
-    """The U-Net that is told the recipe's pooled text in place of classes, no sizes, and trains no variance."""
+    """The U-Net that is told the recipe's text in place of classes, its actions, no sizes, and trains no variance."""
     head_width = net.width if net.head_width else 0
     time = replace(net.time, scale=TIME_SCALE) if net.time.kind == "sinusoid" else net.time
     net = replace(net, head_width=head_width, heads=min(net.heads, 4), groups=8, time=time, extra_outputs=0, numbers=0)
     if net.pooled == "none" and net.attention != "spatial":  # trained without a text (DDPM)
-        net = replace(net, pooled="linear")
-    return replace(net, pooled_width=0)
+        net = replace(net, pooled="linear" if recipe.text.pooled_width else "mean")
+    told = min(net.told_frames, recipe.data.frames - 1)
+    return replace(net, pooled_width=0, told_frames=told, actions=net.actions if recipe.net.reads_actions else Untold())

@@ -3,9 +3,10 @@
     x_n  =  solve(noise(seed, n)  |  actions up to n, frames before n)        one to four evaluations of the network
     ring <- what the network sees of x_n at the noise level of history        one more, which commits the frame
 
-What a frame sees of those before it are keys and values in a ring (``blocks.ring``), so that frames cost the same for
-ever.  Genie 2, Oasis and Self-Forcing (Huang et al. 2025) roll out so; the noise on history is Diffusion Forcing's
-(Chen et al. 2024).
+What a frame sees of those before it lies in a ring (``blocks.ring``), so that frames cost the same for ever: keys and
+values of a trunk, or of a U-Net that is told its last frames these themselves.  Genie 2, Oasis and Self-Forcing (Huang
+et al. 2025) roll out so, and DIAMOND (Alonso et al. 2024); the noise on history is Diffusion Forcing's (Chen et al.
+2024).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsaid
 from fromnoise.denoise import Held
 from fromnoise.generate import Model
-from fromnoise.nets import Trunk
-from fromnoise.nets.trunk import Outcome, TrunkNet, foretelling
+from fromnoise.nets import Trunk, TrunkNet, UNet, UNetNet
+from fromnoise.nets.trunk import Outcome, foretelling
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.sample import run, table_of
 from fromnoise.system import autocast
@@ -46,12 +47,12 @@ class Stepped:
 class Dream:
     """A world model that is stepped: rows are independent worlds.
 
-    context: frames that the next one sees, as many as in training unless given;  sink: how many of these are the first
-    of the world, which are never forgotten;  steps, solver: as in the recipe unless given, which a solver that was
-    tuned for the run has its own number of;  history: noise level at which frames are remembered, as sample.keep has it
-    unless given;  guidance: scale of guidance on actions, as in the recipe unless given;  prompt: what a model that
-    reads a text is told;  precision: auto, float32 or bfloat16, of the network's large products, as in training unless
-    given.  The weights are taken as they are now; on a CPU they are copied, arranged for its products.
+    context: frames that the next one sees, as many as in training unless given, and no others where the network is told
+    them as channels;  sink: how many of these are the first of the world, which are never forgotten;  steps, solver: as
+    in the recipe unless given, which a solver that was tuned for the run has its own number of;  history: noise level at
+    which frames are remembered, as sample.keep has it unless given;  guidance: scale of guidance on actions, as in the
+    recipe unless given;  prompt: what a model that reads a text is told;  precision: auto, float32 or bfloat16, of the
+    network's large products, as in training unless given.  The weights are taken as they are now; on a CPU they are copied, arranged for its products.
 
     Noise of frame n of a row is a function of (seed of the row, n), so that worlds in a batch, or begun again, are the
     same to rounding.  UserError for a model that cannot be stepped.
@@ -61,7 +62,11 @@ class Dream:
                  history: float | None = None, solver: str = "", prompt: str = "", precision: str = ""):
         check_steppable(model)
         self.model, recipe, data = model, model.recipe, model.recipe.data
-        self.context, self.sink = context or data.frames - 1, sink
+        told = recipe.net.told_frames if isinstance(recipe.net, UNet) else 0
+        if told and (context not in (0, told) or sink):
+            raise UserError(f"This network is told the {told} frames before each (net.told_frames): leave context and "
+                            "sink out.")
+        self.context, self.sink = context or told or data.frames - 1, sink
         if not 0 <= sink <= self.context:
             raise UserError(f"The first {sink} frames are among the {self.context} that a frame sees: choose a sink "
                             f"from 0 to {self.context}, or a longer context.")
@@ -81,7 +86,7 @@ class Dream:
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise UserError(f'A precision is auto, float32 or bfloat16 (got "{precision}").')
         half, device = self.precision == "bfloat16", model.system.device
-        self.packed = packable(device)  # else autocast sees to the precision
+        self.packed = packable(device) and isinstance(recipe.net, Trunk)  # else autocast sees to the precision
         self.denoiser = model.system.denoiser
         if self.packed:
             self.denoiser = packed(self.denoiser, torch.bfloat16 if half else torch.float32)
@@ -144,9 +149,9 @@ class Dream:
             seeds = fold(state.seeds, HISTORY)
             eps = normal(fold(seeds, state.passed), self.shape)[:, None].to(latents)
             seen = self.model.recipe.path.add_noise(latents, eps, self.level.to(latents))
-        net = cast(TrunkNet, self.denoiser.net)
+        net = cast(TrunkNet | UNetNet, self.denoiser.net)
         with self.autocast(), foretelling(net.outcomes) as said:
-            self.denoiser.output(seen, self.level, told, cache=state.ring)
+            self.denoiser.remember(seen, self.level, told, state.ring)
         state.ring.advance()
         return said[0] if said else None
 
@@ -218,9 +223,10 @@ def check_steppable(model: Model) -> None:
     recipe, who = model.recipe, model.run or "This model"
     if recipe.data.frames < 2:
         raise UserError(f"{who} makes pictures, which have no next frame: name a run that was trained on clips.")
-    if not isinstance(recipe.net, Trunk) or not recipe.net.causal:
-        raise UserError(f"{who} cannot be stepped: its frames see those to come. Train with --net.temporal.every 1 "
-                        "--net.temporal.causal, or --net.mask causal.")
+    if not recipe.net.causal:
+        how = ("--net.temporal.every 1 --net.temporal.causal, or --net.mask causal" if isinstance(recipe.net, Trunk)
+               else "--net.told-frames 4")
+        raise UserError(f"{who} cannot be stepped: its frames see those to come, or none. Train with {how}.")
     if model.system.latents.time_factor != 1:
         raise UserError(f"{who} cannot be stepped: its autoencoder makes one latent of "
                         f"{model.system.latents.time_factor} frames. Use one of pictures.")
