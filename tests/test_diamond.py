@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load, save
 from test_worlds import CELLS, MOVES, SIDE, drawn, moved, recording  # noqa: F401
 
@@ -388,14 +389,17 @@ def test_from_the_command_line_to_an_environment(recording, tmp_path, capsys):  
     """train with its preview and its judge, sample, evaluate; then reset and step as Gymnasium has it."""
     out = tmp_path / "run"
     small = ["--data.frames", "6", "--data.height", str(SIDE), "--data.width", str(SIDE), "--net.width", "16",
-             "--net.multipliers", "1,1", "--net.depths", "0,0", "--net.blocks", "1"]
+             "--net.multipliers", "1", "1", "--net.depths", "0", "0", "--net.blocks", "1"]
     assert main(["train", "world", "--preset", "diamond", "--data", str(recording), "--out", str(out), *small,
                  "--train.steps", "2", "--train.batch", "2", "--train.preview_every", "1", "--train.threads", "1",
                  "--evaluate.samples", "2", "--net.outcomes", "5"]) == 0
     assert opened(str(out)).recipe.net.told_frames == 4
-    assert main(["sample", str(out), "--given", "0", str(tmp_path / "nothing.png")]) == 2
+    Image.fromarray(drawn(np.array([1]))[0]).save(tmp_path / "first.png")
+    assert main(["sample", str(out), "--extend", str(tmp_path / "first.png"), "--actions", "right,stay",
+                 "--out", str(tmp_path / "clip.gif")]) == 0
+    assert (tmp_path / "clip.gif").is_file()
     assert main(["evaluate", str(out), "--samples", "2"]) == 0
-    capsys.readouterr()
+    assert "gain by the action" in capsys.readouterr().out
     pytest.importorskip("gymnasium")
     from fromnoise.worlds import make
 

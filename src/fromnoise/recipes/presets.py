@@ -118,7 +118,7 @@ SMALL: dict[str, Small] = {
     "edm2": Small(EDM2, scales(depths=(0, 1, 1), blocks=1)),
     "simple_diffusion": Small(COSINE_V, scales(24, 1, 2, 4, depth=5, blocks=1)),
     "vdm": Small(COSINE, scales(24, depths=(0, 1, 1), blocks=1)),
-    "diamond": Small(DIAMOND, {"width": 40}),
+    "diamond": Small(DIAMOND, {"width": 40, "head_width": 0}),
 }
 
 
