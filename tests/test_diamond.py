@@ -9,13 +9,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load, save
-from test_worlds import CELLS, MOVES, SIDE, drawn, moved, recording  # noqa: F401
+from test_worlds import SIDE, drawn, moved, recording  # noqa: F401
 
 from fromnoise.blocks import Ring
 from fromnoise.cli import main
 from fromnoise.data.episodes import Episodes
-from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary
-from fromnoise.evaluate.worlds import evaluate_world
 from fromnoise.generate import Model
 from fromnoise.generate import load as opened
 from fromnoise.given import Given

@@ -63,7 +63,7 @@ class UNetNet(nn.Module):
                 current = widths[level + 1] if spec.resample == "project" else width
                 skips += [width] if whole else []
         self.middle, self.attention, self.middle_out = parts.middle(current)
-        deepest = current
+        coarsest = current
         self.up_attention, self.upsample = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(widths))):
             width, blocks = widths[level], nn.ModuleList()
@@ -85,7 +85,7 @@ class UNetNet(nn.Module):
         self.temporal = nn.ModuleDict(parts.temporal(counts, [len(blocks) for blocks in self.up]))  # type: ignore[arg-type]
         told = spec.told_frames > 0 or spec.reads_actions
         self.before = Before(acts if spec.reads_actions else None, spec.told_frames, parts.features) if told else None
-        self.outcomes = OutcomeHead(deepest, spec.outcomes) if spec.outcomes else None
+        self.outcomes = OutcomeHead(coarsest, spec.outcomes) if spec.outcomes else None
         # Channels innermost, in weights and in pictures: convolutions are faster so, and tokens are a view.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -47,12 +47,13 @@ class Stepped:
 class Dream:
     """A world model that is stepped: rows are independent worlds.
 
-    context: frames that the next one sees, as many as in training unless given, and no others where the network is told
-    them as channels;  sink: how many of these are the first of the world, which are never forgotten;  steps, solver: as
-    in the recipe unless given, which a solver that was tuned for the run has its own number of;  history: noise level at
-    which frames are remembered, as sample.keep has it unless given;  guidance: scale of guidance on actions, as in the
-    recipe unless given;  prompt: what a model that reads a text is told;  precision: auto, float32 or bfloat16, of the
-    network's large products, as in training unless given.  The weights are taken as they are now; on a CPU they are copied, arranged for its products.
+    context: frames that the next one sees, as many as in training unless given, and no others where they are told as
+    channels;  sink: how many of these are the first of the world, which are never forgotten;  steps, solver: as in the
+    recipe unless given, which a solver that was tuned for the run has its own number of;  history: noise level at which
+    frames are remembered, as sample.keep has it unless given;  guidance: scale of guidance on actions, as in the recipe
+    unless given;  prompt: what a model that reads a text is told;  precision: auto, float32 or bfloat16, of the
+    network's large products, as in training unless given.  The weights are taken as they are now; on a CPU those of a
+    trunk are copied, arranged for its products.
 
     Noise of frame n of a row is a function of (seed of the row, n), so that worlds in a batch, or begun again, are the
     same to rounding.  UserError for a model that cannot be stepped.
