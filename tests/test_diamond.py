@@ -19,6 +19,7 @@ from fromnoise.generate import load as opened
 from fromnoise.given import Given
 from fromnoise.nets import UNet
 from fromnoise.nets.trunk import ByModulation
+from fromnoise.nets.trunk.acting import Untold
 from fromnoise.nets.unet_before import preceding
 from fromnoise.nets.unet_presets import diamond
 from fromnoise.process import Frames
@@ -101,6 +102,20 @@ def test_no_action_is_felt_but_those_of_a_frame_and_the_told_ones():
         assert felt.tolist() == [i <= f <= i + K for f in range(LENGTH)]
 
 
+@torch.no_grad()
+def test_told_frames_are_channels_behind_those_of_x():
+    """The same weights in a U-Net that is given a picture, made by hand, say the same."""
+    net, (x, t, past, past_t) = built(outcomes=0), clips()
+    for p in net.before.embed[2].parameters():
+        p.zero_()
+    plain = replace(SPEC, told_frames=0, image_channels=2 * K, actions=Untold(), outcomes=0).build(2, None)
+    plain.double().load_state_dict({n: p for n, p in net.state_dict().items() if not n.startswith("before.")})
+    said = net(x, t, Condition(actions=DONE["choices"], past=past, past_t=past_t))
+    before = [torch.zeros_like(past[:, 0])] * K + list(past.unbind(1))
+    image = torch.stack([torch.cat(before[i : i + K], dim=1) for i in range(LENGTH)], dim=1)
+    torch.testing.assert_close(plain(x, t, Condition(image=image)), said, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("space", ACTS)
 @torch.no_grad()
 def test_frame_by_frame_is_the_parallel_forward_of_training(space):
@@ -172,7 +187,7 @@ def test_what_cannot_be_built_says_why(changes, sentence):
 
 
 def test_data_without_actions_are_refused():
-    for changes in ({"outcomes": 0}, {"actions": {"kind": "none"}}):
+    for changes in ({"outcomes": 0}, {"actions": Untold()}):
         with pytest.raises(UserError, match="these data are no episodes"):
             replace(SPEC, **changes).build(2, None)
 

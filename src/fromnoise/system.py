@@ -120,7 +120,7 @@ class System(Built):
             self.latents.requires_grad_(False)
         check_threshold(recipe, recipe.sample.guidance)
         frames = self.latents.latent_frames(recipe.data.frames)  # refuses films that it cannot take
-        told = getattr(recipe.net, "told_frames", 0)
+        told = recipe.net.told_frames
         if told >= frames:
             raise UserError(f"The network is told {told} frames before each (net.told_frames), and clips have "
                             f"{frames}: ask for more with --data.frames, or tell it fewer.")

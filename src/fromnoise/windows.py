@@ -221,7 +221,7 @@ def remarks(model: Any, settings: Settings) -> list[str]:
     trained, keep, usual = model.recipe.train.frames, settings.keep, model.recipe.sample
     together = isinstance(settings.schedule, FullSequence)
     told = bool(settings.given or settings.overlap)
-    shown = getattr(model.recipe.net, "told_frames", 0) > 0
+    shown = model.recipe.net.told_frames > 0
     found = {
         f"This network is told frames that are finished (net.told_frames), and schedule {settings.schedule.kind} shows "
         "it others: it may fail (take autoregressive).":

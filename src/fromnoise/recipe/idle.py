@@ -111,7 +111,7 @@ def _frames(recipe: Recipe) -> dict[str, str]:
     if recipe.data.frames == 1:
         return dict.fromkeys([*_below("train.frames", frames), *_below("sample.schedule", schedule), *measured],
                              "the data are pictures")
-    told = getattr(recipe.net, "told_frames", 0) > 0
+    told = recipe.net.told_frames > 0
     idle = {} if frames.given or told else {"train.frames.noise": "no frames are given"}
     if told:
         idle |= {f"train.frames.{task}": "every frame is told those before it (net.told_frames)" for task in TASKS}

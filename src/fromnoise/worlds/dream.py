@@ -24,7 +24,7 @@ from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsaid
 from fromnoise.denoise import Held
 from fromnoise.generate import Model
-from fromnoise.nets import Trunk, TrunkNet, UNet, UNetNet
+from fromnoise.nets import Trunk, TrunkNet, UNetNet
 from fromnoise.nets.trunk import Outcome, foretelling
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.sample import run, table_of
@@ -63,7 +63,7 @@ class Dream:
                  history: float | None = None, solver: str = "", prompt: str = "", precision: str = ""):
         check_steppable(model)
         self.model, recipe, data = model, model.recipe, model.recipe.data
-        told = recipe.net.told_frames if isinstance(recipe.net, UNet) else 0
+        told = recipe.net.told_frames
         if told and (context not in (0, told) or sink):
             raise UserError(f"This network is told the {told} frames before each (net.told_frames): leave context and "
                             "sink out.")

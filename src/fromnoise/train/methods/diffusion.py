@@ -49,7 +49,7 @@ class Diffusion(Method):
         if frames.given and isinstance(net, Trunk) and isinstance(net.routing, MaskDiT):
             raise UserError("net.routing maskdit learns from the patches that it leaves out, which may be those of a "
                             "given frame: choose tread or sprint, or set the shares of train.frames to 0.")
-        self.told = getattr(net, "told_frames", 0) > 0  # then every frame is given those before it
+        self.told = net.told_frames > 0  # then every frame is given those before it
         self.frames = frames.ungiven() if self.told else frames
         self.terms = Terms(system)
         self.outcomes = getattr(system.denoiser.net, "outcomes", None)
