@@ -374,7 +374,7 @@ def test_the_context_of_a_world_is_what_its_network_is_told(model):
 def test_a_u_net_that_is_told_no_frames_cannot_be_stepped(model):
     blind = Model(model.system)
     blind.recipe = replace(model.recipe, net=replace(model.recipe.net, told_frames=0))
-    with pytest.raises(UserError, match="--net.told-frames 4"):
+    with pytest.raises(UserError, match=r"--net\.told-frames 4"):
         Dream(blind)
 
 

@@ -28,22 +28,21 @@ MULTIPLE = 16  # of the features of a feed-forward; 256, as in Lumina 2, would b
 class Paradigm:
     """How a system is trained: its path, and what it predicts with which loss at which times.
 
-    history: of one whose frames are made one after the other, the noise level of those before, at most while training
-    and while sampling.
+    frames, sample: of a system of clips, the clocks of their frames, and the fields of ``sample`` that go with them.
     """
 
     path: Any = field(default_factory=Flow)
     objective: Objective = field(default_factory=Objective)
-    history: tuple[float, float] | None = None
+    frames: Frames | None = None
+    sample: dict[str, Any] = field(default_factory=dict)
 
     def of(self, recipe: Recipe) -> Recipe:
-        """The recipe trained so, and clips sampled as that asks for."""
+        """The recipe trained so."""
         recipe = replace(recipe, path=self.path, objective=self.objective)
-        if self.history is None or recipe.data.frames == 1:
+        if self.frames is None or recipe.data.frames == 1:
             return recipe
-        train, sample = self.history
-        return replace(recipe, train=replace(recipe.train, frames=Frames(clock="each", noise=train)),
-                       sample=replace(recipe.sample, schedule=Autoregressive(), keep=Held(history=sample)))
+        return replace(recipe, train=replace(recipe.train, frames=self.frames),
+                       sample=replace(recipe.sample, **self.sample))
 
 
 EPS = Paradigm(VP(), Objective(prediction="eps", loss="eps", times=Uniform()))  # DDPM (Ho et al. 2020)
@@ -59,10 +58,11 @@ COSINE = Paradigm(Cosine(), EPS.objective)  # Video Diffusion Models (Ho et al. 
 COSINE_V = Paradigm(Cosine(), Objective(prediction="v", loss="eps", times=Uniform()))  # Hoogeboom et al. 2023
 # What EDM's network outputs, from x of unit variance, is v but for the data's variance (Karras et al. 2022; 2024).
 EDM2 = Paradigm(EDM(), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.0), learned_variance=True))
-# DIAMOND (Alonso et al. 2024) begins with noise of 5 and not of 80. Its clock dwells at small noise: levels up to 0.65,
-# of which a frame before is told one, are a sigma up to 0.25, and 0.5 is 0.04.
+# DIAMOND (Alonso et al. 2024) begins with noise of 5 and not of 80, and takes three steps of Euler. Its clock dwells at
+# small noise: levels up to 0.65, of which frames before are at one, are a sigma up to 0.25, and 0.5 is 0.04.
 DIAMOND = Paradigm(EDM(sigma_max=5.0), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.2)),
-                   (0.65, 0.5))
+                   Frames(clock="each", noise=0.65), {"solver": "euler", "steps": 3, "schedule": Autoregressive(),
+                                                      "keep": Held(history=0.5)})
 
 HOUSE = Paradigm(Flow(), Objective(prediction="x0", loss="velocity", max_weight=6.0,
                                    times=LogNormal(mean=0.5, std=1.4)))  # that of the recipe shapes
