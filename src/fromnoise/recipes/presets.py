@@ -9,14 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fromnoise.denoise import Held
 from fromnoise.nets import Trunk, UNet
 from fromnoise.nets.published import published, resolve
 from fromnoise.nets.trunk import Learned, SinCos
 from fromnoise.nets.trunk.acting import Untold
-from fromnoise.process import EDM, VP, Cosine, Flow, Frames, LogNormal, Objective, ScaledLinear, Uniform
+from fromnoise.process import EDM, VP, Cosine, Flow, LogNormal, Objective, ScaledLinear, Uniform
 from fromnoise.recipe import Recipe
-from fromnoise.sample import Autoregressive
 
 MOST_WORDS = 512  # that a frozen encoder hands on, where its recipe does not say
 TIME_SCALE = 30.0  # radians between clean and noise; 1,000 make neighbouring times strangers to a short training
@@ -26,23 +24,10 @@ MULTIPLE = 16  # of the features of a feed-forward; 256, as in Lumina 2, would b
 
 @dataclass(frozen=True)
 class Paradigm:
-    """How a system is trained: its path, and what it predicts with which loss at which times.
-
-    frames, sample: of a system of clips, the clocks of their frames, and the fields of ``sample`` that go with them.
-    """
+    """How a system is trained: its path, and what it predicts with which loss at which times."""
 
     path: Any = field(default_factory=Flow)
     objective: Objective = field(default_factory=Objective)
-    frames: Frames | None = None
-    sample: dict[str, Any] = field(default_factory=dict)
-
-    def of(self, recipe: Recipe) -> Recipe:
-        """The recipe trained so."""
-        recipe = replace(recipe, path=self.path, objective=self.objective)
-        if self.frames is None or recipe.data.frames == 1:
-            return recipe
-        return replace(recipe, train=replace(recipe.train, frames=self.frames),
-                       sample=replace(recipe.sample, **self.sample))
 
 
 EPS = Paradigm(VP(), Objective(prediction="eps", loss="eps", times=Uniform()))  # DDPM (Ho et al. 2020)
@@ -58,11 +43,6 @@ COSINE = Paradigm(Cosine(), EPS.objective)  # Video Diffusion Models (Ho et al. 
 COSINE_V = Paradigm(Cosine(), Objective(prediction="v", loss="eps", times=Uniform()))  # Hoogeboom et al. 2023
 # What EDM's network outputs, from x of unit variance, is v but for the data's variance (Karras et al. 2022; 2024).
 EDM2 = Paradigm(EDM(), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.0), learned_variance=True))
-# DIAMOND (Alonso et al. 2024) begins with noise of 5 and not of 80, and takes three steps of Euler. Its clock dwells at
-# small noise: levels up to 0.65, of which frames before are at one, are a sigma up to 0.25, and 0.5 is 0.04.
-DIAMOND = Paradigm(EDM(sigma_max=5.0), Objective(prediction="v", loss="v", times=LogNormal(mean=-0.4, std=1.2)),
-                   Frames(clock="each", noise=0.65), {"solver": "euler", "steps": 3, "schedule": Autoregressive(),
-                                                      "keep": Held(history=0.5)})
 
 HOUSE = Paradigm(Flow(), Objective(prediction="x0", loss="velocity", max_weight=6.0,
                                    times=LogNormal(mean=0.5, std=1.4)))  # that of the recipe shapes
@@ -118,15 +98,16 @@ SMALL: dict[str, Small] = {
     "edm2": Small(EDM2, scales(depths=(0, 1, 1), blocks=1)),
     "simple_diffusion": Small(COSINE_V, scales(24, 1, 2, 4, depth=5, blocks=1)),
     "vdm": Small(COSINE, scales(24, depths=(0, 1, 1), blocks=1)),
-    "diamond": Small(DIAMOND, {"width": 40, "head_width": 0}),
+    "diamond": Small(None, {"width": 40, "head_width": 0}),
 }
 
 
 def with_preset(recipe: Recipe, name: str) -> Recipe:
     """The recipe with the network and the training of a system.  UserError for a name that is not there."""
     name = resolve(name)
-    paradigm, chosen = SMALL[name].paradigm, replace(recipe, name=f"{recipe.name}-{name}", net=small(name, recipe))
-    return chosen if paradigm is None else paradigm.of(chosen)
+    paradigm = SMALL[name].paradigm
+    trained = {} if paradigm is None else {"path": paradigm.path, "objective": paradigm.objective}
+    return replace(recipe, name=f"{recipe.name}-{name}", net=small(name, recipe), **trained)
 
 
 def small(name: str, recipe: Recipe) -> Trunk | UNet:
