@@ -119,11 +119,15 @@ class System(Built):
         else:
             self.latents.requires_grad_(False)
         check_threshold(recipe, recipe.sample.guidance)
-        self.latents.latent_frames(recipe.data.frames)  # refuses films that it cannot take
+        frames = self.latents.latent_frames(recipe.data.frames)  # refuses films that it cannot take
+        told = recipe.net.told_frames
+        if told >= frames:
+            raise UserError(f"The network is told {told} frames before each (net.told_frames), and clips have "
+                            f"{frames}: ask for more with --data.frames, or tell it fewer.")
         if recipe.net.reads_actions and recipe.data.frames == 1:
             raise UserError("An action leads from a frame to the next (net.actions): ask for 2 or more with "
                             "--data.frames.")
-        if recipe.net.reads_actions and self.latents.latent_frames(recipe.data.frames) != recipe.data.frames:
+        if recipe.net.reads_actions and frames != recipe.data.frames:
             raise UserError("An action leads to one frame, and these latents hold several: name an autoencoder of "
                             "single frames with --latents.")
         if recipe.net.reads_fps and not recipe.fps:

@@ -173,7 +173,9 @@ class Condition:
     pooled: ``[B, P]``, one vector for the whole text or class;  numbers: ``[B, K]``, sizes, crops, aspect ratios or
     a guidance scale, in the network's own order;  image: ``[B, T, C', H, W]``, channels that stand beside those of x
     (a low-resolution picture, a mask, the last estimate of x0);  fps: ``[B]``, frames a second, 0 for a single frame;
-    actions: what led to each frame, ``[B, T]`` long or ``[B, T, A]`` float, -1 or NaN where that is not told.
+    actions: what led to each frame, ``[B, T]`` long or ``[B, T, A]`` float, -1 or NaN where that is not told;
+    past: ``[B, T, C, H, W]``, frames that later ones are told as those before them, in place of those of x, and past_t:
+    ``[B, T]``, their noise levels.
     Streams that later rooms add (cameras) become further fields.
     """
 
@@ -184,6 +186,8 @@ class Condition:
     image: Tensor | None = None
     fps: Tensor | None = None
     actions: Tensor | None = None
+    past: Tensor | None = None
+    past_t: Tensor | None = None
 
     def map(self, f) -> Condition:
         """The condition with ``f`` applied to every tensor it holds."""

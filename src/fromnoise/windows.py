@@ -22,7 +22,7 @@ from fromnoise.given import Known
 from fromnoise.nets import Trunk
 from fromnoise.nets.trunk import Relative
 from fromnoise.random import HISTORY, fold, frame_noise
-from fromnoise.sample import Callback, FullSequence, SolveInfo, among, solve
+from fromnoise.sample import Autoregressive, Callback, FullSequence, SolveInfo, among, solve
 from fromnoise.settings import Settings
 from fromnoise.types import Condition, UserError
 
@@ -221,7 +221,11 @@ def remarks(model: Any, settings: Settings) -> list[str]:
     trained, keep, usual = model.recipe.train.frames, settings.keep, model.recipe.sample
     together = isinstance(settings.schedule, FullSequence)
     told = bool(settings.given or settings.overlap)
+    shown = model.recipe.net.told_frames > 0
     found = {
+        f"This network is told frames that are finished (net.told_frames), and schedule {settings.schedule.kind} shows "
+        "it others: it may fail (take autoregressive).":
+            settings.frames > 1 and shown and not isinstance(settings.schedule, Autoregressive),
         f"overlap has no effect here: a clip of {settings.frames} frames is one window.":
             settings.overlap and settings.frames <= model.recipe.data.frames,
         f"schedule {settings.schedule.kind} has no effect here: there is one frame.":
@@ -229,9 +233,9 @@ def remarks(model: Any, settings: Settings) -> list[str]:
         f"keep {keep.kind} has no effect here: nothing is given.": keep != usual.keep and not told and together,
         f"This model was trained with one clock for all frames of a clip, and schedule {settings.schedule.kind} moves "
         "them apart: it may fail (train.frames.clock each).":
-            settings.frames > 1 and trained.clock == "one" and not together,
+            settings.frames > 1 and trained.clock == "one" and not together and not shown,
         "This model was trained without given frames (train.frames), and may not heed them: try keep reconstructed.":
-            settings.frames > 1 and told and keep.clocked and not trained.heeded,
+            settings.frames > 1 and told and keep.clocked and not trained.heeded and not shown,
     }
     return [sentence for sentence, so in found.items() if so]
 

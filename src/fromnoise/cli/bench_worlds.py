@@ -53,7 +53,8 @@ def main(argv: list[str]) -> int:
                   precision="" if args.precision == "auto" else args.precision)
     with Console(stderr=True).status(f"{args.frames:,} frames") as status:
         found = pace(dream, args.frames, lambda frame: status.update(f"frame {frame:,} of {args.frames:,}"))
-    print(f"{found.parameters / 1e6:.1f} M parameters, {dream.plan.nfe} + 1 looks a frame, {dream.context} frames "
+    commits = " + 1" if not model.recipe.net.told_frames else ""  # told frames are kept without a look
+    print(f"{found.parameters / 1e6:.1f} M parameters, {dream.plan.nfe}{commits} looks a frame, {dream.context} frames "
           f"seen, {torch.get_num_threads()} threads, {dream.precision}")
     print(f"frames 100 to 200: {1e3 * found.early:.1f} ms (median)")
     print(f"last 100 of {found.frames:,}: {1e3 * found.late:.1f} ms (median), {1e3 * found.slow:.1f} ms (95 %)")

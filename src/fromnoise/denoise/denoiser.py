@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from fromnoise.blocks import Ring
 from fromnoise.process import GaussianPath, Prediction, expand, to_x0, x0_weights
 from fromnoise.types import Condition
 
@@ -34,8 +35,17 @@ class Denoiser(nn.Module):
     def output(self, x: Tensor, t: Tensor, condition: Condition, **told) -> Tensor:
         """The network's own prediction, which training compares with its target; ``told`` goes to the network."""
         t = self.clock(x, t)
+        return self.net(self.shown(x, t), t, condition, **told)
+
+    def remember(self, x: Tensor, t: Tensor, condition: Condition, cache: Ring) -> None:
+        """Let a causal network see a finished frame at noise level t, so that the ``cache`` holds what it was."""
+        t = self.clock(x, t)
+        self.net.remember(self.shown(x, t), t, condition, cache)  # type: ignore[operator]
+
+    def shown(self, x: Tensor, t: Tensor) -> Tensor:
+        """x as the network is given it."""
         scale = self.path.input_scale(t)
-        return self.net(x if scale is None else expand(scale, x) * x, t, condition, **told)
+        return x if scale is None else expand(scale, x) * x
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition, **told) -> Tensor:
         output = self.output(x, t, condition, **told)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fromnoise.types import Condition
+from fromnoise.types import Acts, Condition
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,21 @@ class Count:
 
 
 def count(spec: Any, channels: int, size: tuple[int, int], text_width: int | None = None, words: int = 0,
-          pooled_width: int | None = None, frames: int = 1) -> Count:
+          pooled_width: int | None = None, frames: int = 1, choices: int = 0) -> Count:
     """The size of ``spec``'s network for one sample of ``frames`` pictures of ``size`` (height, width) in its space.
 
-    ``words``: text tokens of ``text_width`` features.  On the meta device: nothing is computed and no memory needed.
+    ``words``: text tokens of ``text_width`` features;  ``choices``: things that can be done in a world.  On the meta
+    device: nothing is computed and no memory needed.
     """
-    pooled = {} if pooled_width is None else {"pooled_width": pooled_width}
+    told = {} if pooled_width is None else {"pooled_width": pooled_width}
+    told |= {"acts": Acts(choices=choices)} if choices else {}
     with torch.device("meta"), torch.no_grad():
-        net, beside = spec.build(channels, text_width, **pooled), spec.image_channels
+        net, beside = spec.build(channels, text_width, **told), spec.image_channels
         condition = Condition(text=None if text_width is None else torch.empty(1, words, text_width),
                               pooled=None if pooled_width is None else torch.empty(1, pooled_width),
                               numbers=told_numbers(spec),
-                              image=torch.empty(1, frames, beside, *size) if beside else None, fps=torch.empty(1))
+                              image=torch.empty(1, frames, beside, *size) if beside else None, fps=torch.empty(1),
+                              actions=torch.empty(1, frames, dtype=torch.long) if choices else None)
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(1, frames, channels, *size), torch.empty(1, frames), condition)
     patch = getattr(spec, "patch", 1)

@@ -22,7 +22,7 @@ class Media:
     """What a network was published for.
 
     channels and size (height, width) of x, which are latents but for pixels;  text_width and words of the text;
-    pooled_width of the pooled text or class;  frames of a film.
+    pooled_width of the pooled text or class;  frames of a film;  choices of what is done in a world.
     """
 
     channels: int
@@ -31,6 +31,7 @@ class Media:
     words: int = 0
     pooled_width: int | None = None
     frames: int = 1
+    choices: int = 0
 
 
 # Widths and lengths of the texts are those of the systems' encoders: CLIP 77 words (768 wide, OpenCLIP-H 1024, both of
@@ -63,6 +64,7 @@ MEDIA: dict[str, Media] = {
     "edm2": Media(4, (64, 64), pooled_width=1000),  # ImageNet at 512 pixels
     "simple_diffusion": Media(3, (128, 128), pooled_width=1000),  # ImageNet at 128 pixels
     "vdm": Media(3, (64, 64), 1024, 32, frames=16),
+    "diamond": Media(3, (64, 64), choices=18),  # Atari, of whose buttons a game uses some
 }
 MEDIA |= dict.fromkeys(("cross", "double", "double_single", "single", "native"), MEDIA["uvit"])  # never published
 
@@ -90,4 +92,4 @@ def published_count(name: str, spec: Any = None) -> Count:
     """Parameters and operations of a network, or of ``spec`` in its place, on what it was published for."""
     media = MEDIA[resolve(name)]
     return count(spec or published(name)(), media.channels, media.size, media.text_width, media.words,
-                 media.pooled_width, media.frames)
+                 media.pooled_width, media.frames, media.choices)

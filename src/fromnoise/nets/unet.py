@@ -15,6 +15,9 @@ from pydantic import Field
 from fromnoise.blocks.settings import TemporalSpec
 from fromnoise.blocks.waves import Fourier, Sinusoid, Time
 from fromnoise.config import spec
+from fromnoise.nets.trunk.acting import ByModulation, Untold
+from fromnoise.nets.trunk.refusals import inactive, without_middle
+from fromnoise.nets.trunk.settings import refuse
 from fromnoise.nets.unet_net import UNetNet
 from fromnoise.types import Acts, UserError
 
@@ -90,6 +93,14 @@ class UNet:
     temporal: TemporalLevels = TemporalLevels()
     fps: bool = False
     """Tell the network frames a second (of films; 0 for a single frame), added to the features of time."""
+    told_frames: Annotated[int, Field(ge=0)] = 0
+    """Frames before each one that it is shown as channels beside it, by which a world goes on frame by frame (DIAMOND);
+    in training those of the data, at noise levels up to train.frames.noise; 0 is none."""
+    actions: Annotated[Untold | ByModulation, Field(discriminator="kind")] = Untold()
+    """Whether the network is told what led to each frame and to the told ones, of data in which somebody acts."""
+    outcomes: Annotated[int, Field(ge=0)] = 0
+    """Bins, an odd number such as 63, in which the reward of each frame is foretold, beside whether the world ends with
+    it; 0: neither is."""
     image_channels: Annotated[int, Field(ge=0)] = 0
     """Channels of the condition's image, set beside those of x: a small picture, a mask, the last estimate of x0."""
     extra_outputs: Annotated[int, Field(ge=0)] = 0
@@ -100,12 +111,13 @@ class UNet:
         """The network for media of ``channels`` and text features of ``text_width`` (None: no text).
 
         pooled_width: width of the pooled vectors there will be, where the settings leave it open;  acts: what can be
-        done in the world, which a U-Net is not told.  UserError where the settings do not fit together.
+        done in the world.  UserError where the settings do not fit together.
         """
         told = self.pooled in ("linear", "mlp") and not self.pooled_width and pooled_width
         chosen = replace(self, pooled_width=pooled_width) if told else self
         chosen.check()
-        return UNetNet(chosen, channels, text_width)
+        refuse(inactive(chosen, acts))
+        return UNetNet(chosen, channels, text_width, acts)
 
     @property
     def multiple(self) -> int:
@@ -120,7 +132,12 @@ class UNet:
     @property
     def reads_actions(self) -> bool:
         """Whether the network is told what led to each frame."""
-        return False
+        return not isinstance(self.actions, Untold)
+
+    @property
+    def causal(self) -> bool:
+        """Whether frames can be made one after the other, of those before alone."""
+        return self.told_frames > 0
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -199,6 +216,11 @@ class UNet:
              f"net.temporal.kernel {temporal.kernel} has no middle: take an odd number."),
             (self.magnitude and bool(timed),
              "net.magnitude has no magnitude-preserving form of net.temporal here: leave that out."),
+            (bool(timed) and self.told_frames > 0,
+             "net.told_frames and net.temporal both bring frames together: choose one of them."),
+            (self.magnitude and (self.told_frames > 0 or self.reads_actions),
+             "net.magnitude has no magnitude-preserving form of net.told_frames and net.actions here: leave them out."),
+            without_middle(self),
             (self.fps and self.magnitude, "net.fps has no magnitude-preserving form here: leave net.magnitude out."),
             (self.magnitude and not (self.attention == "plain" and self.resample == "residual" and self.skips == "all"
                                      and self.middle == "residual" and self.modulation == "scale_shift"

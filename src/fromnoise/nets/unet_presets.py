@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 from fromnoise.blocks.waves import Fourier, Sinusoid
+from fromnoise.nets.trunk.acting import ByModulation
 from fromnoise.nets.unet import TemporalLevels, UNet
 
 
@@ -93,7 +94,18 @@ def vdm(width: int = 64, multipliers: tuple[int, ...] = (1, 2, 4, 8), depths: tu
                     levels=tuple(level for level, depth in enumerate(depths) if depth), reach=reach))
 
 
+def diamond(width: int = 64, multipliers: tuple[int, ...] = (1, 1, 1, 1), depths: tuple[int, ...] = (0, 0, 0, 0),
+            blocks: int = 2, told_frames: int = 4, head_width: int = 8, groups: int = 2) -> UNet:
+    """DIAMOND's world model of Atari (Alonso et al. 2024): the next frame, told the last four and the actions.
+
+    Theirs modulates both norms of a residual block, ours the second; channels 3, no text.
+    """
+    return UNet(width=width, multipliers=multipliers, blocks=blocks, head_width=head_width, attention="plain",
+                depths=depths, middle="residual", resample="conv", skips="all", groups=groups,
+                time=Fourier(waves=4 * width), pooled="none", told_frames=told_frames, actions=ByModulation())
+
+
 PRESETS: dict[str, Callable[..., UNet]] = {
     "ddpm": ddpm, "adm": adm, "sd1": sd1, "sd2": sd2, "sdxl": sdxl, "edm2": edm2, "simple_diffusion": simple_diffusion,
-    "vdm": vdm,
+    "vdm": vdm, "diamond": diamond,
 }

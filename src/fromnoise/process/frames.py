@@ -10,7 +10,7 @@ every noise level beside every other (Chen et al. 2024, Diffusion Forcing), and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 import torch
@@ -70,8 +70,8 @@ class Frames:
     random: Share = 0.0
     """Share of those of which any frames are given, each with a chance that is itself drawn for the example."""
     noise: Share = 0.0
-    """Highest noise level of given frames: those of an example are at one level from 0 to this, which the network is
-    told (keep.history in sampling)."""
+    """Highest noise level of given and told frames (net.told_frames): those of an example are at one level from 0 to
+    this, which the network is told (keep.history in sampling)."""
 
     @model_validator(mode="after")
     def _dealt(self) -> Self:
@@ -88,6 +88,10 @@ class Frames:
     def heeded(self) -> bool:
         """Whether a network has met given frames, as such or as what frames with clocks of their own come to."""
         return self.given > 0 or self.clock == "each"
+
+    def ungiven(self) -> Self:
+        """The same where no frame is ever given."""
+        return replace(self, **dict.fromkeys(TASKS, 0.0))
 
     def clocks(self, objective: Objective, path: GaussianPath, count: int, frames: int, noise: torch.Generator,
                tasks: torch.Generator) -> Clocks:

@@ -11,6 +11,7 @@ from fromnoise.data.moving import Moving
 from fromnoise.latents import KL, CausalKL, Pixels
 from fromnoise.nets import Trunk, UNet
 from fromnoise.process import Implied
+from fromnoise.process.frames import TASKS
 from fromnoise.recipe.comparing import leaves
 from fromnoise.recipe.sampling import has_own_grid
 from fromnoise.recipe.training import TERMS, Encoding
@@ -110,8 +111,11 @@ def _frames(recipe: Recipe) -> dict[str, str]:
     if recipe.data.frames == 1:
         return dict.fromkeys([*_below("train.frames", frames), *_below("sample.schedule", schedule), *measured],
                              "the data are pictures")
-    idle = {} if frames.given else {"train.frames.noise": "no frames are given"}
-    if not frames.heeded:
+    told = recipe.net.told_frames > 0
+    idle = {} if frames.given or told else {"train.frames.noise": "no frames are given"}
+    if told:
+        idle |= {f"train.frames.{task}": "every frame is told those before it (net.told_frames)" for task in TASKS}
+    if not frames.heeded and not told:
         return idle | dict.fromkeys(measured, "training gives no frames (train.frames)")
     if recipe.upsample.factor > 1:
         return idle | dict.fromkeys(measured, "it is enlarging that is measured")

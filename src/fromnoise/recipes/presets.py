@@ -12,6 +12,7 @@ from typing import Any
 from fromnoise.nets import Trunk, UNet
 from fromnoise.nets.published import published, resolve
 from fromnoise.nets.trunk import Learned, SinCos
+from fromnoise.nets.trunk.acting import Untold
 from fromnoise.process import EDM, VP, Cosine, Flow, LogNormal, Objective, ScaledLinear, Uniform
 from fromnoise.recipe import Recipe
 
@@ -97,6 +98,7 @@ SMALL: dict[str, Small] = {
     "edm2": Small(EDM2, scales(depths=(0, 1, 1), blocks=1)),
     "simple_diffusion": Small(COSINE_V, scales(24, 1, 2, 4, depth=5, blocks=1)),
     "vdm": Small(COSINE, scales(24, depths=(0, 1, 1), blocks=1)),
+    "diamond": Small(None, {"width": 40, "head_width": 0}),
 }
 
 
@@ -132,10 +134,11 @@ def small_trunk(net: Trunk, recipe: Recipe) -> Trunk:
 
 
 def small_unet(net: UNet, recipe: Recipe) -> UNet:
-    """The U-Net that is told the recipe's pooled text in place of classes, no sizes, and trains no variance."""
+    """The U-Net that is told the recipe's text in place of classes, its actions, no sizes, and trains no variance."""
     head_width = net.width if net.head_width else 0
     time = replace(net.time, scale=TIME_SCALE) if net.time.kind == "sinusoid" else net.time
     net = replace(net, head_width=head_width, heads=min(net.heads, 4), groups=8, time=time, extra_outputs=0, numbers=0)
     if net.pooled == "none" and net.attention != "spatial":  # trained without a text (DDPM)
-        net = replace(net, pooled="linear")
-    return replace(net, pooled_width=0)
+        net = replace(net, pooled="linear" if recipe.text.pooled_width else "mean")
+    told = min(net.told_frames, recipe.data.frames - 1)
+    return replace(net, pooled_width=0, told_frames=told, actions=net.actions if recipe.net.reads_actions else Untold())

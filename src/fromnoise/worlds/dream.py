@@ -6,9 +6,10 @@
 or without the look more, where what the last of the others saw is kept: an unfinished frame, at the noise level of that
 evaluation, which is cheaper and tells the frames to come less.
 
-What a frame sees of those before it are keys and values in a ring (``blocks.ring``), so that frames cost the same for
-ever.  Genie 2, Oasis and Self-Forcing (Huang et al. 2025) roll out so; the noise on history is Diffusion Forcing's
-(Chen et al. 2024).
+What a frame sees of those before it lies in a ring (``blocks.ring``), so that frames cost the same for ever: keys and
+values of a trunk, or of a U-Net that is told its last frames these themselves.  Genie 2, Oasis and Self-Forcing (Huang
+et al. 2025) roll out so, and DIAMOND (Alonso et al. 2024); the noise on history is Diffusion Forcing's (Chen et al.
+2024).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsaid
 from fromnoise.denoise import Held
 from fromnoise.generate import Model
-from fromnoise.nets import Trunk
-from fromnoise.nets.trunk import Outcome, TrunkNet, foretelling
+from fromnoise.nets import Trunk, TrunkNet, UNetNet
+from fromnoise.nets.trunk import Outcome, foretelling
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.sample import run, table_of
 from fromnoise.system import autocast
@@ -49,14 +50,14 @@ class Stepped:
 class Dream:
     """A world model that is stepped: rows are independent worlds.
 
-    context: frames that the next one sees, as many as in training unless given;  sink: how many of these are the first
-    of the world, which are never forgotten;  steps, solver: as in the recipe unless given, which a solver that was
-    tuned for the run has its own number of;  history: noise level at which frames are remembered, as sample.keep has it
-    unless given;  guidance: scale of guidance on actions, as in the recipe unless given;  prompt: what a model that
-    reads a text is told;  commit: clean, or last: what is remembered of a frame is what its last evaluation saw, and
-    rewards and ends are foretold from that;  precision: auto, float32 or bfloat16, of the network's large products, as
-    in training unless given.  The weights are taken as they are now; on a CPU they are copied, arranged for its
-    products.
+    context: frames that the next one sees, as many as in training unless given, and no others where they are told as
+    channels;  sink: how many of these are the first of the world, which are never forgotten;  steps, solver: as in the
+    recipe unless given, which a solver that was tuned for the run has its own number of;  history: noise level at which
+    frames are remembered, as sample.keep has it unless given;  guidance: scale of guidance on actions, as in the recipe
+    unless given;  prompt: what a model that reads a text is told;  commit: clean, or last: what is remembered of a
+    frame is what its last evaluation saw, and rewards and ends are foretold from that;  precision: auto, float32 or
+    bfloat16, of the network's large products, as in training unless given.  The weights are taken as they are now; on a
+    CPU those of a trunk are copied, arranged for its products.
 
     Noise of frame n of a row is a function of (seed of the row, n), so that worlds in a batch, or begun again, are the
     same to rounding.  UserError for a model that cannot be stepped.
@@ -67,7 +68,11 @@ class Dream:
                  commit: str = "clean"):
         check_steppable(model)
         self.model, recipe, data = model, model.recipe, model.recipe.data
-        self.context, self.sink = context or data.frames - 1, sink
+        told = recipe.net.told_frames
+        if told and (context not in (0, told) or sink):
+            raise UserError(f"This network is told the {told} frames before each (net.told_frames): leave context and "
+                            "sink out.")
+        self.context, self.sink = context or told or data.frames - 1, sink
         if not 0 <= sink <= self.context:
             raise UserError(f"The first {sink} frames are among the {self.context} that a frame sees: choose a sink "
                             f"from 0 to {self.context}, or a longer context.")
@@ -79,6 +84,9 @@ class Dream:
             raise UserError(f"history is a noise level from 0 to 1 (got {self.history:g}).")
         if commit not in ("clean", "last"):
             raise UserError(f'A frame is committed clean, or as the last evaluation saw it (last) (got "{commit}").')
+        if commit == "last" and told:
+            raise UserError("This network remembers frames themselves (net.told_frames), which takes no look: leave "
+                            "commit clean.")
         self.guidance, self.looks_again = guided(model, guidance), commit == "clean"
         self.size, self.channels, self.fps = settings.size, data.channels, recipe.fps
         self.actions = actions_of(model)
@@ -89,7 +97,7 @@ class Dream:
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise UserError(f'A precision is auto, float32 or bfloat16 (got "{precision}").')
         half, device = self.precision == "bfloat16", model.system.device
-        self.packed = packable(device)  # else autocast sees to the precision
+        self.packed = packable(device) and isinstance(recipe.net, Trunk)  # else autocast sees to the precision
         self.denoiser = model.system.denoiser
         if self.packed:
             self.denoiser = packed(self.denoiser, torch.bfloat16 if half else torch.float32)
@@ -158,7 +166,7 @@ class Dream:
             eps = normal(fold(seeds, state.passed), self.shape)[:, None].to(latents)
             seen = self.model.recipe.path.add_noise(latents, eps, self.level.to(latents))
         with self.autocast(), foretelling(self.net.outcomes) as said:
-            self.denoiser.output(seen, self.level, told, cache=state.ring)
+            self.denoiser.remember(seen, self.level, told, state.ring)
         state.ring.advance()
         return said[0] if said else None
 
@@ -173,8 +181,8 @@ class Dream:
         return replace(told, actions=None if actions is None else actions.to(self.model.system.device))
 
     @property
-    def net(self) -> TrunkNet:
-        return cast(TrunkNet, self.denoiser.net)
+    def net(self) -> TrunkNet | UNetNet:
+        return cast(TrunkNet | UNetNet, self.denoiser.net)
 
     def autocast(self):
         return nullcontext() if self.packed else autocast(self.model.system.device, self.precision)
@@ -239,9 +247,10 @@ def check_steppable(model: Model) -> None:
     recipe, who = model.recipe, model.run or "This model"
     if recipe.data.frames < 2:
         raise UserError(f"{who} makes pictures, which have no next frame: name a run that was trained on clips.")
-    if not isinstance(recipe.net, Trunk) or not recipe.net.causal:
-        raise UserError(f"{who} cannot be stepped: its frames see those to come. Train with --net.temporal.every 1 "
-                        "--net.temporal.causal, or --net.mask causal.")
+    if not recipe.net.causal:
+        how = ("--net.temporal.every 1 --net.temporal.causal, or --net.mask causal" if isinstance(recipe.net, Trunk)
+               else "--net.told-frames 4")
+        raise UserError(f"{who} cannot be stepped: its frames see those to come, or none. Train with {how}.")
     if model.system.latents.time_factor != 1:
         raise UserError(f"{who} cannot be stepped: its autoencoder makes one latent of "
                         f"{model.system.latents.time_factor} frames. Use one of pictures.")

@@ -25,7 +25,7 @@ from fromnoise.recipe import Recipe
 from fromnoise.sample import Tuned
 from fromnoise.sample import tune as fitted
 from fromnoise.system import autocast
-from fromnoise.types import Batch, Condition, Source
+from fromnoise.types import Batch, Condition, Source, UserError
 from fromnoise.worlds.dream import Dream, expanded
 
 
@@ -53,9 +53,13 @@ def tune(dream: Dream, nfe: int, *, samples: int = 192, seed: int = 0, batch: in
 
     Its history, guidance on actions and context are those of the dream.  samples: paths, each from a held-out window
     of the recording, a quarter of them to judge on;  teleport: may begin with a jump by the law of all frames, which
-    knows nothing of those before;  choices: those of ``sample.tune``.  UserError where the recording is not there.
+    knows nothing of those before;  choices: those of ``sample.tune``.  UserError where the recording is not there, and
+    for a network that is told its last frames as channels.
     """
     model = dream.model
+    if model.recipe.net.told_frames:
+        raise UserError("A solver is tuned on what a trunk has seen, and this network is told its last frames "
+                        "(net.told_frames): take a solver by name.")
     denoiser, device = model.system.denoiser, model.system.device
     with torch.no_grad(), autocast(device, model.recipe.train.precision):
         moments = remembered(dream, windows(cast(Episodes, model.recipe.data), samples), seed, batch)

@@ -44,33 +44,45 @@ class ByToken:
 ActionSpec = Annotated[Untold | ByModulation | ByToken, Field(discriminator="kind")]
 
 
-class ActionIn(nn.Module):
-    """Actions ``[B, T]`` long or ``[B, T, A]`` float to features ``[B, T, F]``: 0 where none is told.
+class ActionEntries(nn.Module):
+    """Actions ``[B, T]`` long or ``[B, T, A]`` float as numbers ``[B, T, count]``; any where nothing is told.
 
-    Choices are one-hot, switches are -1 or 1, and numbers are brought from their ranges to [-1, 1]; a small network
-    makes features of these, so that switches and numbers can mean something together.
+    Choices are one-hot, switches are -1 or 1, and numbers are brought from their ranges to [-1, 1].
     """
 
     low: Tensor
     span: Tensor
 
-    def __init__(self, acts: Acts, width: int):
+    def __init__(self, acts: Acts):
         super().__init__()
-        self.acts = acts
-        self.embed = Embedder(acts.choices + acts.switches + acts.numbers, width, width)
+        self.acts, self.count = acts, acts.choices + acts.switches + acts.numbers
         low, high = torch.tensor(acts.low), torch.tensor(acts.high)
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("span", (high - low).clamp(min=1e-6), persistent=False)
 
-    def forward(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
-        told = actions >= 0 if self.acts.choices else ~actions.isnan().any(-1)
-        return self.embed(self.entries(actions).to(dtype)) * told[..., None]
+    def told(self, actions: Tensor) -> Tensor:
+        """``[B, T]`` bool, whether an action is told."""
+        return actions >= 0 if self.acts.choices else ~actions.isnan().any(-1)
 
-    def entries(self, actions: Tensor) -> Tensor:
-        """The numbers ``[B, T, I]`` that the small network is given; any where nothing is told."""
+    def forward(self, actions: Tensor) -> Tensor:
         if self.acts.choices:
             return F.one_hot(actions.clamp(min=0), self.acts.choices)
         return 2 * ((actions - self.low) / self.span if self.acts.numbers else actions).nan_to_num() - 1
+
+
+class ActionIn(nn.Module):
+    """Actions ``[B, T]`` long or ``[B, T, A]`` float to features ``[B, T, F]``: 0 where none is told.
+
+    A small network makes features of their entries, so that switches and numbers can mean something together.
+    """
+
+    def __init__(self, acts: Acts, width: int):
+        super().__init__()
+        self.entries = ActionEntries(acts)
+        self.embed = Embedder(self.entries.count, width, width)
+
+    def forward(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.embed(self.entries(actions).to(dtype)) * self.entries.told(actions)[..., None]
 
 
 class ActionToken(nn.Module):

@@ -210,6 +210,10 @@ class TrunkNet(nn.Module):
         self.foretell(picture, clip, B)
         return self.leave(clip, picture).view(B, T, -1, *x.shape[-2:])
 
+    def remember(self, x: Tensor, t: Tensor, condition: Condition, cache: Ring) -> None:
+        """Look at a finished frame, so that the ``cache`` holds what those to come see of it."""
+        self(x, t, condition, cache=cache)
+
     def foretold(self, x: Tensor, t: Tensor, condition: Condition,
                  cache: Cache | None = None) -> tuple[Tensor, Outcome | None]:
         """``forward``, and what is foretold of each frame; None by a network that foretells nothing."""
@@ -218,9 +222,13 @@ class TrunkNet(nn.Module):
         return output, said[0] if said else None
 
     def foretell(self, picture: Tensor, clip: Clip, count: int) -> None:
-        """Let the head say what comes of the frames of ``count`` clips, to whoever listens (``foretelling``)."""
+        """Let the head say what comes of the frames of ``count`` clips, to whoever listens (``foretelling``).
+
+        picture: their tokens;  frames are clips of their own where they are apart.
+        """
         if self.outcomes is not None:
-            self.outcomes(picture, clip, count)
+            patches = followers(picture, clip.grid[0], clip.leaders)[:, : math.prod(clip.grid)]
+            self.outcomes(patches.unflatten(1, (clip.grid[0], -1)).mean(2).reshape(count, -1, patches.shape[-1]))
 
     def packed(self, clips: Sequence[tuple[Tensor, Tensor, Condition]]) -> list[Tensor]:
         """What ``forward`` says of each of the clips ``(x, t, condition)``, all of them in one sequence.

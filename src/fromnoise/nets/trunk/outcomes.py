@@ -1,4 +1,4 @@
-"""What comes of each frame, foretold from the trunk's last features: its reward, and whether the world ends with it.
+"""What comes of each frame, foretold from a network's features: its reward, and whether the world ends with it.
 
 The reward is a distribution over bins whose values grow exponentially, b_i = symexp(-10 ... 10), as in DreamerV3
 (Hafner et al. 2023): its loss is the cross entropy with two-hot targets, and it is read as sum_i p_i b_i.  Rewards of
@@ -7,7 +7,6 @@ any magnitude are learned with the same loss.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.blocks.layers import norm
-from fromnoise.nets.trunk.acting import followers
-from fromnoise.nets.trunk.clips import Clip
 
 REACH = 10.0  # symlog of the largest reward, which is 22,025
 
@@ -69,7 +66,7 @@ class Outcome:
 
 
 class OutcomeHead(nn.Module):
-    """A linear map of the mean over the places of each frame; it starts at zero."""
+    """A linear map of the mean over the places of each frame ``[B, T, D]``; it starts at zero."""
 
     bins: Tensor
 
@@ -80,10 +77,7 @@ class OutcomeHead(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.register_buffer("bins", bins_of(bins), persistent=False)
 
-    def forward(self, picture: Tensor, clip: Clip, count: int) -> Outcome:
-        """From the picture's tokens of ``count`` clips, whose frames are clips of their own where they are apart."""
-        patches = followers(picture, clip.grid[0], clip.leaders)[:, : math.prod(clip.grid)]
-        frames = patches.unflatten(1, (clip.grid[0], -1)).mean(2).reshape(count, -1, patches.shape[-1])
+    def forward(self, frames: Tensor) -> Outcome:
         said = self.head(norm(frames)).float()
         return Outcome(said[..., :-1], said[..., -1], self.bins)
 

@@ -15,16 +15,27 @@ Reason = tuple[Any, str]  # whether it is so, and what then is said
 
 def misfits(spec: Trunk, pooled_width: int | None, acts: Acts | None) -> Iterator[Reason]:
     """(whether it is so, why it cannot be) for a pooled text of ``pooled_width`` and a world of ``acts``."""
-    yield spec.reads_actions and acts is None, (
-        "net.actions tells what was done, and these data are no episodes, in which something is done: leave it out.")
+    yield from inactive(spec, acts)
     width = spec.time.width or spec.width
     yield spec.time.pooled == "add" and pooled_width not in (None, width), (
         f"the pooled text has {pooled_width} features and is added to {width}: set net.time.pooled to \"linear\" "
         'or "mlp".')
     yield spec.class_tokens and pooled_width is None, (
         "net.class_tokens are made from a pooled text or class, and there is none.")
+
+
+def inactive(spec: Any, acts: Acts | None) -> Iterator[Reason]:
+    """(whether it is so, why it cannot be) for a network of any kind and data in which nobody may act."""
+    yield spec.reads_actions and acts is None, (
+        "net.actions tells what was done, and these data are no episodes, in which something is done: leave it out.")
     yield spec.outcomes and acts is None, (
         "net.outcomes foretells rewards and ends, and these data are no episodes, which have some: leave it out.")
+
+
+def without_middle(spec: Any) -> Reason:
+    """(whether it is so, why rewards cannot be foretold in so many bins) for a network of any kind."""
+    return spec.outcomes and (spec.outcomes < 3 or spec.outcomes % 2 == 0), (
+        f"net.outcomes {spec.outcomes} has no bin for a reward of 0 in its middle: take an odd number from 3 on.")
 
 
 def contradictions(spec: Trunk) -> Iterator[Reason]:
@@ -128,8 +139,7 @@ def along_time(spec: Trunk) -> Iterator[Reason]:
 
 def acting(spec: Trunk) -> Iterator[Reason]:
     """(whether it is so, why actions cannot be told so)."""
-    yield spec.outcomes and (spec.outcomes < 3 or spec.outcomes % 2 == 0), (
-        f"net.outcomes {spec.outcomes} has no bin for a reward of 0 in its middle: take an odd number from 3 on.")
+    yield without_middle(spec)
     token, together = isinstance(spec.actions, ByToken), not spec.temporal.every  # all frames in one sequence
     yield spec.reads_actions and spec.magnitude, "net.magnitude has no magnitude-preserving form of net.actions here."
     yield isinstance(spec.actions, ByModulation) and spec.modulation.source == "none", (

@@ -281,6 +281,11 @@ class Trunk:
         return self.cross + self.read + self.double + self.single
 
     @property
+    def told_frames(self) -> int:
+        """Frames that each is shown beside it as channels: none, since frames meet in attention."""
+        return 0
+
+    @property
     def causal(self) -> bool:
         """Whether no frame sees one to come, so that frames can be cached."""
         return self.mask == "causal" or (self.temporal.there and self.temporal.causal)

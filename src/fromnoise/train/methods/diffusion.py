@@ -10,7 +10,20 @@ from torch import Tensor
 
 from fromnoise.nets import Trunk
 from fromnoise.nets.trunk import MaskDiT, NoRouting, Route, foretelling
-from fromnoise.random import ACTIONS, AUGMENT, DROP, NOISE, POSTERIOR, ROUTE, SELF, TASKS, fold, generator, uniforms
+from fromnoise.random import (
+    ACTIONS,
+    AUGMENT,
+    DROP,
+    HISTORY,
+    NOISE,
+    POSTERIOR,
+    ROUTE,
+    SELF,
+    TASKS,
+    fold,
+    generator,
+    uniforms,
+)
 from fromnoise.recipe import Recipe
 from fromnoise.system import System
 from fromnoise.terms import Step
@@ -36,6 +49,8 @@ class Diffusion(Method):
         if frames.given and isinstance(net, Trunk) and isinstance(net.routing, MaskDiT):
             raise UserError("net.routing maskdit learns from the patches that it leaves out, which may be those of a "
                             "given frame: choose tread or sprint, or set the shares of train.frames to 0.")
+        self.told = net.told_frames > 0  # then every frame is given those before it
+        self.frames = frames.ungiven() if self.told else frames
         self.terms = Terms(system)
         self.outcomes = getattr(system.denoiser.net, "outcomes", None)
         self.coder = EndToEndCoder(system) if system.recipe.joint else None
@@ -54,12 +69,13 @@ class Diffusion(Method):
         condition = self.with_actions(condition, batch, seed, step)
         x0 = self.clean(batch, seed, step)
         random = generator(seed, NOISE, step)
-        clocks = recipe.train.frames.clocks(recipe.objective, recipe.path, *x0.shape[:2], random,
-                                            generator(seed, TASKS, step)).to(device)
+        clocks = self.frames.clocks(recipe.objective, recipe.path, *x0.shape[:2], random,
+                                    generator(seed, TASKS, step)).to(device)
         t = clocks.t
         eps = torch.randn(x0.shape, generator=random).to(device, non_blocking=True)
         x = recipe.path.add_noise(x0, eps, t).requires_grad_(self.coder is not None)
         condition = self.with_small(batch.media, condition, seed, step)
+        condition = self.with_past(x0, condition, seed, step)
         condition = self.with_estimate(x, t, condition, seed, step)
         route = self.route(x, seed, step)
         told = {} if route is None else {"route": route}
@@ -149,6 +165,20 @@ class Diffusion(Method):
         keys = fold(seed, ACTIONS, step, range(len(batch)))
         dropped = torch.from_numpy(uniforms(keys, actions.shape[1]) < recipe.train.action_dropout)
         return replace(condition, actions=recipe.acts.silence(actions, dropped.to(actions.device)))
+
+    def with_past(self, x0: Tensor, condition: Condition, seed: int, step: int) -> Condition:
+        """With the true frames as those that each is told before it, at a noise level of each example: teacher forcing.
+
+        The noise is that of world models that are to survive what they made themselves (GameNGen, Valevski et al. 2024;
+        Diffusion Forcing, Chen et al. 2024).
+        """
+        if not self.told:
+            return condition
+        denoiser, random = self.system.denoiser, generator(seed, HISTORY, step)
+        level = self.frames.noise * torch.rand(len(x0), 1, generator=random).to(x0)
+        eps = torch.randn(x0.shape, generator=random).to(x0)
+        t = denoiser.clock(x0, level)
+        return replace(condition, past=denoiser.shown(denoiser.path.add_noise(x0, eps, t), t), past_t=t)
 
     def with_small(self, media: Tensor, condition: Condition, seed: int, step: int) -> Condition:
         """In a stage of a cascade, the small pictures of the media, each with noise of a level of its own."""
