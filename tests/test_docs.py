@@ -26,8 +26,10 @@ from fromnoise.cli import (
     worlds,
 )
 from fromnoise.cli.options import parse
+from fromnoise.data.episodes import Episodes
 from fromnoise.latents import KL
 from fromnoise.recipe import Recipe
+from fromnoise.types import Acts
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if p.stat().st_size]
@@ -71,7 +73,8 @@ def test_commands_are_understood(line, capsys, monkeypatch):
             recipe, *_ = train.resolve(args)
             if isinstance(recipe, Recipe):
                 with torch.device("meta"):
-                    recipe.net.build(4, 8, 8)  # which refuses what does not go together
+                    acts = Acts(choices=3) if isinstance(recipe.data, Episodes) else None  # a recording tells which
+                    recipe.net.build(4, 8, 8, acts)  # which refuses what does not go together
         elif name == "encode":
             train.resolve(args, "encode", {"diffusion": encode.Arguments})
         elif name == "presets":
