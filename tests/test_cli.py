@@ -165,6 +165,18 @@ def test_an_ending_process_does_not_tidy_its_memory_first():
     assert done.stdout.splitlines()[-1] == "True"
 
 
+@pytest.mark.parametrize(("name", "words"), [("empty.csv", "holds no actions"), ("words.csv", "cannot be read"),
+                                            ("none.npy", "There is no file")])
+def test_a_file_without_actions_is_one_sentence(name, words, tmp_path, recwarn):
+    from fromnoise.cli.acting import actions_of
+
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "words.csv").write_text("left\nright\n")
+    with pytest.raises(UserError, match=words):
+        actions_of(str(tmp_path / name))
+    assert not recwarn
+
+
 def test_a_closed_pipe_is_quiet():
     command = f"{sys.executable} -m fromnoise --help | head -c 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

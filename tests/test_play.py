@@ -291,6 +291,18 @@ def test_a_key_that_was_let_go_in_the_world_before_is_not_the_first_of_the_next(
     assert np.array_equal(frame, env.step(0)[0])
 
 
+def test_a_key_begins_a_new_world_also_where_the_one_before_was_paused(client):
+    with Page(client) as page:
+        page.next()
+        page.send("step")
+        assert page.until(lambda facts: facts["number"] == 1)[0]["paused"]
+        page.send("reset", seed=1)
+        facts, _ = page.until(lambda facts: facts["number"] == 0)
+        assert (facts["fresh"], facts["paused"]) == (True, False)
+        page.send("press", buttons=["right"])
+        page.until(lambda facts: facts["number"] == 2)
+
+
 def test_the_page_is_told_how_fast_it_is_played(client):
     with Page(client) as page:
         assert page.hello["fps"] == 100

@@ -161,6 +161,8 @@ def test_a_moment_in_a_file_goes_on_bit_for_bit(run, recording, tmp_path):
                                (fromnoise.worlds.make(changed), "moment", "another world")):
         with pytest.raises(UserError, match=words):
             world.restore(tmp_path / f"{path}.safetensors")
+    with pytest.raises(UserError, match="the same context"):
+        fromnoise.worlds.make(run, context=2).restore(tmp_path / "moment.safetensors")
     with pytest.raises(UserError, match="holds no moment"):
         env.restore(run / "model.safetensors")
 
