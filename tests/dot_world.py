@@ -44,7 +44,7 @@ class Dot:
     """
 
     def __init__(self, heads=True, actions: Actions = ARROWS):
-        self.heads, self.actions = heads, actions
+        self.heads, self.actions, self.identity = heads, actions, f"dot {heads}"
         self.fps, self.size, self.channels = 20.0, (SIDE, SIDE), 3
 
     def begin(self, frames, actions, seeds):

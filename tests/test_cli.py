@@ -145,6 +145,9 @@ def test_a_bug_is_raised_for_developers_and_kept_in_a_file_for_users(monkeypatch
     (MemoryError(), 2, "not enough memory"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "not enough memory"),
     (OSError(28, "No space left on device", "x.png"), 2, "x.png: No space left on device"),
+    (NotADirectoryError(20, "Not a directory", "notes.txt"), 2, "notes.txt: Not a directory"),
+    (IsADirectoryError(21, "Is a directory", "runs"), 2, "runs: Is a directory"),
+    (FileExistsError(17, "File exists", "notes.txt"), 2, "notes.txt: File exists"),
 ])
 def test_what_is_not_a_bug_is_one_sentence(error, code, words, monkeypatch, capsys):
     def broken(argv):
@@ -153,6 +156,25 @@ def test_what_is_not_a_bug_is_one_sentence(error, code, words, monkeypatch, caps
     monkeypatch.setattr("fromnoise.cli.recipes.main", broken)
     assert main(["recipes"]) == code
     assert words in capsys.readouterr().err
+
+
+def test_an_ending_process_does_not_tidy_its_memory_first():
+    code = ("import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); "
+            "from fromnoise.cli import main; main(['--version'])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize(("name", "words"), [("empty.csv", "holds no actions"), ("words.csv", "cannot be read"),
+                                            ("none.npy", "There is no file")])
+def test_a_file_without_actions_is_one_sentence(name, words, tmp_path, recwarn):
+    from fromnoise.cli.acting import actions_of
+
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "words.csv").write_text("left\nright\n")
+    with pytest.raises(UserError, match=words):
+        actions_of(str(tmp_path / name))
+    assert not recwarn
 
 
 def test_a_closed_pipe_is_quiet():

@@ -263,6 +263,8 @@ def test_guidance_is_the_recipes_where_it_was_learned(model):
     for other in (model, acting("along time", ByModulation(), dropout=0.0)):
         with pytest.raises(UserError, match="has not learned"):
             Dream(other, guidance=2.0)
+    with pytest.raises(UserError, match="is a number"):
+        Dream(able, guidance=float("nan"))
 
 
 @pytest.mark.parametrize(("space", "action"), [
@@ -410,3 +412,11 @@ def test_the_pace_of_a_world_is_measured(monkeypatch, capsys):
     assert re.search(r"late over early: \d+\.\d{3}; memory gained in between: -?\d+\.\d\d MiB", said)
     with pytest.raises(UserError, match="take 300 frames"):
         pace(Dream(model), 299)
+    assert main(["bench", "--seed", "1", "worlds"]) == 2
+    assert "Say first what to measure" in capsys.readouterr().err
+
+
+def test_the_pace_is_measured_with_actions_that_can_be_done():
+    dream = Dream(acting("along time", ByModulation(), "numbers"), context=3, steps=1)
+    dream.actions = Continuous(low=(0.6,), high=(0.9,))
+    assert pace(dream, 300).frames == 300

@@ -21,7 +21,7 @@ FLOORS = {
 # On these floors rooms are stacked: a later one may use an earlier one.
 STACKED = ["types", "config", "random", "files", "folders", "media", "films", "weights", "settings", "recipe", "system",
            "given", "actions", "windows", "output", "interop", "opening",
-           "recipes", "studio", "worlds", "sharing", "showing", "workflow", "compare", "demo", "cli", "__main__"]
+           "recipes", "studio", "worlds", "showing", "sharing", "workflow", "compare", "demo", "cli", "__main__"]
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -54,6 +54,13 @@ def test_arrows_up_and_down_are_right_and_left_where_nothing_else_is():
     assert {key: button.name for button in pong.buttons for key in button.keys}["ArrowUp"] == "right"
 
 
+def test_buttons_are_called_as_the_actions_are():
+    assert [button.label for button in controls_of(GRID).buttons] == [
+        "forward", "left", "right", "pickup", "drop", "toggle", "done"]
+    assert [button.label for button in controls_of(MINATAR).buttons] == ["left", "right", "fire"]
+    assert [button.label for button in controls_of(ATARI).buttons] == ["up", "right", "fire"]
+
+
 def test_every_choice_can_be_asked_for():
     for actions in (ATARI, GRID, MINATAR, Discrete(n=12)):
         controls = controls_of(actions)
@@ -266,6 +273,52 @@ def test_a_fresh_world_waits_for_a_key_and_a_tap_between_frames_counts(client):
     env = WorldEnv(Dot(), Kept())
     env.reset(seed=0)
     assert np.array_equal(frame, env.step(4)[0])
+
+
+def test_a_key_that_was_let_go_in_the_world_before_is_not_the_first_of_the_next(client):
+    with Page(client) as page:
+        page.next()
+        page.send("pause", on=True)
+        page.send("press", buttons=["right"])
+        page.send("press", buttons=[])
+        page.send("reset", seed=1)
+        page.send("pause", on=True)
+        page.until(lambda facts: facts.get("seed") == 1 and facts["paused"])
+        page.send("step")
+        _, frame = page.until(lambda facts: facts["number"] == 1)
+    env = WorldEnv(Dot(), Kept())
+    env.reset(seed=1)
+    assert np.array_equal(frame, env.step(0)[0])
+
+
+def test_a_key_begins_a_new_world_also_where_the_one_before_was_paused(client):
+    with Page(client) as page:
+        page.next()
+        page.send("step")
+        assert page.until(lambda facts: facts["number"] == 1)[0]["paused"]
+        page.send("reset", seed=1)
+        facts, _ = page.until(lambda facts: facts["number"] == 0)
+        assert (facts["fresh"], facts["paused"]) == (True, False)
+        page.send("press", buttons=["right"])
+        page.until(lambda facts: facts["number"] == 2)
+
+
+def test_the_page_is_told_how_fast_it_is_played(client):
+    with Page(client) as page:
+        assert page.hello["fps"] == 100
+    with TestClient(app_of(serving())) as slower, Page(slower) as page:
+        assert page.hello["fps"] == Dot().fps
+
+
+def test_the_time_of_a_frame_is_also_that_of_keeping_it(monkeypatch):
+    ticks = iter(range(1000))
+    played = session()
+    played.reset(0)
+    monkeypatch.setattr("fromnoise.worlds.play.session.time.perf_counter", lambda: next(ticks))
+    mark = played._mark
+    monkeypatch.setattr(played, "_mark", lambda: next(ticks) and mark())
+    took = [played.step([]) and played.ms for _ in range(2 * EVERY)]
+    assert took == 2 * ([1000] * (EVERY - 1) + [2000])
 
 
 def test_branches_resets_and_films_over_the_socket(client):

@@ -171,8 +171,9 @@ def test_rows_refuse_in_a_sentence():
     with pytest.raises(UserError, match="has a row for each of 2 worlds"):
         rows.reset(options={"frames": GOOD[None]})
     rows.reset(seed=0)
-    with pytest.raises(UserError, match="take an action each"):
-        rows.step([0])
+    for actions in ([0], 0, None):
+        with pytest.raises(UserError, match="take an action each"):
+            rows.step(actions)
     with pytest.raises(UserError, match="is no action"):
         rows.step([0, 9])
     env = single()
@@ -180,3 +181,5 @@ def test_rows_refuse_in_a_sentence():
     moment = env.save()
     with pytest.raises(UserError, match="This moment is of 1 worlds"):
         rows.restore(moment)
+    with pytest.raises(UserError, match="of another world"):
+        single(heads=False).restore(moment)

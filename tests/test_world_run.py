@@ -161,6 +161,8 @@ def test_a_moment_in_a_file_goes_on_bit_for_bit(run, recording, tmp_path):
                                (fromnoise.worlds.make(changed), "moment", "another world")):
         with pytest.raises(UserError, match=words):
             world.restore(tmp_path / f"{path}.safetensors")
+    with pytest.raises(UserError, match="the same context"):
+        fromnoise.worlds.make(run, context=2).restore(tmp_path / "moment.safetensors")
     with pytest.raises(UserError, match="holds no moment"):
         env.restore(run / "model.safetensors")
 
@@ -245,11 +247,15 @@ def test_training_keeps_beginnings(recording, tmp_path):
 
 def test_a_world_is_handed_on_in_half_the_room(lonely, tmp_path, capsys):
     small = tmp_path / "small"
+    line = '{"step": 1, "loss": 0.5, "core_seconds": 7.4}'
+    (lonely / "metrics.jsonl").write_text(f'{line}\n{{"step": 2, "lo')  # training was killed as it wrote
+    (lonely / "training.json").write_text('{"command": "fromnoise train", "machine": 3}')
     assert main(["export", str(lonely), "--format", "fromnoise", "--out", str(small)]) == 0
     assert "real beginnings" in capsys.readouterr().out
     files = [folder / "model.safetensors" for folder in (lonely, small)]
     assert files[1].stat().st_size < 0.6 * files[0].stat().st_size
     made = json.loads((small / "made.json").read_text())
+    assert (made["command"], made["core_seconds"], "machine" in made) == ("fromnoise train", 7, False)
     assert made["sha256"] == hashlib.sha256(files[1].read_bytes()).hexdigest()
     recipe = json.loads((small / "recipe.json").read_text())
     recipe["data"]["root"] = str(tmp_path / "nowhere")  # its data stay behind

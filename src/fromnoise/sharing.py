@@ -14,7 +14,9 @@ from torch import Tensor
 from fromnoise.data.episodes import Episodes
 from fromnoise.files import disk_errors, write_text
 from fromnoise.recipe import load_recipe
+from fromnoise.showing.facts import read_training_facts
 from fromnoise.system import run_recipe
+from fromnoise.train.metrics import read_metrics
 from fromnoise.types import UserError
 from fromnoise.weights import NAME, load_weights, save_weights
 from fromnoise.worlds import beginnings
@@ -59,9 +61,8 @@ def halved(tensor: Tensor) -> Tensor:
 
 def how(run: Path, folder: Path, step: int) -> dict[str, Any]:
     """The command, the work and the machine that made the weights, and the hash of their file."""
-    facts = json.loads((run / "training.json").read_text(encoding="utf-8")) if (run / "training.json").is_file() else {}
-    metrics = run / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    work = {"core_seconds": round(json.loads(lines[-1])["core_seconds"])} if lines else {}
+    facts = read_training_facts(run)
+    worked = [line["core_seconds"] for line in read_metrics(run / "metrics.jsonl") if "core_seconds" in line]
+    work = {"core_seconds": round(worked[-1])} if worked else {}
     known = {name: facts[name] for name in ("command", "machine", "software") if name in facts}
     return {**known, "steps": step, **work, "sha256": hashlib.sha256((folder / NAME).read_bytes()).hexdigest()}

@@ -5,7 +5,9 @@ Commands live in modules of their own and are imported when called, so that ``--
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -29,7 +31,7 @@ COMMANDS = {
 }
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS,
-           errno.ENAMETOOLONG}  # by the disk or its owner
+           errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # by the disk, its owner, or what lies there
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 all is well, 1 a bug, 2 a mistake the user can put right, 130 stopped by Ctrl-C.  With FROMNOISE_DEBUG
     set, a bug's exception is raised instead.
     """
+    atexit.register(gc.freeze)  # memory goes with the process: looking for cycles in all of torch first takes a second
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         code = answer(argv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,16 @@ def actions_of(text: str) -> Any:
     if path.suffix.lower() not in (".npy", ".csv"):
         return [float(word) if NUMBER.fullmatch(word) else word for word in re.split(r"[,\s]+", text.strip(", \n"))]
     try:
-        values = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else np.loadtxt(
-            path, delimiter=",", ndmin=2)
+        with warnings.catch_warnings(action="ignore"):  # of an empty file, which is told below
+            values = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else np.loadtxt(
+                path, delimiter=",", ndmin=2)
     except FileNotFoundError:
         raise UserError(f"There is no file {path} of actions.") from None
     except (OSError, ValueError) as why:
         raise UserError(f"The actions in {path} cannot be read: a .npy file holds an array of numbers, a .csv file "
                         f"rows of them ({why}).") from None
+    if not values.size:
+        raise UserError(f"{path} holds no actions: a .npy file holds an array of numbers, a .csv file rows of them.")
     return values[:, 0] if path.suffix.lower() == ".csv" and values.shape[1] == 1 else values
 
 

@@ -23,8 +23,8 @@ For every budget: the best pairs of solver and grid, DPM-Solver++ 2M on an even 
 class Arguments:
     """What to compare."""
 
-    what: tyro.conf.Positional[Literal["solvers"] | None] = None
-    """solvers: their error against the exact ODE."""
+    what: tyro.conf.Positional[Literal["solvers", "worlds"] | None] = None
+    """solvers: their error against the exact ODE; worlds has options of its own."""
     problem: Literal["grid25", "ring", "anisotropic", "all"] = "all"
     """grid25 and ring have two dimensions, anisotropic 64."""
     path: Path = Flow()
@@ -45,8 +45,8 @@ def main(argv: list[str]) -> int:
 
         return bench_worlds.main(argv[1:])
     args = parse(Arguments, argv, "fromnoise bench", about=ABOUT)
-    if args.what is None:
-        raise UserError("Say what to measure: fromnoise bench solvers, or fromnoise bench worlds.")
+    if args.what != "solvers":
+        raise UserError("Say first what to measure: fromnoise bench solvers, or fromnoise bench worlds.")
     from fromnoise.evaluate.solvers import auto_trial, problem, table, trials
 
     console = Console()

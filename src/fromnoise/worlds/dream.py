@@ -14,9 +14,11 @@ et al. 2025) roll out so, and DIAMOND (Alonso et al. 2024); the noise on history
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -33,6 +35,7 @@ from fromnoise.random import HISTORY, fold, normal
 from fromnoise.sample import run, table_of
 from fromnoise.system import autocast
 from fromnoise.types import Condition, UserError
+from fromnoise.weights import digest
 from fromnoise.worlds.state import State
 
 
@@ -187,6 +190,12 @@ class Dream:
     def autocast(self):
         return nullcontext() if self.packed else autocast(self.model.system.device, self.precision)
 
+    @cached_property
+    def identity(self) -> str:
+        """Of which world a state is: a hash of the weights, and of what is seen of the past."""
+        weights = {name: tensor.cpu() for name, tensor in self.model.system.state_dict().items()}
+        return digest(weights, {"context": self.context, "sink": self.sink})
+
     # ---- checks -------------------------------------------------------------------------------------------------
 
     def check_begin(self, frames: Tensor, seeds: Sequence[int]) -> None:
@@ -216,6 +225,8 @@ def guided(model: Model, scale: float | None) -> float:
     recipe = model.recipe
     if scale is None:
         return recipe.sample.action_guidance if recipe.net.reads_actions else 1.0
+    if not math.isfinite(scale):
+        raise UserError(f"The scale of guidance on actions is a number, 1 for none (got {scale}).")
     if scale != 1 and not (recipe.net.reads_actions and recipe.train.action_dropout):
         raise UserError("Guidance on actions compares a frame that is told its action with one that is not, which this "
                         "model has not learned (net.actions, train.action_dropout): leave guidance out.")

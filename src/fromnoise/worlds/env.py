@@ -69,10 +69,10 @@ class WorldEnv(gymnasium.Env):
         """This moment, to which ``restore`` goes back any number of times, randomness and all; also as a file."""
         if self.state is None or self.frame is None:
             raise gymnasium.error.ResetNeeded("Call reset() first: there is no moment to keep yet.")
-        moment = Moment(self.state.copy(), self.frame[None].copy(), np.array([self.steps]), np.array([False]),
-                        (dict(self.np_random.bit_generator.state),))
+        moment = Moment(self.dream.identity, self.state.copy(), self.frame[None].copy(), np.array([self.steps]),
+                        np.array([False]), (dict(self.np_random.bit_generator.state),))
         if path is not None:
-            moment.write(path, self.dream)
+            moment.write(path)
         return moment
 
     def restore(self, moment: Moment | str | Path) -> np.ndarray:

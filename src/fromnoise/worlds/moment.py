@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from fromnoise.files import disk_errors, replacing
 from fromnoise.types import UserError
-from fromnoise.weights import digest
 
 if TYPE_CHECKING:
     from fromnoise.worlds.dream import Dream, State
@@ -26,27 +25,29 @@ KEY, STATE = "fromnoise.moment", "state."  # in the file: the entry of its heade
 class Moment:
     """What ``save`` keeps of N worlds.
 
-    state: of the model, never stepped itself;  frames: uint8 ``[N, H, W, C]``, seen there;  steps: ``[N]`` since the
-    beginning;  over: ``[N]`` whether the episode had ended;  random: of each, the state of its random numbers.
+    world: which it is of, ``Dream.identity``;  state: of the model, never stepped itself;  frames: uint8
+    ``[N, H, W, C]``, seen there;  steps: ``[N]`` since the beginning;  over: ``[N]`` whether the episode had ended;
+    random: of each, the state of its random numbers.
     """
 
+    world: str
     state: State
     frames: np.ndarray
     steps: np.ndarray
     over: np.ndarray
     random: tuple[dict[str, Any], ...]
 
-    def write(self, path: str | Path, dream: Dream) -> None:
-        """Keep it in a safetensors file, with the hash of the model that it is of."""
+    def write(self, path: str | Path) -> None:
+        """Keep it in a safetensors file."""
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("frames", "steps", "over")}
         tensors = arrays | {STATE + name: tensor.cpu() for name, tensor in self.state.tensors().items()}
-        header = json.dumps({"model": _hash(dream), "random": self.random})
+        header = json.dumps({"world": self.world, "random": self.random})
         with disk_errors(Path(path)), replacing(Path(path)) as temporary:
             save_file(tensors, temporary, metadata={KEY: header})
 
     @staticmethod
-    def read(path: str | Path, dream: Dream) -> Moment:
-        """From a file.  UserError where there is none, or it is of another model, or no moment."""
+    def read(path: str | Path, device: torch.device | str) -> Moment:
+        """From a file.  UserError where there is none, or it is no moment."""
         from fromnoise.worlds.dream import State
 
         if not Path(path).is_file():
@@ -57,28 +58,24 @@ class Moment:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             state = {name.removeprefix(STATE): t for name, t in tensors.items() if name.startswith(STATE)}
             frames, steps, over = (tensors[name].numpy() for name in ("frames", "steps", "over"))
-            model, random = header["model"], tuple(header["random"])
+            world, random = header["world"], tuple(header["random"])
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"{path} holds no moment of a world ({str(error).splitlines()[0]}).") from None
-        if model != _hash(dream):
-            raise UserError(f"{path} is a moment of another world than this: open the run that it was saved from.")
-        return Moment(State.of(state, dream.model.system.device), frames, steps, over, random)
+        return Moment(world, State.of(state, device), frames, steps, over, random)
 
     def check(self, rows: int, dream: Dream) -> None:
-        """UserError for a moment of another number of worlds, or of worlds of another size."""
+        """UserError for a moment of another number of worlds, or of others than these."""
         if self.frames.shape != (rows, *dream.size, dream.channels):
             raise UserError(f"This moment is of {len(self.frames)} worlds of {self.frames.shape[2]}x"
                             f"{self.frames.shape[1]} pixels, and here are {rows} of {dream.size[1]}x{dream.size[0]}.")
+        if self.world != dream.identity:
+            raise UserError("This is a moment of another world than this: open the run that it was saved from, with "
+                            "the same context and sink.")
 
 
 def moment_of(moment: Moment | str | Path, rows: int, dream: Dream) -> Moment:
     """A moment, or that in a file, if it is one of so many worlds as these.  UserError where it is not."""
     if not isinstance(moment, Moment):
-        moment = Moment.read(moment, dream)
+        moment = Moment.read(moment, dream.model.system.device)
     moment.check(rows, dream)
     return moment
-
-
-def _hash(dream: Dream) -> str:
-    """The weights of a world in a few letters."""
-    return digest(dict(dream.model.system.state_dict()), {})

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from fromnoise.data.episodes.actions import Discrete
@@ -44,14 +45,11 @@ def pace(dream: Dream, frames: int, told: Callable[[int], None] = lambda frame: 
     """
     if frames < 300:
         raise UserError(f"Early frames (the second hundred) and late ones (the last) take 300 frames (got {frames}).")
-    random, known = torch.Generator().manual_seed(0), dream.actions
+    random, known = np.random.default_rng(0), dream.actions
     state = dream.begin(torch.zeros(1, 1, dream.channels, *dream.size), None, [0])
     taken, held = [], 0
     for frame in range(frames):
-        action = None
-        if known is not None:
-            drawn = torch.rand(1, *known.shape, generator=random)
-            action = (drawn * known.n).long() if known.kind == "discrete" else drawn.round()
+        action = None if known is None else torch.as_tensor(np.asarray(known.draw(random))[None])
         start = time.perf_counter()
         dream.step(state, action)
         taken.append(time.perf_counter() - start)

@@ -66,8 +66,8 @@ class WorldVectorEnv(VectorEnv):
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         if self.state is None:
             raise gymnasium.error.ResetNeeded("Call reset() first: a world begins from real frames.")
-        if len(actions) != self.num_envs:
-            raise UserError(f"{self.num_envs} worlds take an action each (got {len(actions)}).")
+        if not hasattr(actions, "__len__") or len(actions) != self.num_envs:
+            raise UserError(f"{self.num_envs} worlds take an action each, in a list or an array (got {actions!r:.60}).")
         taken = np.stack([checked_action(self.actions, action) for action in actions])
         again, count = self.over, self.num_envs
         stepped = self.dream.step(self.state, torch.from_numpy(taken))
@@ -90,9 +90,10 @@ class WorldVectorEnv(VectorEnv):
         if self.state is None:
             raise gymnasium.error.ResetNeeded("Call reset() first: there is no moment to keep yet.")
         states = tuple(dict(random.bit_generator.state) for random in self.random)
-        moment = Moment(self.state.copy(), self.frames.copy(), self.steps.copy(), self.over.copy(), states)
+        moment = Moment(self.dream.identity, self.state.copy(), self.frames.copy(), self.steps.copy(),
+                        self.over.copy(), states)
         if path is not None:
-            moment.write(path, self.dream)
+            moment.write(path)
         return moment
 
     def restore(self, moment: Moment | str | Path) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,9 @@ def controls_of(actions: Actions) -> Controls:
     else:
         still = [i for i, need in enumerate(needs) if not need]
         idle = np.array(still[0]) if still else None
-    return Controls(actions, _buttons(needs), tuple(needs), idle)
+    labels = {name: meaning for meaning, need in zip(meanings, needs, strict=False) if len(need) == 1 < len(meaning)
+              for name in need}
+    return Controls(actions, _buttons(needs, labels), tuple(needs), idle)
 
 
 def _needs(meaning: str) -> frozenset[str]:
@@ -88,8 +90,8 @@ def _needs(meaning: str) -> frozenset[str]:
     return frozenset({SAME.get(meaning, meaning)})
 
 
-def _buttons(needs: Sequence[frozenset[str]]) -> tuple[Button, ...]:
-    """A button for each name, those with usual keys first."""
+def _buttons(needs: Sequence[frozenset[str]], labels: Mapping[str, str]) -> tuple[Button, ...]:
+    """A button for each name, those with usual keys first, called as the action that it is alone."""
     names = list(dict.fromkeys([*(name for name in USUAL if any(name in need for need in needs)),
                                 *(name for need in needs for name in sorted(need))]))
     taken, found, usual = set(PAGE), [], dict(USUAL)
@@ -98,7 +100,7 @@ def _buttons(needs: Sequence[frozenset[str]]) -> tuple[Button, ...]:
     for name in names:
         keys = usual.get(name) or tuple(key for key in _own_keys(name) if key not in taken)[:1]
         taken |= set(keys)
-        found.append(Button(name, name, keys))
+        found.append(Button(name, labels.get(name, name), keys))
     return tuple(found)
 
 

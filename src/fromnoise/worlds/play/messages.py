@@ -103,7 +103,7 @@ class Manner:
 def packed(seen: Seen, session: Session, manner: Manner) -> bytes:
     """A frame: the length of its facts (4 bytes, little end first), the facts as JSON, and RGB pixels of the world and
     after them of the real environment."""
-    facts = {"number": seen.number, "ms": round(seen.ms, 2), "world": _told(seen.world),
+    facts = {"number": seen.number, "ms": round(session.ms, 2), "world": _told(seen.world),
              "real": None if seen.real is None else _told(seen.real), "oldest": session.oldest,
              "branches": [{"id": key, "number": mark.seen.number} for key, mark in session.branches.items()],
              **vars(manner)}
@@ -118,10 +118,13 @@ def unpacked(data: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(data[4 : 4 + length]), data[4 + length :]
 
 
-def hello(session: Session, run: str, note: str) -> dict[str, Any]:
-    """What the page is told first: sizes, keys, and what there is.  note: why nothing real stands beside the world."""
+def hello(session: Session, run: str, note: str, fps: float) -> dict[str, Any]:
+    """What the page is told first: sizes, keys, and what there is.
+
+    note: why nothing real stands beside the world;  fps: frames a second at which it is played.
+    """
     dream, controls = session.dream, session.controls
-    return {"type": "hello", "run": run, "fps": dream.fps, "height": dream.size[0], "width": dream.size[1],
+    return {"type": "hello", "run": run, "fps": fps, "height": dream.size[0], "width": dream.size[1],
             "beside": session.beside.screen.world.id if session.beside else None, "note": note,
             "waits": controls.idle is None,
             "buttons": [vars(button) for button in controls.buttons]}

@@ -97,7 +97,8 @@ class Player:
 
     async def _begin(self, seed: int | None) -> None:
         self.seed = secrets.randbelow(10**6) if seed is None else seed
-        self.fresh = True
+        self.paused, self.fresh = False, True
+        self.mailbox.tapped = ()  # a key that was let go before is not the first one
         await self._show(await self.work(self.session.reset, self.seed))
 
     async def _step(self) -> None:

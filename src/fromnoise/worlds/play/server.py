@@ -72,8 +72,9 @@ class Server:
         session, films = None, []
         try:
             session = await self.work(self.serving.open)
-            await socket.send_json(hello(session, self.serving.run, self.serving.note))
-            await self._played(socket, session, films)
+            fps = self.serving.fps or session.dream.fps
+            await socket.send_json(hello(session, self.serving.run, self.serving.note, fps))
+            await self._played(socket, session, films, fps)
         except (WebSocketDisconnect, TimeoutError):
             pass  # the other side has left, or does not listen any more
         except UserError as error:
@@ -88,7 +89,7 @@ class Server:
             if session is not None:
                 await self.work(session.close)
 
-    async def _played(self, socket: WebSocket, session: Session, films: list[str]) -> None:
+    async def _played(self, socket: WebSocket, session: Session, films: list[str], fps: float) -> None:
         """Read and play at once until one of both has come to its end."""
         mailbox = Mailbox()
 
@@ -99,7 +100,6 @@ class Server:
             self.films[films[-1]] = film
             return f"film/{films[-1]}.mp4"
 
-        fps = self.serving.fps or session.dream.fps
         player = Player(socket, session, mailbox, self.work, keep, fps, self.serving.idle)
         seed = socket.query_params.get("seed", "")
         tasks = [asyncio.create_task(_receive(socket, mailbox)),

@@ -34,12 +34,11 @@ TALL = 384  # pixels of its height, about
 
 @dataclass(frozen=True)
 class Seen:
-    """One frame of a session: its number since the beginning, the world, the real one, and how long it took (ms)."""
+    """One frame of a session: its number since the beginning, the world, and the real one."""
 
     number: int
     world: Scene
     real: Scene | None
-    ms: float
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class Session:
         self.controls = controls_of(actions_of(dream))
         self.branches: dict[int, Mark] = {}
         self.named = 0  # branches so far
+        self.ms = 0.0  # that the newest frame took: the network, the real environment, and what is kept of it
         self.filmed: list[np.ndarray] | None = None
 
     @property
@@ -85,7 +85,7 @@ class Session:
             frames, led = start(self.dream, seen, done)
         self.state = self.dream.begin(frames, led, [key])
         self.fit = max(2, ROOM // sum(tensor.nbytes for tensor in self.state.tensors().values()))  # moments
-        self.seen = Seen(0, Scene(to_uint8(frames[0, -1])), None if self.beside is None else self.beside.scene, 0.0)
+        self.seen = Seen(0, Scene(to_uint8(frames[0, -1])), None if self.beside is None else self.beside.scene)
         self.done: dict[int, np.ndarray] = {}  # what led to the frames since the oldest moment
         self.past: deque[Mark] = deque([self._mark()])
         self.branches.clear()
@@ -159,13 +159,14 @@ class Session:
         ended = stepped.ended is not None and bool(stepped.ended[0])
         world = self.seen.world.after(to_uint8(stepped.frame[0]), reward, ended)
         real = None if self.beside is None else self.beside.step(action)
-        self.seen = Seen(self.seen.number + 1, world, real, 1000 * (time.perf_counter() - begun))
+        self.seen = Seen(self.seen.number + 1, world, real)
         self.done[self.seen.number] = action
         if self.seen.number % EVERY == 0:
             self.past.append(self._mark())
             while len(self.past) > min(MOMENTS, self.fit):
                 self.past.popleft()
             self.done = {number: done for number, done in self.done.items() if number > self.oldest}
+        self.ms = 1000 * (time.perf_counter() - begun)
 
     def _mark(self) -> Mark:
         return Mark(self.seen, self.state.copy(), None if self.beside is None else self.beside.save())
