@@ -482,8 +482,10 @@ def test_a_port_that_is_taken_is_told_in_a_sentence():
 
 def test_what_is_not_there_to_play_is_told_in_a_sentence(tmp_path, monkeypatch, capsys):
     from fromnoise.cli import main
+    from fromnoise.worlds import opening
     from fromnoise.worlds.play import serving as module
 
+    monkeypatch.setattr(opening, "SHIPPED", tmp_path / "none")
     assert main(["play"]) == 2
     assert "No world comes with this installation" in capsys.readouterr().err
     assert main(["play", str(tmp_path)]) == 2

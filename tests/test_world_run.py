@@ -212,7 +212,8 @@ def test_without_gymnasium_making_a_world_names_the_extra(run, monkeypatch):
         opening.make(run)
 
 
-def test_what_is_no_world_is_told_in_a_sentence(lonely, tmp_path):
+def test_what_is_no_world_is_told_in_a_sentence(lonely, tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "SHIPPED", tmp_path / "none")
     with pytest.raises(UserError, match="No world comes with this installation"):
         fromnoise.worlds.make()
     with pytest.raises(UserError, match="not a run folder"):
@@ -233,6 +234,29 @@ def test_what_is_no_world_is_told_in_a_sentence(lonely, tmp_path):
 def test_the_world_that_comes_with_fromnoise_is_taken_without_a_name(lonely, monkeypatch):
     monkeypatch.setattr(opening, "SHIPPED", lonely)
     assert fromnoise.worlds.make().reset(seed=0)[0].shape == (20, 20, 3)
+
+
+def test_the_world_that_comes_with_fromnoise_does_what_it_is_told():
+    files = list(opening.SHIPPED.glob("*.safetensors"))
+    assert sum(file.stat().st_size for file in files) <= 15_000_000
+    made = json.loads((opening.SHIPPED / "made.json").read_text())
+    assert made["sha256"] == hashlib.sha256((opening.SHIPPED / "model.safetensors").read_bytes()).hexdigest()
+    env = fromnoise.worlds.make()
+    names = env.dream.actions.meanings
+
+    def cannon(frame):  # the column of what is blue in the last row
+        return int((frame[-4, :, 2].astype(int) - frame[-4, :, 0]).reshape(10, 8).sum(1).argmax())
+
+    moved = {"l": [], "r": [], "n": []}
+    for seed in range(6):
+        env.reset(seed=seed)
+        before = cannon(env.step(names.index("n"))[0])
+        moment = env.save()
+        for name, by in moved.items():
+            env.restore(moment)
+            wanted = min(9, max(0, before + {"l": -1, "r": 1, "n": 0}[name]))
+            by.append(cannon(env.step(names.index(name))[0]) == wanted)
+    assert all(np.mean(by) > 0.8 for by in moved.values()), moved
 
 
 @pytest.mark.long

@@ -39,7 +39,8 @@ def invaders() -> Recipe:
     """The world that comes with fromnoise: Space Invaders of MinAtar, at 80 px, with rewards and ends.
 
     fromnoise worlds collect MinAtar/SpaceInvaders-v1 --size 80 --policy defend --explore 0.25 --sticky 0.25
-    --frames 80000 --out data/invaders makes its data.  A token is two by two cells of the game.
+    --frames 80000 --out data/invaders makes its data.  A token is two by two cells of the game.  5.4 M parameters,
+    2,971 core-seconds with --train.threads 1: 44.0 dB on the next frame, 30.9 with other actions than those taken.
     """
     base = world()
     return replace(
@@ -47,4 +48,4 @@ def invaders() -> Recipe:
         data=replace(base.data, root="data/invaders", height=80, width=80),
         net=replace(house(patch=16, width=184, depth=6, heads=4, pooled_text=False),
                     temporal=Temporal(every=1, causal=True), actions=ByModulation(), outcomes=63),
-        train=replace(base.train, steps=3000))
+        train=replace(base.train, steps=2300))

@@ -34,7 +34,7 @@ def serving_of(run: str | None, real: bool = True, sessions: int = 4, idle: floa
     session().close()  # what cannot be played is told before the page opens
     if note or not real:
         opened.beginnings()
-    return Serving(session, str(opened.run), note, sessions, idle, fps)
+    return Serving(session, opened.model.recipe.name if run is None else run, note, sessions, idle, fps)
 
 
 def need_web() -> None:
