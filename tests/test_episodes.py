@@ -330,13 +330,16 @@ def test_a_policy_of_ones_own_is_asked(tmp_path, monkeypatch):
     (tmp_path / "players.py").write_text(
         "def left(observation, info, rng):\n"
         "    assert info['frame'].shape == (64, 64, 3) and observation['image'].shape == (7, 7, 3)\n"
-        "    return 0\n\ndef wrong(observation, info, rng):\n    return 9\n\nnothing = 3\n")
+        "    return 0\n\ndef wrong(observation, info, rng):\n    return 9\n\nnothing = 3\n\n"
+        "def broken(observation, info, rng):\n    return info['nowhere']\n")
     monkeypatch.chdir(tmp_path)
     assert not Player(Play(world=GRID, policy="players:left")).episode(0).actions.any()
     with pytest.raises(UserError, match="answered 9, which is no action of MiniGrid-Empty-5x5-v0: it has 7 choices"):
         Player(Play(world=GRID, policy="players:wrong")).episode(0)
     with pytest.raises(UserError, match="is no function"):
         Player(Play(world=GRID, policy="players:nothing"))
+    with pytest.raises(UserError, match="The policy players:broken failed: KeyError: 'nowhere'"):
+        Player(Play(world=GRID, policy="players:broken")).episode(0)
 
 
 def test_invaders_are_shot_by_one_who_defends():

@@ -36,6 +36,7 @@ def evaluate_world(play: Play, data: Any, *, count: int, seed: int = 0,
     assert actions is not None
     T = real.shape[1]
     order = torch.randperm(len(real), generator=generator(seed, T))
+    order = order.roll(1)[order.argsort()]  # one ring of all windows, so that none is told its own actions
     lead = max(1, T // 4)
     tell(f"the last frame of {len(real)} windows")
     others = torch.cat([actions[:, :-1], actions[order, -1:]], dim=1)

@@ -63,7 +63,10 @@ class Player:
     def _choose(self, frame: np.ndarray, info: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
         if self.play.explore and rng.random() < self.play.explore:
             return np.asarray(self.actions.draw(rng), self.actions.dtype)
-        answer = self.policy(info["observation"], {**info, "frame": frame}, rng)
+        try:
+            answer = self.policy(info["observation"], {**info, "frame": frame}, rng)
+        except Exception as error:  # a policy may be anybody's code
+            raise UserError(f"The policy {self.play.policy} failed: {type(error).__name__}: {error}.") from error
         try:
             action = np.asarray(answer)
             if self.actions.holds(action):
