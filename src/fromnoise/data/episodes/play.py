@@ -52,9 +52,7 @@ class Player:
         frames, actions, rewards, over = [frame], [], [], (False, False)
         while not any(over):
             action = actions[-1] if actions and rng.random() < self.play.sticky else self._choose(frame, info, rng)
-            # numbers are scaled by none; one choice is an int, as some environments look it up
-            taken = int(action) if action.shape == () else action
-            frame, reward, *over, info = self.screen.step(taken)
+            frame, reward, *over, info = self.screen.step(action)
             frames.append(frame)
             actions.append(action)
             rewards.append(reward)

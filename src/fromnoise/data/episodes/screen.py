@@ -52,6 +52,9 @@ class Screen(gymnasium.Env):
         return self.frame, {**info, "observation": observation}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        one = np.asarray(action)
+        if one.shape == () and one.dtype.kind in "iu":
+            action = int(one)  # some environments look a choice up
         observation, reward, terminated, truncated, info = self.env.step(action)
         self.steps += 1
         self.frame = self._picture(observation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -25,76 +25,25 @@ from fromnoise.blocks import (
     StreamLayer,
     TemporalLayer,
     Tokens,
-    UnitStreamLayer,
     feature_maps,
     patchify,
     unpatchify,
 )
 from fromnoise.blocks.magnitude import unit, unit_silu, unit_sum
-from fromnoise.blocks.perturb import alone
 from fromnoise.nets.trunk.acting import ActionIn, ActionToken, ByToken, check_actions, followers, led
 from fromnoise.nets.trunk.clips import Along, Clip, Grid, Pack, frames_of, same_batch
 from fromnoise.nets.trunk.detour import Detour, Trip, check_route
 from fromnoise.nets.trunk.inputs import PLACE_WAVES, ClassTokens, Conditioner, Head, Places, TextIn
 from fromnoise.nets.trunk.outcomes import Outcome, OutcomeHead, foretelling
+from fromnoise.nets.trunk.padding import add_words, pad_picture, pad_text
 from fromnoise.nets.trunk.refusals import unpackable
 from fromnoise.nets.trunk.routing import MaskDiT, NoRouting, Route
 from fromnoise.nets.trunk.settings import Trunk, refuse
-from fromnoise.nets.trunk.sight import additive, frames_mask, joint_mask, reads_mask, words_mask
+from fromnoise.nets.trunk.sight import frames_mask, joint_mask, reads_mask, words_mask
+from fromnoise.nets.trunk.stage import Stage, disturbed, unit_layer
 from fromnoise.nets.trunk.start import reset_parameters
 from fromnoise.nets.trunk.unit_inputs import UnitConditioner, UnitHead, UnitPatchIn, UnitTextIn
 from fromnoise.types import Acts, Condition, UserError
-
-
-class Stage(nn.Module):
-    """Blocks of one kind, one after another.
-
-    streams: what the blocks work on;  maps: for each, the map of the noise level that its blocks share, if any;
-    tables: whether each block adds a table to it;  skips: how many of the first blocks are joined to the last by long
-    skips.
-    """
-
-    def __init__(self, blocks: list[JointBlock], streams: tuple[str, ...], maps: dict[str, nn.Linear], width: int,
-                 tables: bool = False, skips: int = 0):
-        super().__init__()
-        self.tables = tables
-        self.blocks, self.streams, self.maps = nn.ModuleList(blocks), streams, nn.ModuleDict(maps)
-        self.skips = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(skips))
-
-    def forward(self, tokens: dict[str, Tokens], around: Callable[[int], Around | None],
-                trip: Trip | None = None, along: Along | None = None) -> dict[str, Tokens]:
-        """Streams to the same after all blocks; ``around(i)`` is what block i is given, None to leave it out.
-
-        trip: the way of tokens that go past some of the blocks;  along: how frames meet behind some of them.
-        """
-        now = {name: replace(part, clock=self.clock(name, part.clock))
-               for name, part in tokens.items() if name in self.streams}
-        passed: list[Tensor] = []
-        before = now
-        joined = len(self.blocks) - len(self.skips)
-        for i, block in enumerate(cast(Iterable[JointBlock], self.blocks)):
-            if i >= joined:
-                both = torch.cat([now["all"].x, passed.pop()], dim=-1)
-                now["all"] = now["all"].become(self.skips[i - joined](both))
-            if trip is not None and trip.leaves(block.index):
-                before, now = now, trip.off(now)
-            seen = around(block.index)
-            if seen is not None:
-                now = {name: now[name].become(x) for name, x in block(now, seen).items()}
-            if trip is not None and trip.returns(block.index):
-                now = trip.back(before, now)
-            if along is not None:
-                now = along(block.index, now)
-            if i < len(self.skips):
-                passed.append(now["all"].x)
-        return {name: part.become(now[name].x) if name in now else part for name, part in tokens.items()}
-
-    def clock(self, name: str, clock: Clock | None) -> Clock | None:
-        """What the blocks are told of the noise level: through the map they share, if any."""
-        if name not in self.maps or clock is None:
-            return clock
-        clock = clock.map(self.maps[name])
-        return clock if self.tables else clock.each()
 
 
 class TrunkNet(nn.Module):
@@ -395,57 +344,3 @@ class TrunkNet(nn.Module):
             mask = mask.expand(1, patches, -1)
             mask = self.located(mask, grid) if isinstance(self.spec.routing, MaskDiT) else mask
         return Trip(self.detour, route, patches, places, mask)
-
-
-def unit_layer(spec: BlockSpec, asks: bool = True, modulated: bool = True, **others) -> UnitStreamLayer:
-    """The magnitude-preserving layer; ``others`` are choices among norms, which it has none of, and such as are refused
-    (``refusals.magnitudes``)."""
-    return UnitStreamLayer(spec, asks, modulated)
-
-
-def add_words(features: Tensor, text: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The noise levels ``[B, T, D]`` as words before the text."""
-    if text is None:
-        return features, None
-    mask = None if mask is None else F.pad(mask, (features.shape[1], 0), value=True)
-    return torch.cat([features, text], dim=1), mask
-
-
-def pad_text(text: Tensor, mask: Tensor | None, token: Tensor, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Texts filled with ``token`` to a multiple of tokens: ``[B, L', D]``, which of them are seen, and how many."""
-    B, L, _ = text.shape
-    real = text.new_full((B,), L, dtype=torch.long) if mask is None else mask.sum(1)
-    full = -(-real // multiple) * multiple
-    text = F.pad(text, (0, 0, 0, -L % multiple))
-    at = torch.arange(text.shape[1], device=text.device)
-    return torch.where((at >= real[:, None])[..., None], token.to(text.dtype), text), at < full[:, None], full
-
-
-def pad_picture(tokens: Tokens, token: Tensor, multiple: int) -> Tokens:
-    """The picture filled with ``token``, which stands at the origin, to a multiple of tokens."""
-    extra = -len(tokens) % multiple
-    x = torch.cat([tokens.x, token.to(tokens.x.dtype).expand(len(tokens.x), extra, -1)], dim=1)
-    turns, clock = tokens.turns, tokens.clock
-    if turns is not None:
-        turns = torch.cat([turns, turns.new_ones(*turns.shape[:-2], extra, turns.shape[-1])], dim=-2)
-    if clock is not None and clock.row is not None:
-        clock = Clock(clock.signal, torch.cat([clock.row, clock.row[-1:].expand(extra)]))
-    return Tokens(x, clock, turns)
-
-
-def disturbed(around: Around, perturb: Perturbation, streams: dict[str, Tokens], trip: Trip | None,
-              block: int) -> Around | None:
-    """What block number ``block`` is given; None where it is left out."""
-    if perturb.skips(block) or (trip is not None and trip.skips(block)):
-        return None
-    if trip is not None and trip.routes(block):
-        return trip.among(around)
-    if block not in perturb.layers:
-        return around
-    like = streams["all"].x if "all" in streams else streams["picture"].x
-    total = sum(len(part) for name, part in streams.items() if name != "text" or around.text is None)
-    bias = alone(total - math.prod(around.grid), math.prod(around.grid), like)
-    mask = around.mask
-    if mask is not None:
-        bias = bias + (additive(mask, bias) if mask.dtype == torch.bool else mask)
-    return replace(around, mask=bias)

@@ -56,7 +56,7 @@ def played(screen: Any, seed: int, actions: np.ndarray, spec: Any) -> np.ndarray
     """Frames uint8 ``[T + 1, H, W, 3]`` from a reset through T actions; None where the episode ends on the way."""
     frames = [screen.reset(seed=seed)[0]]
     for action in actions:
-        frame, _, terminated, truncated, _ = screen.step(taken(action))
+        frame, _, terminated, truncated, _ = screen.step(action)
         if terminated or truncated:
             return None
         frames.append(frame)
@@ -70,7 +70,7 @@ def follow(screen: Any, drawn: np.ndarray, spec: Any) -> np.ndarray | None:
         frames = []
         screen.restore(moment)
         for action in actions:
-            frame, _, terminated, truncated, _ = screen.step(taken(action))
+            frame, _, terminated, truncated, _ = screen.step(action)
             if terminated or truncated:
                 return None
             frames.append(resized(frame, spec.height, spec.width))
@@ -84,8 +84,3 @@ def draw(known: Actions, branches: int, steps: int, rng: np.random.Generator) ->
         return np.stack([np.stack([known.draw(rng) for _ in range(steps)]) for _ in range(branches)])
     first = rng.permutation(known.n)[:branches]
     return np.concatenate([first[:, None], rng.integers(known.n, size=(len(first), steps - 1))], axis=1)
-
-
-def taken(action: np.ndarray) -> Any:
-    """One choice as an int, as some environments look it up."""
-    return int(action) if action.shape == () else action

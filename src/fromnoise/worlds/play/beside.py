@@ -39,7 +39,7 @@ class Beside:
         frames, led = [frame], [np.full(self.actions.shape, self.actions.none, self.actions.dtype)]
         while len(frames) < length:
             action = np.asarray(self.actions.draw(random), self.actions.dtype)
-            frame, _, terminated, truncated, _ = self.screen.step(_taken(action))
+            frame, _, terminated, truncated, _ = self.screen.step(action)
             if terminated or truncated:
                 break
             frames.append(frame)
@@ -50,7 +50,7 @@ class Beside:
     def step(self, action: np.ndarray) -> Scene:
         """What is seen after the action; after its end the last frame."""
         if not self.scene.ended:
-            frame, reward, terminated, truncated, _ = self.screen.step(_taken(action))
+            frame, reward, terminated, truncated, _ = self.screen.step(action)
             self.scene = self.scene.after(frame, reward, terminated or truncated)
         return self.scene
 
@@ -65,8 +65,3 @@ class Beside:
 
     def close(self) -> None:
         self.screen.close()
-
-
-def _taken(action: np.ndarray) -> Any:
-    """One choice as an int, as some environments look it up."""
-    return int(action) if action.shape == () else action
