@@ -425,3 +425,44 @@ def test_the_spec_needs_none_of_the_libraries():
             "print(*sys.modules)")
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"gymnasium", "pyarrow", "av", "ale_py", "minigrid", "minari", "pandas"} & set(loaded)
+
+
+@pytest.mark.parametrize("actions", [Discrete(n=4), MultiBinary(n=3), Continuous(low=(-2.0,), high=(2.0,))])
+def test_windows_go_on_over_restarts_where_the_world_ended_by_itself(tmp_path, actions):
+    def drawn(i):
+        return np.stack([actions.draw(np.random.default_rng(i)) for _ in range(5)]).astype(actions.dtype)
+
+    ends = ["terminated", "terminated", "truncated", "terminated", "terminated"]  # runs of 3 and of 2 episodes
+    Writer(tmp_path, actions, 7.5, "lossless", {"actions": to_dict(actions)}).append(
+        [made(6, i, drawn(i), truncated=end == "truncated", terminated=end == "terminated", text="x")
+         for i, end in enumerate(ends)])
+    spec = Episodes(root=str(tmp_path), frames=8, height=16, width=24, held_out=0, restarts=True)
+    source = spec.open("train")
+    assert source.runs.tolist() == [[0, 18], [18, 30]]
+    assert source.starts(range(len(source))).tolist() == [*range(11), *range(18, 23)]
+    told, raw = source.actions(range(len(source))), torch.from_numpy(source.recorded.actions)
+    for row, start in zip(told, source.starts(range(len(source))).tolist(), strict=True):
+        within = [i for i in range(8) if i and (start + i) % 6 == 0]
+        assert within
+        for i in within:  # an action that there is, the same whichever window it is seen in
+            assert actions.holds(row[i].numpy())
+            assert np.array_equal(row[i].numpy(), source.restarted[(start + i) // 6])
+        others = [i for i in range(8) if i not in within]
+        assert torch.equal(row[others].nan_to_num(), raw[start : start + 8][others].nan_to_num())
+    with pytest.raises(UserError, match="longest episode"):
+        replace(spec, restarts=False).open("train")
+    with pytest.raises(UserError, match="longest episode"):
+        replace(spec, frames=19).open("train")
+
+
+def test_a_held_out_episode_parts_the_runs_of_training(tmp_path):
+    actions = Discrete(n=3)
+    Writer(tmp_path, actions, 7.5, "lossless", {"actions": to_dict(actions)}).append(
+        [made(6, i, np.zeros(5, np.int64), terminated=True, text="x") for i in range(10)])
+    train, test = (Episodes(root=str(tmp_path), frames=6, height=16, width=24, held_out=0.2, restarts=True).open(split)
+                   for split in ("train", "test"))
+    rows = [set(np.concatenate([np.arange(*run) for run in source.runs]).tolist()) for source in (train, test)]
+    assert not rows[0] & rows[1]
+    assert len(rows[0]) == 48
+    assert len(rows[1]) == 12
+    assert len(train.runs) < 8

@@ -20,6 +20,8 @@ from fromnoise.media import from_uint8
 from fromnoise.random import fold
 from fromnoise.types import Source, UserError
 
+RESTART = 1  # what random numbers are for
+
 
 @spec
 class Episodes:
@@ -30,6 +32,8 @@ class Episodes:
     """The folder, as fromnoise worlds collect, LeRobot (v3.0) or Minari write it, or of videos with logs of actions."""
     frames: Annotated[int, Field(ge=1)] = 16
     """Frames of a window; episodes that are shorter are left out."""
+    restarts: bool = False
+    """Windows go on from where a world ended into the next episode, so that a model learns that it begins anew."""
     fps: Annotated[float, Field(ge=0)] = 0.0
     """Frames a second at which it is played; 0: as the recording says."""
     height: Annotated[int, Field(ge=8, le=4096)] = 64
@@ -63,25 +67,37 @@ class Episodes:
 
 
 class EpisodeSource(Source):
-    """One split.  Example i is the i-th window: each frame begins one that its episode has room for.
+    """One split.  Example i is the i-th window: each frame begins one that its run has room for.
 
-    held_out: whether the test split is apart from the training split; a single episode is both.
+    A run is an episode; where windows go on over restarts, episodes of the split that lie one after the other, of which
+    all but the last ended by themselves.  A player does not know of an end before it is seen, so that to a first frame
+    within a window, to which no action led, one is told that is drawn at random.
+
+    held_out: whether the test split is apart from the training split; a single episode is both;
+    episodes: their numbers;  runs: ``[R, 2]``, the rows of the recording at which each begins and is over.
     """
 
     def __init__(self, spec: Episodes, split: Literal["train", "test"]):
         self.spec = spec
-        self.recorded = cached(open_recording(spec.root, spec.camera), spec.height, spec.width, spec.cache)
+        recording = open_recording(spec.root, spec.camera)
+        self.recorded = cached(recording, spec.height, spec.width, spec.cache)
         offsets = self.recorded.offsets
-        room = np.diff(offsets) - spec.frames + 1  # windows of each episode
-        long = np.flatnonzero(room > 0)
-        if not len(long):
-            raise UserError(f"The longest episode in {spec.root} has {np.diff(offsets).max()} frames, and a window has "
-                            f"{spec.frames}: ask for fewer with --data.frames.")
+        lengths = np.diff(offsets)
+        long = np.flatnonzero(lengths >= (1 if spec.restarts else spec.frames))
         train, test = split_episodes(long, spec.held_out)
         self.held_out = bool(len(test))
         self.episodes = test if split == "test" and len(test) else train
-        self.first = offsets[self.episodes]
-        self.windows = np.cumsum([0, *room[self.episodes]])
+        ended = self.recorded.ends[offsets[1:] - 1] == 1
+        whole = joined(self.episodes, ended) if spec.restarts else self.episodes[:, None]
+        self.runs = np.array([[offsets[run[0]], offsets[run[-1] + 1]] for run in whole], np.int64).reshape(-1, 2)
+        room = self.runs[:, 1] - self.runs[:, 0] - spec.frames + 1  # windows of each run
+        if not (room > 0).any():
+            raise UserError(f"The longest episode in {spec.root} has {lengths.max()} frames, and a window has "
+                            f"{spec.frames}: ask for fewer with --data.frames.")
+        self.windows = np.cumsum([0, *room.clip(0)])
+        known = recording.about.actions if isinstance(spec.actions, Unsaid) else spec.actions
+        rng = np.random.default_rng(int(fold(RESTART)))
+        self.restarted = np.stack([known.draw(rng) for _ in lengths])  # what is told where episode e begins anew
 
     @property
     def fingerprint(self) -> str:
@@ -108,7 +124,12 @@ class EpisodeSource(Source):
 
     def actions(self, indices: Sequence[int]) -> Tensor:
         """What led to each frame: ``[B, T]`` long or ``[B, T, A]`` float32, -1 or NaN where an episode begins."""
-        return torch.from_numpy(self.recorded.actions[self._rows(indices)])
+        rows, offsets = self._rows(indices), self.recorded.offsets
+        actions = self.recorded.actions[rows]
+        episode = np.searchsorted(offsets, rows, "right") - 1
+        anew = (rows == offsets[episode]) & (np.arange(self.spec.frames) > 0)
+        actions[anew] = self.restarted[episode[anew]]
+        return torch.from_numpy(actions)
 
     def rewards(self, indices: Sequence[int]) -> Tensor:
         """What came with each frame, ``[B, T]`` float32."""
@@ -121,14 +142,20 @@ class EpisodeSource(Source):
     def starts(self, indices: Sequence[int]) -> np.ndarray:
         """The first frame of each window, as a row of the recording."""
         index = np.asarray(indices, np.int64)
-        episode = np.searchsorted(self.windows, index, "right") - 1
-        return self.first[episode] + index - self.windows[episode]
+        run = np.searchsorted(self.windows, index, "right") - 1
+        return self.runs[run, 0] + index - self.windows[run]
 
     def _rows(self, indices: Sequence[int]) -> np.ndarray:
         return self.starts(indices)[:, None] + np.arange(self.spec.frames)
 
     def prompts(self) -> list[str]:
         return [""]
+
+
+def joined(episodes: np.ndarray, ended: np.ndarray) -> list[np.ndarray]:
+    """Runs of episodes that follow one another, each after one that ``ended`` says to have ended by itself."""
+    follows = (np.diff(episodes) == 1) & ended[episodes[:-1]]
+    return np.split(episodes, np.flatnonzero(~follows) + 1)
 
 
 def split_episodes(episodes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

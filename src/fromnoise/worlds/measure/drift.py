@@ -79,7 +79,7 @@ def drift_figures(rollouts: Rollouts, train: EpisodeSource, held: EpisodeSource)
     """The distance to real frames late and early, their ratio, and plain statistics that a drift shows in."""
     count, length = rollouts.features.shape[:2]
     early, late = span(EARLY, length), span(LATE, length)
-    rows = rows_of(train, before=1)
+    rows = followed(train)
     real = look_at(train, rows[np.unique(np.linspace(0, len(rows) - 1, REAL).round().astype(int))])
     floor = float(np.mean([frechet(look_at(held, stretches(held, count, late.stop - late.start, draw)), real)
                            for draw in range(DRAWS)]))
@@ -131,10 +131,15 @@ def span(shares: tuple[float, float], length: int) -> slice:
 
 def stretches(source: EpisodeSource, count: int, length: int, draw: int) -> np.ndarray:
     """Rows of ``count`` stretches of ``length`` frames of a split, one after the other: as a rollout's frames are."""
-    every = rows_of(source, before=1)
+    every = followed(source)
     rng = np.random.default_rng(int(fold(draw)))
     starts = rng.integers(max(1, len(every) - length + 1), size=count)
     return np.concatenate([every[start : start + length] for start in starts])
+
+
+def followed(source: EpisodeSource) -> np.ndarray:
+    """Rows of a split whose frame is seen after another, also where the next episode begins if windows show that."""
+    return np.concatenate([np.arange(start + 1, stop) for start, stop in source.runs.tolist()])
 
 
 def look_at(source: EpisodeSource, rows: np.ndarray, batch: int = 256) -> Tensor:
