@@ -346,6 +346,10 @@ def test_models_that_cannot_be_stepped_are_refused():
 
 
 def test_choices_that_cannot_be_are_refused(model):
+    with pytest.raises(UserError, match="at least 1"):
+        Dream(model, context=-2)
+    with pytest.raises(UserError, match="GiB in each world"):
+        Dream(model, context=10**10)
     with pytest.raises(UserError, match="choose a sink from 0 to 3"):
         Dream(model, context=3, sink=4)
     with pytest.raises(UserError, match="noise level from 0 to 1"):

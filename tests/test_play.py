@@ -73,8 +73,8 @@ def test_every_choice_can_be_asked_for():
 # ---- a session ----
 
 
-def session(**dot):
-    return Session(Dot(**dot), Kept())
+def session(fps=0.0, **dot):
+    return Session(Dot(**dot), Kept(), fps=fps)
 
 
 def test_a_session_is_the_environment_of_its_seed():
@@ -140,10 +140,11 @@ def test_an_ended_world_stands_still_and_can_be_gone_back_in():
     assert played.step(["right"]).number == last
 
 
-def test_a_recording_is_a_film(tmp_path):
+@pytest.mark.parametrize("fps", [0.0, 25.0])
+def test_a_recording_is_a_film_as_it_was_played(tmp_path, fps):
     from fromnoise.films import read_film
 
-    played = session()
+    played = session(fps)
     played.reset(0)
     played.record()
     for _ in range(9):
@@ -151,6 +152,7 @@ def test_a_recording_is_a_film(tmp_path):
     (tmp_path / "film.mp4").write_bytes(played.film())
     film = read_film(tmp_path / "film.mp4")
     assert film.media.shape[0] == 10
+    assert film.fps == (fps or Dot().fps)
     with pytest.raises(UserError, match="Nothing is being recorded"):
         played.film()
 
@@ -179,8 +181,8 @@ def test_the_real_environment_begins_with_the_same_frames_and_is_told_the_same()
 # ---- the server ----
 
 
-def serving(**choices):
-    return Serving(session, "runs/dot", **choices)
+def serving(fps=0.0, **choices):
+    return Serving(lambda: session(fps), "runs/dot", **choices)
 
 
 class Page:

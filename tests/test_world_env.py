@@ -112,6 +112,9 @@ GOOD = np.zeros((2, SIDE, SIDE, 3), np.uint8)
     ({"frames": GOOD, "actions": [0]}, r"need an action each, numbers \[2\]"),
     ({"frames": GOOD, "actions": [0, 7]}, "7.* is no action of this world: it takes an integer from 0 to 4"),
     ({"actions": [0, 1]}, "without the frames"),
+    ({"frames": [GOOD[0], GOOD[0, :8]]}, r"are \[T, 16, 16, 3\]"),
+    ({"frames": GOOD, "actions": [[0], [1, 2]]}, r"need an action each, numbers \[2\]"),
+    (5, r'The options of reset are \{"frames"'),
     ({"frame": GOOD}, r'"frames" and "actions" \(got "frame"\)'),
 ])
 def test_what_a_world_cannot_begin_from_is_told_in_a_sentence(options, words):

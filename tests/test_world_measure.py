@@ -67,6 +67,11 @@ def test_a_perfect_world_has_full_control_and_a_gain_and_does_not_wear_out(data,
     assert torch.equal(shown.made, shown.moments.real)
 
 
+def test_where_nothing_else_can_be_done_there_is_no_control(data, run):
+    with pytest.raises(UserError, match="there is one action"):
+        measure(Perfect(actions=Discrete(n=1)), data, run, SMALL)
+
+
 def test_a_deaf_world_is_found_out(data, run):
     measured, _ = measure(Deaf(), data, run, SMALL)
     for name in ("next frame", "frame 4"):

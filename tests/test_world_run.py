@@ -5,6 +5,7 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -290,6 +291,10 @@ def test_a_world_is_handed_on_in_half_the_room(lonely, tmp_path, capsys):
         return np.stack([env.reset(seed=1)[0], *(env.step(2)[0] for _ in range(4))]).astype(int)
 
     assert np.abs(played(small) - played(lonely)).max() <= 2
+    with patch("fromnoise.sharing.write_text", side_effect=OSError(28, "full")):
+        assert main(["export", str(lonely), "--format", "fromnoise", "--out", str(tmp_path / "half")]) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if "half" in path.name]
     assert main(["export", str(lonely), "--format", "fromnoise", "--out", str(small)]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert main(["export", str(lonely), "--format", "fromnoise", "--lora", "a.safetensors", "--out", "b"]) == 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +41,33 @@ def share(run: str | Path, folder: str | Path) -> list[str]:
     moments = None
     if recipe.kind == "diffusion" and isinstance(recipe.data, Episodes) and recipe.data.frames > 1:
         moments = beginnings.of_run(run, recipe.data)
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder), whole(folder) as made:
         for name in ("recipe.json", *(name for name in BESIDE if (run / name).is_file())):
-            shutil.copyfile(run / name, folder / name)
-    save_weights(folder, {name: halved(tensor) for name, tensor in tensors.items()}, tokenizer, step, words)
-    if moments is not None:
-        moments.save(folder)
-    write_text(folder / MADE, json.dumps(how(run, folder, step), indent=2) + "\n")
+            shutil.copyfile(run / name, made / name)
+        save_weights(made, {name: halved(tensor) for name, tensor in tensors.items()}, tokenizer, step, words)
+        if moments is not None:
+            moments.save(made)
+        write_text(made / MADE, json.dumps(how(run, made, step), indent=2) + "\n")
     size = (folder / NAME).stat().st_size
     began = f" and {len(moments)} real beginnings" if moments is not None else ""
     return [f"{folder} holds the recipe, the weights in float16 ({size / 1e6:.1f} MB){began}: fromnoise opens it as "
             f"the run itself. {MADE} says how they were made."]
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A folder beside ``folder``, which becomes it at the end; nothing is left where writing fails."""
+    made = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        made.mkdir(parents=True)
+        yield made
+        if folder.exists():
+            folder.rmdir()  # it is empty
+        made.rename(folder)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
 
 
 def halved(tensor: Tensor) -> Tensor:

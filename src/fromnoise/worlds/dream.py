@@ -29,13 +29,14 @@ from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsaid
 from fromnoise.denoise import Held
 from fromnoise.generate import Model
-from fromnoise.nets import Trunk, TrunkNet, UNetNet
+from fromnoise.nets import Trunk, TrunkNet, UNet, UNetNet
 from fromnoise.nets.trunk import Outcome, foretelling
 from fromnoise.random import HISTORY, fold, normal
 from fromnoise.sample import run, table_of
 from fromnoise.system import autocast
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import digest
+from fromnoise.windows import memory
 from fromnoise.worlds.state import State
 
 
@@ -75,6 +76,8 @@ class Dream:
         if told and (context not in (0, told) or sink):
             raise UserError(f"This network is told the {told} frames before each (net.told_frames): leave context and "
                             "sink out.")
+        if context < 0:
+            raise UserError(f"context is how many frames the next one sees, at least 1 (got {context}).")
         self.context, self.sink = context or told or data.frames - 1, sink
         if not 0 <= sink <= self.context:
             raise UserError(f"The first {sink} frames are among the {self.context} that a frame sees: choose a sink "
@@ -94,6 +97,7 @@ class Dream:
         self.size, self.channels, self.fps = settings.size, data.channels, recipe.fps
         self.actions = actions_of(model)
         self.shape = model.noise_shape(settings)[2:]
+        check_room(recipe.net, self.context, self.shape)
         self.plan = table_of(recipe.path, self.shape, **model._clock(settings))
         self.level = torch.tensor(self.history, dtype=torch.float64)
         self.precision = precision or recipe.train.precision
@@ -251,6 +255,17 @@ def checked_actions(known: Actions | None, actions: Tensor, shape: Sequence[int]
     if not bool((can | none).all()):
         raise UserError(f"An action is {known} (got {actions[~(can | none)][0].item():g}).")
     return actions.long() if isinstance(known, Discrete) else actions.float()
+
+
+def check_room(net: Trunk | UNet, context: int, shape: Sequence[int]) -> None:
+    """UserError where keys and values of the frames held, of latents ``[..., h, w]``, do not fit into memory."""
+    if not isinstance(net, Trunk):
+        return  # its few frames are told as channels
+    layers = net.meets // max(net.temporal.every, 1)
+    need, there = 2 * 4 * layers * net.width * (context + 1) * math.prod(shape[-2:]) // net.patch**2, memory()
+    if need > there:
+        raise UserError(f"A context of {context:,} frames takes {need / 2**30:,.0f} GiB in each world, and this "
+                        f"machine has {there / 2**30:,.0f}: ask for fewer, or leave it as it was in training.")
 
 
 def check_steppable(model: Model) -> None:

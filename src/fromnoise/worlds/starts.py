@@ -25,6 +25,8 @@ def beginning(dream: Dream, kept: Kept, random: np.random.Generator,
               options: dict[str, Any] | None) -> tuple[Tensor, Tensor, int]:
     """(frames, actions, key of the noise) of one world: those of the options, else drawn of the real beginnings."""
     key, options = int(random.integers(2**62)), options or {}
+    if not isinstance(options, dict):
+        raise UserError(f'The options of reset are {{"frames": ..., "actions": ...}} (got {options!r:.60}).')
     if unknown := options.keys() - {"frames", "actions"}:
         raise UserError(f'reset takes the options "frames" and "actions" (got "{sorted(map(str, unknown))[0]}").')
     if "frames" not in options and "actions" in options:
@@ -44,7 +46,7 @@ def start(dream: Dream, frames: Any, led: Any = None) -> tuple[Tensor, Tensor]:
     frames: uint8 ``[T, H, W, C]``;  led: what led to each, None where that is not known.  UserError for frames of
     another size or type, and for actions that are none.
     """
-    pixels, size = np.asarray(frames), (*dream.size, dream.channels)
+    pixels, size = _array(frames), (*dream.size, dream.channels)
     if pixels.ndim != 4 or pixels.shape[1:] != size:
         raise UserError(f"Frames to begin from are [T, {', '.join(map(str, size))}] (got {list(pixels.shape)}).")
     if not len(pixels):
@@ -54,12 +56,20 @@ def start(dream: Dream, frames: Any, led: Any = None) -> tuple[Tensor, Tensor]:
     return from_uint8(pixels[None]), torch.from_numpy(_led(actions_of(dream), led, len(pixels))[None])
 
 
+def _array(values: Any) -> np.ndarray:
+    """Values as an array; one of no numbers where rows are not all as long."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.array(None)
+
+
 def _led(actions: Actions, led: Any, count: int) -> np.ndarray:
     """What led to each frame, none (-1 or NaN) where nobody says."""
     full = (count, *actions.shape)
     if led is None:
         return np.full(full, actions.none, actions.dtype)
-    values = np.asarray(led)
+    values = _array(led)
     if values.shape != full or values.dtype.kind not in "iuf":
         raise UserError(f"The frames to begin from need an action each, numbers {list(full)} (got "
                         f"{values.dtype} {list(values.shape)}).")

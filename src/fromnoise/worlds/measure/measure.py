@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fromnoise.config import spec
 from fromnoise.data.episodes import Episodes, EpisodeSource
+from fromnoise.data.episodes.actions import Discrete
 from fromnoise.types import UserError
 from fromnoise.worlds.measure.branches import branched
 from fromnoise.worlds.measure.control import gain_figures, read_figures, true_figures
@@ -82,6 +83,8 @@ def measure(world: Steps, data: Episodes, run: Path, how: Measuring,
     known = world.actions
     if known is None:
         raise UserError(f"{run} is told no actions, so there is no control to measure: train with --net.actions.")
+    if isinstance(known, Discrete) and known.n < 2:
+        raise UserError(f"In {run} there is one action, and nothing else to be done: there is no control to measure.")
     watch = Stopwatch(progress or (lambda *_: None))
     train, held = data.open("train"), data.open("test")
     with watch("inverse dynamics", how.inverse) as told:

@@ -26,9 +26,9 @@ class Player:
     """
 
     def __init__(self, socket: WebSocket, session: Session, mailbox: Mailbox, work: Callable[..., Awaitable[Any]],
-                 keep: Callable[[bytes], str], fps: float, idle: float):
+                 keep: Callable[[bytes], str], idle: float):
         self.socket, self.session, self.mailbox = socket, session, mailbox
-        self.work, self.keep, self.fps, self.idle = work, keep, fps, idle
+        self.work, self.keep, self.idle = work, keep, idle
         self.paused, self.fresh = False, True  # a fresh world waits for the first key
         self.waits = session.controls.idle is None
 
@@ -47,7 +47,7 @@ class Player:
             elif (left := due - time.monotonic()) > 0:
                 await asyncio.sleep(left)
             else:
-                due = max(due + 1 / self.fps, time.monotonic() - 1 / self.fps)
+                due = max(due + 1 / self.session.fps, time.monotonic() - 1 / self.session.fps)
                 await self._step()
         return f"Nobody has played for {self.idle:g} seconds, and the session was ended: load the page again.", OVER
 

@@ -36,8 +36,7 @@ class Serving:
     """What is served.
 
     open: a new session;  run, note: what the page is told of the world, and why nothing real stands beside it;
-    sessions: how many at once;  idle: seconds after which one that nobody plays is dropped;  fps: frames a second, 0
-    for those of the world.
+    sessions: how many at once;  idle: seconds after which one that nobody plays is dropped.
     """
 
     open: Callable[[], Session]
@@ -45,7 +44,6 @@ class Serving:
     note: str = ""
     sessions: int = 4
     idle: float = 600.0
-    fps: float = 0.0
 
 
 class Server:
@@ -72,9 +70,8 @@ class Server:
         session, films = None, []
         try:
             session = await self.work(self.serving.open)
-            fps = self.serving.fps or session.dream.fps
-            await socket.send_json(hello(session, self.serving.run, self.serving.note, fps))
-            await self._played(socket, session, films, fps)
+            await socket.send_json(hello(session, self.serving.run, self.serving.note))
+            await self._played(socket, session, films)
         except (WebSocketDisconnect, TimeoutError):
             pass  # the other side has left, or does not listen any more
         except UserError as error:
@@ -89,7 +86,7 @@ class Server:
             if session is not None:
                 await self.work(session.close)
 
-    async def _played(self, socket: WebSocket, session: Session, films: list[str], fps: float) -> None:
+    async def _played(self, socket: WebSocket, session: Session, films: list[str]) -> None:
         """Read and play at once until one of both has come to its end."""
         mailbox = Mailbox()
 
@@ -100,7 +97,7 @@ class Server:
             self.films[films[-1]] = film
             return f"film/{films[-1]}.mp4"
 
-        player = Player(socket, session, mailbox, self.work, keep, fps, self.serving.idle)
+        player = Player(socket, session, mailbox, self.work, keep, self.serving.idle)
         seed = socket.query_params.get("seed", "")
         tasks = [asyncio.create_task(_receive(socket, mailbox)),
                  asyncio.create_task(player.play(int(seed) if seed.isdecimal() and len(seed) < 10 else None))]

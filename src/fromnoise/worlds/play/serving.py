@@ -29,12 +29,12 @@ def serving_of(run: str | None, real: bool = True, sessions: int = 4, idle: floa
     note = why_not_beside(opened) if real else ""
 
     def session() -> Session:
-        return Session(dream, opened.beginnings, beside(opened) if real and not note else None)
+        return Session(dream, opened.beginnings, beside(opened) if real and not note else None, fps)
 
     session().close()  # what cannot be played is told before the page opens
     if note or not real:
         opened.beginnings()
-    return Serving(session, opened.model.recipe.name if run is None else run, note, sessions, idle, fps)
+    return Serving(session, opened.model.recipe.name if run is None else run, note, sessions, idle)
 
 
 def need_web() -> None:

@@ -51,14 +51,15 @@ class Mark:
 
 
 class Session:
-    """One world in play.  beside: the real environment on the same actions, where there is one.
+    """One world in play.  beside: the real environment on the same actions, where there is one;  fps: frames a second,
+    0 for those of the world.
 
     Whatever is made is a function of the seed and of what is pressed, so that frames between kept moments can be made
     again.
     """
 
-    def __init__(self, dream: Dream, kept: Kept, beside: Beside | None = None):
-        self.dream, self.kept, self.beside = dream, kept, beside
+    def __init__(self, dream: Dream, kept: Kept, beside: Beside | None = None, fps: float = 0.0):
+        self.dream, self.kept, self.beside, self.fps = dream, kept, beside, fps or dream.fps
         self.controls = controls_of(actions_of(dream))
         self.branches: dict[int, Mark] = {}
         self.named = 0  # branches so far
@@ -73,7 +74,7 @@ class Session:
     @property
     def film_full(self) -> bool:
         """Whether a recording has reached its end."""
-        return self.filmed is not None and len(self.filmed) >= FILMED * self.dream.fps
+        return self.filmed is not None and len(self.filmed) >= FILMED * self.fps
 
     def reset(self, seed: int) -> Seen:
         """Begin: which real beginning and all noise are a function of the seed, as of ``WorldEnv``."""
@@ -144,7 +145,7 @@ class Session:
             raise UserError("Nothing is being recorded.")
         with TemporaryDirectory() as folder:
             enlarge = max(1, round(TALL / frames[0].shape[0]))
-            path = write_film(from_uint8(np.stack(frames)), Path(folder) / "film.mp4", self.dream.fps, enlarge)
+            path = write_film(from_uint8(np.stack(frames)), Path(folder) / "film.mp4", self.fps, enlarge)
             return path.read_bytes()
 
     def close(self) -> None:
