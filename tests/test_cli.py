@@ -210,6 +210,14 @@ def test_fields_are_set():
     assert recipe.data == RECIPES["digits"]().data
 
 
+def test_a_switch_may_be_told_its_value():
+    for said, stratified in ((["--objective.stratified", "true"], True), (["--objective.stratified=false"], False),
+                             (["--objective.stratified", "False", "--seed", "3"], False)):
+        assert recipe_of("digits", *said).objective.stratified is stratified
+    # a text that reads so is left alone
+    assert recipe_of("digits", "--objective.stratified", "--name", "true").name == "true"
+
+
 def test_out_is_not_part_of_the_recipe():
     recipe, named, out = resolve(["digits", "--out", "elsewhere/x"])
     assert out == Path("elsewhere/x")

@@ -25,6 +25,7 @@ from fromnoise.config import field_path
 from fromnoise.types import UserError
 
 T = TypeVar("T")
+SAID = {"true": True, "false": False, "True": True, "False": False}  # what a switch may be told, as other options are
 
 
 def parse(cls: type[T], args: list[str], prog: str, values: Values | None = None, about: str = "") -> T:
@@ -35,7 +36,7 @@ def parse(cls: type[T], args: list[str], prog: str, values: Values | None = None
     """
     values, args = choose_kinds(cls, defaults(cls) if values is None else values, args)
     form = _form(cls, values)
-    answers, unknown = _read(form, args, prog, about)
+    answers, unknown = _read(form, _switched(args, set(options(cls, values))), prog, about)
     if unknown:
         raise UserError(_unknown(unknown, cls, values, prog))
     return build(cls, _collect(cls, values, answers))
@@ -60,6 +61,22 @@ def taken(args: list[str], option: str) -> tuple[list[str], str | None]:
                 raise UserError(f"{option} needs a value.")
             return args[:i] + args[i + 2 :], args[i + 1]
     return args, None
+
+
+def _switched(args: list[str], names: set[str]) -> list[str]:
+    """The arguments with ``--flag true`` and ``--flag=false`` as ``--flag`` and ``--no-flag``."""
+    found: list[str] = []
+    rest = list(args)
+    while rest:
+        option, equals, value = rest.pop(0).partition("=")
+        path, _, name = option.removeprefix("--").replace("-", "_").rpartition(".")
+        opposite = f"{path}.no_{name}".lstrip(".")
+        if option.startswith("--") and opposite in names and (said := value if equals else (rest or [""])[0]) in SAID:
+            found.append(option if SAID[said] else "--" + opposite.replace("_", "-"))
+            rest = rest if equals else rest[1:]
+        else:
+            found.append(option + equals + value)
+    return found
 
 
 # ---- the form -------------------------------------------------------------------------------------------
