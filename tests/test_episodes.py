@@ -351,6 +351,15 @@ def test_invaders_are_shot_by_one_who_defends():
     assert max(scores("random")) < 20
 
 
+def test_the_ball_of_breakout_is_played_back():
+    def lasts(policy: str) -> list[int]:
+        player = Player(Play(world=World(id="MinAtar/Breakout-v1", limit=400), policy=policy))
+        return [len(player.episode(i).actions) for i in range(4)]
+
+    assert min(lasts("rally")) == 400
+    assert max(lasts("random")) < 200
+
+
 @pytest.mark.parametrize(("argv", "sentence"), [
     (["ALE/Pung-v5"], 'There is no environment "ALE/Pung-v5". Did you mean "ALE/Pong-v5"?'),
     (["MiniGrid-Emty-5x5-v0"], 'Did you mean "MiniGrid-Empty-5x5-v0"?'),

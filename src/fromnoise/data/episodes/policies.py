@@ -56,9 +56,11 @@ def wander(actions: Actions) -> Policy:
 
 
 def rally(actions: Actions) -> Policy:
-    """Pong: the racket follows the ball, so that the ball is played back and forth."""
+    """Pong and MinAtar's Breakout: the racket follows the ball, so that it is played back and forth."""
+    if isinstance(actions, Discrete) and actions.meanings == ("n", "l", "r"):
+        return under_ball
     if not isinstance(actions, Discrete) or not {"NOOP", "RIGHT", "LEFT"} <= set(actions.meanings):
-        raise UserError("The policy rally is for ALE/Pong-v5.")
+        raise UserError("The policy rally is for ALE/Pong-v5 and MinAtar/Breakout-v1.")
     up, down, stay = (actions.meanings.index(name) for name in ("RIGHT", "LEFT", "NOOP"))
 
     def follow(observation: np.ndarray, info: dict[str, Any], rng: np.random.Generator) -> int:
@@ -71,6 +73,20 @@ def rally(actions: Actions) -> Policy:
         return stay if abs(away) < 4 else down if away > 0 else up
 
     return follow
+
+
+def under_ball(observation: np.ndarray, info: dict[str, Any], rng: np.random.Generator) -> int:
+    """Of MinAtar's Breakout: as it pleases while there is time, then to where the ball comes down."""
+    stay, left, right = range(3)
+    paddle = int(observation[9, :, 0].argmax())
+    (y, x), (was_y, was_x) = (divmod(int(observation[..., channel].argmax()), 10) for channel in (1, 2))
+    falls, drift = y > was_y or (y == was_y and y < 8), np.sign(x - was_x) or (-1 if x == 9 else 1)
+    steps = 9 - y if falls else y + 2  # until it is down, at once again from the lowest bricks
+    lands = (x + drift * steps) % 20  # walls are mirrors
+    away = (lands if lands < 10 else 19 - lands) - paddle
+    if steps > abs(away) + 2:
+        return int(rng.integers(3))
+    return left if away < 0 else right if away > 0 else stay
 
 
 def defend(actions: Actions) -> Policy:
