@@ -353,7 +353,7 @@ def test_invaders_are_shot_by_one_who_defends():
 
 def test_the_ball_of_breakout_is_played_back():
     def lasts(policy: str) -> list[int]:
-        player = Player(Play(world=World(id="MinAtar/Breakout-v1", limit=400), policy=policy))
+        player = Player(Play(world=settled(World(id="MinAtar/Breakout-v1", limit=400)), policy=policy))
         return [len(player.episode(i).actions) for i in range(4)]
 
     assert min(lasts("rally")) == 400
