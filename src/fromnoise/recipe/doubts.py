@@ -9,7 +9,7 @@ TOLD_APART = 3.0  # standard deviations at which two samples are told apart in 9
 
 
 def doubts(recipe: AnyRecipe) -> list[str]:
-    """Sentences about a recipe that can be trained and will hardly do what it seems to be for."""
+    """Sentences about a recipe that can be trained, and may not learn what it seems to be for."""
     return shows_what_comes(recipe) if isinstance(recipe, Recipe) and not recipe.latent else []
 
 
