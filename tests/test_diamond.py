@@ -462,7 +462,7 @@ def test_from_the_command_line_to_an_environment(recording, tmp_path, capsys):  
 @pytest.mark.parametrize(("path", "predicted", "steps"), [(Flow(), "x0", 350), (EDM(), "v", 250)], ids=["flow", "edm"])
 def test_a_tiny_world_is_learned_and_another_action_makes_another_frame(recording, tmp_path, path, predicted,  # noqa: F811
                                                                         steps):
-    """On either path, if it ends in noise that hides the dot; at DIAMOND's levels it is learned on neither."""
+    """On either path, where noise often hides the dot: at DIAMOND's levels v learns it on neither (docs/log.md)."""
     recipe = tiny(recording, path="flow", steps=steps, batch=16)
     loss = "v" if predicted == "v" else recipe.objective.loss
     recipe = replace(recipe, path=path, objective=replace(recipe.objective, prediction=predicted, loss=loss))
