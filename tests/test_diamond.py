@@ -13,6 +13,7 @@ from test_worlds import SIDE, drawn, moved, recording  # noqa: F401
 
 from fromnoise.blocks import Ring
 from fromnoise.cli import main
+from fromnoise.cli.train import resolve
 from fromnoise.data.episodes import Episodes
 from fromnoise.generate import Model
 from fromnoise.generate import load as opened
@@ -22,9 +23,9 @@ from fromnoise.nets.trunk import ByModulation
 from fromnoise.nets.trunk.acting import Untold
 from fromnoise.nets.unet_before import preceding
 from fromnoise.nets.unet_presets import diamond
-from fromnoise.process import EDM, Frames, Objective
+from fromnoise.process import EDM, VP, Flow, Frames, Objective, apart_at_end
 from fromnoise.random import HISTORY, fold, generator, normal
-from fromnoise.recipe import read_recipe, recipe_dict, without_effect
+from fromnoise.recipe import doubts, read_recipe, recipe_dict, without_effect
 from fromnoise.recipes import world
 from fromnoise.recipes.presets import with_preset
 from fromnoise.sample import run
@@ -235,6 +236,35 @@ def test_the_preset_is_a_world_that_is_read_again():
     assert "train.frames.noise" not in idle
 
 
+@torch.no_grad()
+def test_frames_are_told_apart_where_a_path_ends_as_often_as_is_said():
+    """Phi(d / 2) of guesses which of two frames x is made of are right: that of the nearer one is the best."""
+    random, n, numbers = torch.Generator().manual_seed(0), 4000, 48
+    one = torch.randn(numbers, generator=random, dtype=torch.float64)
+    other = one + torch.randn(numbers, generator=random, dtype=torch.float64).sign()
+    x0, end = torch.stack([one, other]), torch.ones(())
+    for path in (EDM(sigma_max=5.0), EDM(sigma_max=20.0), VP(beta_max=6.0)):
+        eps = torch.randn(n, 1, numbers, generator=random, dtype=torch.float64)
+        x = path.add_noise(x0[:1].expand(n, 1, numbers), eps, end)
+        right = torch.cdist(x[:, 0], path.alpha(end) * x0).argmin(1) == 0
+        said = torch.special.ndtr(torch.tensor(apart_at_end(path, numbers) / 2))
+        assert abs(float(right.double().mean() - said)) < 4 * float((said * (1 - said) / n).sqrt())
+    assert apart_at_end(Flow(), numbers) == 0
+
+
+def test_a_world_that_sees_in_x_what_comes_next_is_doubted(tmp_path):
+    def said(*options):
+        return doubts(resolve(["world", "--data", str(tmp_path), *options])[0])
+
+    for enough in ((), ("--path", "edm"), ("--path", "edm", "--path.sigma-max", "40"), ("--path", "vp")):
+        assert said(*enough) == said("--preset", "diamond", *enough) == []
+    for preset in ((), ("--preset", "diamond")):
+        (sentence,) = said(*preset, "--path", "edm", "--path.sigma-max", "5")
+        assert "stands out of the noise by 22 standard deviations" in sentence
+        assert "--path edm --path.sigma-max 111." in sentence
+    assert doubts(resolve(["shapes", "--path", "edm", "--path.sigma-max", "5"])[0]) == []
+
+
 def test_more_told_frames_than_a_clip_has_are_refused(recording):  # noqa: F811
     recipe = tiny(recording).resolved()
     with pytest.raises(UserError, match=r"told 6 frames before each .* clips have 6"):
@@ -429,8 +459,14 @@ def test_from_the_command_line_to_an_environment(recording, tmp_path, capsys):  
 
 
 @pytest.mark.long
-def test_a_tiny_world_is_learned_and_another_action_makes_another_frame(recording, tmp_path):  # noqa: F811
-    made = Model(train(tiny(recording, path="flow", steps=350, batch=16), tmp_path / "run").system)
+@pytest.mark.parametrize(("path", "predicted", "steps"), [(Flow(), "x0", 350), (EDM(), "v", 250)], ids=["flow", "edm"])
+def test_a_tiny_world_is_learned_and_another_action_makes_another_frame(recording, tmp_path, path, predicted,  # noqa: F811
+                                                                        steps):
+    """On either path, where noise often hides the dot: at DIAMOND's levels v learns it on neither (docs/log.md)."""
+    recipe = tiny(recording, path="flow", steps=steps, batch=16)
+    loss = "v" if predicted == "v" else recipe.objective.loss
+    recipe = replace(recipe, path=path, objective=replace(recipe.objective, prediction=predicted, loss=loss))
+    made = Model(train(recipe, tmp_path / "run").system)
     dream = Dream(made)
     for start in (1, 2):
         for action in range(3):

@@ -170,6 +170,19 @@ def test_losses_in_another_space_equal_that_space():
         torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
 
 
+def test_v_on_edms_path_is_edms_network_for_data_of_unit_size():
+    """D = c_skip x + c_out F(c_in x), loss |D - x0|^2 / c_out^2, sigma_data 1 (Karras et al. 2022, table 1): F = -v."""
+    path, sigma = EDM(sigma_max=5.0, data_std=1.0), torch.logspace(-2, math.log10(5), 37, dtype=torch.float64)
+    t = path.time(-2 * sigma.log())
+    c_skip, c_out, c_in = 1 / (sigma**2 + 1), sigma / (sigma**2 + 1).sqrt(), 1 / (sigma**2 + 1).sqrt()
+    x, output = torch.randn(2, 37, 1, 1, 1, 1, dtype=torch.float64)
+    of_x, of_output = (c[:, None, None, None, None] for c in (c_skip, c_out))
+    torch.testing.assert_close(to_x0("v", path, -output, x, t[:, None]), of_x * x + of_output * output)
+    torch.testing.assert_close(path.input_scale(t), c_in)
+    weight = Objective(prediction="x0", loss="v", max_weight=1e9).weight(t, path)
+    torch.testing.assert_close(weight, 1 / c_out**2)
+
+
 def test_weights_are_capped():
     objective = Objective(prediction="x0", loss="velocity", max_weight=25.0)
     assert float(objective.weight(torch.tensor(1e-6), Flow())) == 25.0

@@ -19,7 +19,17 @@ from fromnoise.config import from_dict, nearest, spec, to_dict
 from fromnoise.folders import whereabouts
 from fromnoise.opening import with_autoencoder
 from fromnoise.process import describe_weighting
-from fromnoise.recipe import AnyRecipe, Coder, Latents, Recipe, changes, load_recipe, named_outside, without_effect
+from fromnoise.recipe import (
+    AnyRecipe,
+    Coder,
+    Latents,
+    Recipe,
+    changes,
+    doubts,
+    load_recipe,
+    named_outside,
+    without_effect,
+)
 from fromnoise.recipes import RECIPES
 from fromnoise.recipes.presets import with_preset
 from fromnoise.types import UserError
@@ -71,6 +81,8 @@ def main(argv: list[str]) -> int:
     console.print(describe(recipe, named, out))
     for field in changes(named, recipe).keys() & (idle := without_effect(recipe)).keys():
         console.print(f"--{field.replace('_', '-')} has no effect here: {idle[field]}.", highlight=False, markup=False)
+    for sentence in doubts(recipe):
+        console.print(sentence, highlight=False, markup=False)
     from fromnoise.workflow import train_run
 
     showcase = train_run(recipe, out, shlex.join(["fromnoise", "train", *argv]), console)

@@ -2,6 +2,7 @@
 
 from fromnoise.process.discrete import MaskedTokens, TokenDenoise, TokenProcess, Tokens, UniformTokens, token_bound
 from fromnoise.process.effective import describe_weighting, effective_weighting, plot_weightings
+from fromnoise.process.ending import apart_at_end
 from fromnoise.process.frames import Clocks, Frames
 from fromnoise.process.gaussian import GaussianPath, expand
 from fromnoise.process.objective import Objective
@@ -56,6 +57,7 @@ __all__ = [
     "Weighting",
     "ZeroTerminal",
     "ancestral",
+    "apart_at_end",
     "by_confidence",
     "convert",
     "describe_weighting",

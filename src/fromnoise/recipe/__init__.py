@@ -6,6 +6,7 @@ trained from directly.
 """
 
 from fromnoise.recipe.comparing import OPERATIONAL, changes, differences
+from fromnoise.recipe.doubts import doubts
 from fromnoise.recipe.idle import UNMEASURED, without_effect
 from fromnoise.recipe.kinds import (
     KINDS,
@@ -28,6 +29,6 @@ from fromnoise.recipe.training import TERMS, Encoding, Optimizer, Schedule, Star
 __all__ = [
     "FORMAT", "KINDS", "OLDEST", "OPERATIONAL", "TERMS", "UNMEASURED", "USABLE", "AnyRecipe", "Coder", "Data",
     "Encoding", "Evaluation", "Latents", "Learned", "Looking", "Name", "Net", "Optimizer", "Recipe", "Sampling",
-    "Saved", "Schedule", "Start", "Text", "Training", "changes", "differences", "has_own_grid", "load_diffusion",
-    "load_recipe", "named_outside", "read_recipe", "recipe_dict", "without_effect",
+    "Saved", "Schedule", "Start", "Text", "Training", "changes", "differences", "doubts", "has_own_grid",
+    "load_diffusion", "load_recipe", "named_outside", "read_recipe", "recipe_dict", "without_effect",
 ]

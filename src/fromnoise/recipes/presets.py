@@ -98,6 +98,7 @@ SMALL: dict[str, Small] = {
     "edm2": Small(EDM2, scales(depths=(0, 1, 1), blocks=1)),
     "simple_diffusion": Small(COSINE_V, scales(24, 1, 2, 4, depth=5, blocks=1)),
     "vdm": Small(COSINE, scales(24, depths=(0, 1, 1), blocks=1)),
+    # Not at DIAMOND's noise levels, which seldom hide things of more than a few pixels (docs/worlds.md).
     "diamond": Small(None, {"width": 40, "head_width": 0}),
 }
 
