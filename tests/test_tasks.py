@@ -12,14 +12,14 @@ from torch.testing import assert_close
 from fromnoise import windows
 from fromnoise.cli import sample as cli
 from fromnoise.config import from_dict
-from fromnoise.denoise import Guidance, Held, Reconstructed, Replaced
+from fromnoise.denoise import APG, Guidance, Held, Reconstructed, Replaced
 from fromnoise.films import write_film
 from fromnoise.generate import Model
-from fromnoise.given import Given, Known, cut, read_frames
+from fromnoise.given import Given, Known, cut, known_of, read_frames
 from fromnoise.latents import PixelLatents
 from fromnoise.media import from_uint8, to_uint8
 from fromnoise.nets import house
-from fromnoise.nets.trunk import MaskDiT, Temporal
+from fromnoise.nets.trunk import Learned, MaskDiT, Rotary, SinCos, Temporal
 from fromnoise.output import read_picture
 from fromnoise.process import Elbo, Flow, Frames, LogNormal, Objective, Uniform
 from fromnoise.random import frame_noise
@@ -393,46 +393,84 @@ def test_a_rollout_is_windows_each_given_the_end_of_the_one_before(model):
     assert len(steps) == 6
 
 
-@pytest.mark.parametrize("keep", [Held(), Held(history=0.1)], ids=["clean", "blurred"])
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_a_causal_network_keeps_what_it_has_seen(causal, monkeypatch, keep, guidance):
-    """With one block a frame is made of frames as they went in, so that the cache of as many frames as a window knows
-    is the same as showing it these again."""
-    calls = []
-    net = causal.system.denoiser.net
-    forward = type(net).forward
-    monkeypatch.setattr(type(net), "forward", lambda self, x, *a, **k: calls.append(x.shape[1]) or forward(
-        self, x, *a, **k))
-    settings = {"overlap": 3, "steps": 6, "seed": 1, "keep": keep, "guidance": guidance, "given": Given(clip(2))}
-    kept = causal.rollout(PROMPTS, 20, **settings).media
-    assert max(calls) == 6  # the first window was given two of its eight
-    few = sum(calls)
-    calls.clear()
-    monkeypatch.setattr(windows, "remembers", lambda *_: False)
-    shown = causal.rollout(PROMPTS, 20, **settings).media
-    assert sum(calls) > 1.3 * few
-    # The last window is moved back to end with the clip, and knows more frames than the cache holds.
-    assert_close(kept[:, :18], shown[:, :18], atol=1e-4, rtol=0)
+CAUSAL = {
+    "words at the origin": {"positions": Rotary()},
+    "words before": {"positions": Rotary(words="before")},
+    "words first": {"positions": Rotary(words="first")},
+    "words after": {"positions": Rotary(words="after", centred=True)},
+    "words nowhere": {"positions": Rotary(words="none")},
+    "learned offsets": {},
+    "no order": {"positions": SinCos()},
+    "along time": {"mask": "full", "temporal": Temporal(every=1, causal=True)},
+    "along time, convolved": {"mask": "full", "temporal": Temporal(every=1, causal=True, kernel=4, reach=3)},
+}
+FEW = {"frames": 19, "overlap": 3, "steps": 3, "seed": 1, "guidance": 2.0}
 
 
-def test_the_cache_does_not_grow(causal, monkeypatch):
-    sizes = []
-    trim = windows.Cached.remember
+@pytest.fixture
+def rolled(monkeypatch):
+    """``rolled(model, count, remembers, **choices)``: the latents of a rollout in float64 that goes on from so many
+    frames, and how many frames the network was shown in all."""
+    def run(model, count, remembers, **choices):
+        calls, net = [], type(model.system.denoiser.net)
+        forward = net.forward
+        settings = model.settings(PROMPTS, **(FEW | choices))
+        noise = frame_noise((2, settings.frames, 1, SIDE, SIDE), 1).double()
+        known = known_of(Given(clip(count)), settings, 1).latent(model.system) if count else None
+        with monkeypatch.context() as patch, torch.no_grad():
+            patch.setattr(net, "forward", lambda self, x, *a, **k: calls.append(x.shape[1]) or forward(
+                self, x, *a, **k))
+            if not remembers:
+                patch.setattr(windows, "remembers", lambda *_: False)
+            return model._solve(settings, noise, None, None, known)[0], sum(calls)
 
-    def watched(self, *args):
-        trim(self, *args)
-        sizes.append((self.cache.frames, *(k.shape[1] for k, _ in self.cache.pairs.values()), self.cache.passed))
+    return run
 
-    monkeypatch.setattr(windows.Cached, "remember", watched)
-    causal.rollout(PROMPTS, 40, overlap=3, steps=1, guidance=1.0)
-    assert len({size[:-1] for size in sizes}) == 1
-    assert sizes[0][0] == 3
-    assert sizes[-1][-1] > 30
+
+def causal_model(name, prediction="velocity"):
+    recipe = films(Frames(clock="each"), causal=True)
+    model = Model(system_of(replace(recipe, net=replace(recipe.net, **CAUSAL[name]), objective=Objective(
+        prediction=prediction, times=Uniform()))))
+    model.system.double()
+    return model
+
+
+@pytest.mark.parametrize("count", [0, 6])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_what_is_remembered_is_what_would_be_shown_again(rolled, name, count):
+    """Two blocks, more frames given than an overlap, and a last window that is moved back."""
+    model = causal_model(name)
+    kept, few = rolled(model, count, True, keep=Held(history=0.1))
+    shown, many = rolled(model, count, False, keep=Held(history=0.1))
+    assert_close(kept, shown, atol=1e-10, rtol=0)
+    assert many > 1.2 * few
+    if count:
+        assert torch.equal(kept[:, :count], clip(count)[None].expand(2, -1, -1, -1, -1).double())
+
+
+@pytest.mark.parametrize("choices", [
+    {"keep": Held(), "guidance": 1.0},
+    {"solver": "dpmpp_2m_sde"},
+    {"guidance": Guidance(scale=3.0, rescale=0.7, method=APG(norm=2.0))},
+    {"schedule": Pyramid(delay=1), "keep": Held(history=0.1)},
+], ids=["alone", "with noise added on the way", "guided by all of the clip", "in an order"])
+def test_what_is_remembered_changes_no_way_of_sampling(rolled, choices):
+    """Twelve frames given, more than a window; what such a network says of these is not what they are."""
+    model = causal_model("words before", prediction="x0")
+    assert_close(rolled(model, 12, True, **choices)[0], rolled(model, 12, False, **choices)[0], atol=1e-10, rtol=0)
+
+
+def test_each_window_looks_once_at_the_frames_it_knows(causal, monkeypatch):
+    calls, net = [], type(causal.system.denoiser.net)
+    forward = net.forward
+    monkeypatch.setattr(net, "forward", lambda self, x, *a, **k: calls.append(x.shape[1]) or forward(self, x, *a, **k))
+    causal.rollout(PROMPTS, 18, overlap=3, steps=2, guidance=1.0)
+    assert calls == [8, 8, 3, 5, 5, 3, 5, 5]
 
 
 def test_what_a_cache_cannot_follow_is_shown_again(causal):
     def remembers(**choices):
-        return windows.remembers(causal, causal.settings(PROMPTS, frames=20, overlap=3, seed=0, **choices), None)
+        return windows.remembers(causal, causal.settings(PROMPTS, frames=20, overlap=3, seed=0, **choices))
 
     assert remembers(guidance=3.0)
     assert remembers(guidance=1.0)
@@ -440,6 +478,10 @@ def test_what_a_cache_cannot_follow_is_shown_again(causal):
     assert not remembers(guidance=Guidance(scale=3.0, max_batch=2))
     assert not remembers(keep=Held(guidance=2.0))
     assert not remembers(keep="replaced")
+    learned = films(Frames(clock="each"), causal=True)
+    learned = replace(learned, net=replace(learned.net, positions=Learned(places=FRAMES * 16, words=4)))
+    out = Model(system_of(learned)).rollout(PROMPTS, 13, overlap=3, steps=1)  # it takes a whole window and no less
+    assert out.media.shape[1] == 13
 
 
 # ---- what cannot be -----------------------------------------------------------------------------------
