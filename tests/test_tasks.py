@@ -11,13 +11,14 @@ from torch.testing import assert_close
 
 from fromnoise import windows
 from fromnoise.cli import sample as cli
+from fromnoise.cli.frames import Wanted, read_frames, sheet_of
 from fromnoise.config import from_dict
 from fromnoise.denoise import APG, Guidance, Held, Reconstructed, Replaced
 from fromnoise.films import write_film
 from fromnoise.generate import Model
-from fromnoise.given import Given, Known, cut, known_of, read_frames
+from fromnoise.given import Given, Known, known_of
 from fromnoise.latents import PixelLatents
-from fromnoise.media import from_uint8, to_uint8
+from fromnoise.media import from_uint8, sheets, to_uint8
 from fromnoise.nets import house
 from fromnoise.nets.trunk import Learned, MaskDiT, Rotary, SinCos, Temporal
 from fromnoise.output import read_picture
@@ -537,7 +538,7 @@ def files(tmp_path):
     pictures = [Image.fromarray(frame) for frame in frames]
     pictures[0].save(tmp_path / "a.png")
     pictures[7].save(tmp_path / "b.png")
-    pictures[0].save(tmp_path / "clip.gif", save_all=True, append_images=pictures[1:4], duration=100)
+    pictures[0].save(tmp_path / "clip.gif", save_all=True, append_images=pictures[1:4], duration=40)
     Image.fromarray(np.concatenate(list(frames[:3]), axis=1)).save(tmp_path / "strip.png")
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[:, 4:] = 255
@@ -547,41 +548,81 @@ def files(tmp_path):
     return tmp_path
 
 
+DOTS = Wanted(1, (SIDE, SIDE))
+
+
 def test_frames_of_files(files):
     near = {"atol": 1 / 127, "rtol": 0}
-    assert_close(read_frames(files / "a.png", 1), clip()[:1], **near)
-    assert_close(read_frames(files / "clip.gif", 1), clip()[:4], **near)
-    assert_close(read_frames(files / "strip.png", 1, (SIDE, SIDE)), clip()[:3], **near)
-    assert read_frames(files / "strip.png", 3).shape == (1, 3, SIDE, 3 * SIDE)
+    for wanted in (DOTS, Wanted(1)):
+        assert_close(read_frames(files / "a.png", wanted), clip()[:1], **near)
+        assert_close(read_frames(files / "clip.gif", wanted), clip()[:4], **near)
+    assert_close(read_frames(files / "strip.png", DOTS), clip()[:3], **near)
+    assert read_frames(files / "strip.png", Wanted()).shape == (1, 3, SIDE, 3 * SIDE)
     for name, why in (("broken.gif", "read as a film"), ("none.png", "used: the file is missing"), ("", "used")):
         with pytest.raises(UserError, match=f"cannot be {why}"):
-            read_frames(files / name)
+            read_frames(files / name, DOTS)
 
 
 @pytest.mark.parametrize("name", ["out.webp", "out.mkv", "out.png"])
 @pytest.mark.parametrize("enlarge", [None, 1, 3])
-def test_what_is_saved_can_be_given(model, tmp_path, name, enlarge):
-    out = model.sample("a dot", steps=2)
-    exact = from_uint8(to_uint8(out.media[0]))
-    found = read_frames(out.save(tmp_path / name, enlarge), 1, (SIDE, SIDE))
-    assert torch.equal(found, exact)  # though the file may show each pixel as a square, and gaps between frames
+@pytest.mark.parametrize("samples", [1, 3, 4])
+def test_what_is_saved_can_be_given(model, tmp_path, name, enlarge, samples):
+    out, said = model.sample(["a dot"] * samples, steps=2), []
+    exact = from_uint8(to_uint8(out.media))
+    wanted = replace(DOTS, fps=out.settings.fps, say=said.append)
+    path = out.save(tmp_path / name, enlarge)
+    assert torch.equal(read_frames(path, wanted), exact[0])  # though each pixel may be a square, and gaps between
+    assert said == ([] if samples == 1 else [
+        f"{path} shows {samples} samples, and the first is taken (of the others, {path}:2 is the second)."])
+    for i in range(samples):
+        assert torch.equal(read_frames(f"{path}:{i + 1}", wanted), exact[i])
+    with pytest.raises(UserError, match=f"shows {samples} samples?, and there is no {samples + 1}"):
+        read_frames(f"{path}:{samples + 1}", wanted)
+    assert len(said) <= 1
 
 
-def test_an_mp4_can_be_given(model, tmp_path):
-    out = Given(clip()).media
-    assert_close(read_frames(write_film(out, tmp_path / "x.mp4", 8), 1, (SIDE, SIDE)), out, atol=0.05, rtol=0)
+@pytest.mark.parametrize("enlarge", [1, 3])
+def test_an_mp4_can_be_given(model, tmp_path, enlarge):
+    """Of odd sides, when the file has a row and a column twice, and of several samples."""
+    media = torch.stack([clip(), clip().flip(-1), -clip()])[..., :7, :5]
+    path = write_film(from_uint8(sheets(media, 2)), tmp_path / "x.mp4", 8, enlarge)
+    for i in range(3):
+        found = read_frames(f"{path}:{i + 1}", Wanted(1, (7, 5), 8.0))
+        assert_close(found, media[i], atol=0.25 / enlarge, rtol=0)
+
+
+def test_a_file_may_have_a_colon_in_its_name(files):
+    (files / "clip.gif").rename(files / "clip:2")
+    assert_close(read_frames(files / "clip:2", DOTS), clip()[:1], atol=1 / 127, rtol=0)
 
 
 def test_frames_larger_by_no_whole_factor_stay_as_they_are(files):
-    assert read_frames(files / "large.png", 1, (SIDE, SIDE)).shape == (1, 1, 12, 12)
-    assert read_frames(files / "clip.gif", 1, (SIDE // 2, SIDE)).shape == (4, 1, SIDE, SIDE)
+    assert read_frames(files / "large.png", DOTS).shape == (1, 1, 12, 12)
+    assert read_frames(files / "clip.gif", Wanted(1, (SIDE // 2, SIDE))).shape == (1, 1, SIDE, SIDE)
 
 
 def test_a_strip_whose_gaps_would_fit_is_not_taken_for_one_with_gaps():
-    strip = torch.rand(1, 1, 4, 24)  # four frames with gaps of two, if these were white, or six without
-    assert cut(strip, 4).shape == (6, 1, 4, 4)
+    strip = torch.rand(1, 4, 24)  # four frames with gaps of two, if these were white, or six without
+    sheet = sheet_of(strip, 4, 4)
+    assert (sheet.columns, sheet.gap) == (6, 0)
+    assert torch.equal(sheet.tiles(strip)[2], strip[..., 8:12])
     strip[..., [4, 5, 10, 11, 16, 17]] = 1.0
-    assert cut(strip[..., :22], 4).shape == (4, 1, 4, 4)
+    assert sheet_of(strip[..., :22], 4, 4).columns == 4
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "gif"])
+@pytest.mark.parametrize(("rate", "taken"), [
+    (8, [0, 1, 2, 3, 4, 5, 6, 7]), (16, [0, 2, 4, 6]), (4, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]),
+    (12, [0, 1, 3, 4, 6])])
+def test_a_film_of_another_rate_is_brought_to_that_of_the_samples(tmp_path, suffix, rate, taken):
+    said = []
+    path = write_film(clip(), tmp_path / f"x.{suffix}", rate, 1)
+    found = read_frames(path, replace(DOTS, fps=8.0, say=said.append))
+    assert_close(found, from_uint8(to_uint8(clip()[taken])), atol=0, rtol=0)
+    assert bool(said) == (rate != 8)
+    assert all(f"{len(taken)} frames are taken for its 8" in sentence for sentence in said)
+    assert ("some of them twice" in "".join(said)) == (rate < 8)
+    assert len(read_frames(path, DOTS)) == 8
 
 
 @pytest.fixture
@@ -602,8 +643,8 @@ def run(model, monkeypatch, tmp_path):
 
 
 def test_tasks_of_the_command_line(run, files, tmp_path, capsys):
-    clip4, a = read_frames(files / "clip.gif", 1), read_frames(files / "a.png", 1)
-    b = read_frames(files / "b.png", 1)
+    clip4, a = read_frames(files / "clip.gif", DOTS), read_frames(files / "a.png", DOTS)
+    b = read_frames(files / "b.png", DOTS)
     out = run("--first", files / "a.png", "--last", files / "b.png").media[0]
     assert torch.equal(out[[0, 7]], torch.cat([a, b]))
     assert torch.equal(run("--extend", files / "clip.gif").media[0, :4], clip4)
@@ -625,6 +666,19 @@ def test_tasks_of_the_command_line(run, files, tmp_path, capsys):
     told = read_picture(tmp_path / "out.png")["settings"]
     assert told == out.settings
     assert told.given
+
+
+def test_a_command_takes_one_of_several_samples_at_the_rate_of_the_model(run, model, tmp_path, capsys):
+    media = torch.stack([clip(), clip().flip(-1)])
+    two = write_film(from_uint8(sheets(media)), tmp_path / "two.mkv", 2 * model.recipe.fps, 1)
+    exact = from_uint8(to_uint8(media))
+    for word, i in ((two, 0), (f"{two}:2", 1)):
+        assert torch.equal(run("--extend", word).media[0, :4], exact[i, ::2])
+    assert torch.equal(run("--clip", f"{two}:2", "--slow", "2").media[0, ::2], exact[1])
+    said = capsys.readouterr().err
+    assert said.count("shows 2 samples, and the first is taken") == 1
+    assert said.count("shows 48 frames a second and samples have 24: 4 frames are taken for its 8") == 2
+    assert torch.equal(run("--extend", f"{two}:2", "--fps", "48", "--frames", "9").media[0, :8], exact[1])
 
 
 def test_a_clip_is_made_again_from_what_its_file_says(run, files, tmp_path, capsys):
