@@ -677,7 +677,7 @@ def test_a_command_takes_one_of_several_samples_at_the_rate_of_the_model(run, mo
     assert torch.equal(run("--clip", f"{two}:2", "--slow", "2").media[0, ::2], exact[1])
     said = capsys.readouterr().err
     assert said.count("shows 2 samples, and the first is taken") == 1
-    assert said.count("shows 48 frames a second and samples have 24: 4 frames are taken for its 8") == 2
+    assert said.count("samples have 24: 4 frames are taken for its 8, at each moment the nearest.\n") == 2
     assert torch.equal(run("--extend", f"{two}:2", "--fps", "48", "--frames", "9").media[0, :8], exact[1])
 
 
