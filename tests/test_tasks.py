@@ -19,8 +19,8 @@ from fromnoise.generate import Model
 from fromnoise.given import Given, Known, known_of
 from fromnoise.latents import PixelLatents
 from fromnoise.media import from_uint8, sheets, to_uint8
-from fromnoise.nets import house
-from fromnoise.nets.trunk import Learned, MaskDiT, Rotary, SinCos, Temporal
+from fromnoise.nets import UNet, house
+from fromnoise.nets.trunk import Learned, MaskDiT, Rotary, SinCos, Temporal, TextSpec
 from fromnoise.output import read_picture
 from fromnoise.process import Elbo, Flow, Frames, LogNormal, Objective, Uniform
 from fromnoise.random import frame_noise
@@ -510,7 +510,7 @@ def test_what_a_cache_cannot_follow_is_shown_again(causal):
     (Given(torch.zeros(2, 1, 8, 8), known=torch.zeros(8, 8)), {}, "Nothing is given"),
     (None, {"frames": 0}, "frames must be"), (None, {"overlap": 8, "frames": 20}, "overlap from 1 to 7"),
     (None, {"schedule": "circular"}, "kind"), (None, {"keep": 3}, "keep|valid"),
-    (None, {"frames": 10**7}, "ask for fewer"), (None, {"frames": 10**4}, r"in attention.*--overlap 4"),
+    (None, {"frames": 10**7}, "ask for fewer"), (None, {"frames": 10**4}, r"in the network.*--overlap 4"),
     ({0: torch.zeros(1, 8, 8)}, {"solver": "rk45", "steps": None}, "solvers that are tables"),
     (None, {"solver": "rk45", "steps": None, "schedule": "pyramid"}, "solvers that are tables"),
 ])
@@ -519,6 +519,23 @@ def test_what_cannot_be_is_one_sentence(model, monkeypatch, given, choices, sent
     with pytest.raises(UserError, match=sentence) as found:
         model.sample(PROMPTS, given=given, **{"steps": 2, **choices})
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(("net", "frames"), [
+    ({"positions": Rotary()}, 100_000),  # in one attention, which holds nothing of pairs
+    ({"positions": Rotary(), "mask": "causal", "text": TextSpec(clean=True)}, 1_000),
+    ({"positions": SinCos(), "temporal": Temporal(every=1)}, 100_000),
+    (UNet(width=32), 30_000),
+], ids=["tokens", "who sees whom", "along time", "convolutions"])
+def test_more_frames_at_once_than_there_is_room_for_are_refused(monkeypatch, net, frames):
+    recipe = films(Frames(clock="each"))
+    net = replace(recipe.net, **net) if isinstance(net, dict) else net
+    large = Model(System.of(replace(recipe, net=net), ["a dot"]))
+    monkeypatch.setattr(windows, "memory", lambda: 2.0**30)
+    with pytest.raises(UserError, match=r"in the network.*--overlap 4"):
+        windows.check_room(large, large.settings(PROMPTS, seed=0, frames=frames))
+    windows.check_room(large, large.settings(PROMPTS, seed=0, frames=frames, overlap=4))
+    windows.check_room(large, large.settings(PROMPTS, seed=0, frames=frames // 5))
 
 
 def test_history_guidance_and_self_conditioning_do_not_go_together():

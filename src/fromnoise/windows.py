@@ -204,6 +204,7 @@ def remarks(model: Any, settings: Settings) -> list[str]:
 # ---- room -----------------------------------------------------------------------------------------------
 
 COPIES = 4  # of all frames: noise, latents, media, and their bytes on the way to a file
+FEATURES = 24  # bytes for each feature of a token, half of what networks were seen to take in bfloat16
 
 
 def check_room(model: Any, settings: Settings) -> None:
@@ -214,21 +215,31 @@ def check_room(model: Any, settings: Settings) -> None:
         raise UserError(f"{len(settings.prompts)} x {settings.frames} frames of {settings.size[1]}x{settings.size[0]} "
                         f"take {need / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}: ask for fewer, or "
                         "go on from the last frames of what was made (given, --extend).")
-    if (need := biases(model, settings)) > there:
-        raise UserError(f"{settings.frames} frames at once take {need / 2**30:,.0f} GiB in attention, and this machine "
-                        f"has {there / 2**30:,.0f}: make them window by window, with an overlap "
+    if (need := working(model, settings)) > there:
+        raise UserError(f"{settings.frames} frames at once take {need / 2**30:,.0f} GiB in the network, and this "
+                        f"machine has {there / 2**30:,.0f}: make them window by window, with an overlap "
                         f"(--overlap {max(1, model.recipe.data.frames // 2)}).")
 
 
-def biases(model: Any, settings: Settings) -> int:
-    """Bytes of the learned biases of all pairs of tokens in one window, and of where they are looked up."""
+def working(model: Any, settings: Settings) -> int:
+    """Bytes that a network works with at least for a window of one sample: features of all its tokens, and what
+    attention holds of each pair of those that meet in it."""
+    net, shape = model.recipe.net, model.noise_shape(settings)
+    frames = max(len(span) for span in windows(shape[1], *model.window(settings)))
+    places = shape[-2] * shape[-1] // (net.patch**2 if isinstance(net, Trunk) else 1)
+    met = 1 if net.temporal.there else frames
+    return FEATURES * frames * places * net.width + of_pair(model, met) * (met * places) ** 2
+
+
+def of_pair(model: Any, frames: int) -> int:
+    """Bytes for a pair of the tokens of so many frames in one attention."""
     net = model.recipe.net
-    if not isinstance(net, Trunk) or not isinstance(net.positions, Relative):
-        return 0
-    shape = model.noise_shape(settings)
-    window = max(len(span) for span in windows(shape[1], *model.window(settings)))
-    tokens = (1 if net.temporal.there else window) * shape[-2] * shape[-1] // net.patch**2
-    return tokens**2 * (4 * net.attention.heads + 8)
+    if not isinstance(net, Trunk):
+        return 0  # its frames are apart
+    if isinstance(net.positions, Relative):
+        return 4 * net.attention.heads + 8  # the biases, and where they are looked up
+    shown = net.mask == "causal" and frames > 1 and model.system.device.type != "cuda"
+    return 5 if shown else 0  # who sees whom, and the same as numbers
 
 
 def memory() -> float:
