@@ -177,7 +177,8 @@ def sheet_of(media: Tensor, height: int, width: int, film: bool = False) -> Shee
     It may be one tile, larger by a whole factor, several with white gaps, which then are what is large, or a strip
     without gaps, which no film is.
     """
-    found = list(layouts(*media.shape[-2:], height, width, film))
+    high, wide = media.shape[-2:]
+    found = list(layouts(high, wide, height, width, film))
     several = [sheet for sheet in found if sheet.gap and sheet.several and sheet.parted(media, WHITE if film else 1.0)]
     exact = [sheet for sheet in several if sheet.square(media)]
     one = [sheet for sheet in found if not sheet.several]

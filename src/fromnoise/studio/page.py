@@ -256,9 +256,9 @@ def _through(s: Showcase) -> dict[str, Any] | None:
         rows = {"original": s.originals, "comes back as": s.reconstructions,
                 f"difference, {DIFFERENCE}-fold": difference}
     strips = _film_strips(list(rows.values())) if films else [_columns(list(rows.values()), range(len(s.originals)), 1)]
-    across = _across(len(strips[0])) if films else 72
+    height, width = s.originals.shape[-2:]
     return {"strips": strips, "rows": list(rows), "thing": "film" if films else "picture", **words,
-            **_sizes(*s.originals.shape[-2:], across)}
+            **_sizes(height, width, _across(len(strips[0])) if films else 72)}
 
 
 def _film_strips(rows: Sequence[Tensor]) -> list[list[dict[str, Any]]]:
