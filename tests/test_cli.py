@@ -314,6 +314,18 @@ def test_mistakes_are_one_sentence(argv, words, capsys, tmp_path):
     assert words in refused(capsys, "train", *argv.format(tmp=tmp_path).split())
 
 
+@pytest.mark.parametrize("name", ["image", "video", "world"])
+@pytest.mark.parametrize(("data", "words"), [
+    ([], "Which folder are the "), (["--data", "./nowhere"], "There is no folder nowhere")])
+def test_data_that_are_not_there_are_said_before_the_recipe(name, data, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", name, *data]) != 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"fromnoise: {words}")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("form", "words"), [
     (0, "recipe format 0, which is not known here"), ("x", "recipe format 'x', which"), (True, "format True"),
     (None, "format None"), (99, "was written by a newer fromnoise"),

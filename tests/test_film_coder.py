@@ -1,5 +1,6 @@
 """Film autoencoders as recipes: training, what a run of them gives, and diffusion in their latents."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from fromnoise.recipe import Coder, Optimizer, Schedule, without_effect
 from fromnoise.recipes import digits
 from fromnoise.showing.previews import read_previews
 from fromnoise.showing.reconstructions import save_preview, show
+from fromnoise.studio import render_page
 from fromnoise.system import Coding, System
 from fromnoise.train import train
 from fromnoise.train.latent_cache import LatentCache
@@ -108,10 +110,16 @@ def test_a_codec_takes_pictures_and_films_and_measures_its_latents():
 def test_films_are_shown_as_strips(tmp_path):
     codec = Codec(Coding(tiny()))
     page = show(codec, tmp_path)
-    assert page.originals.shape == page.reconstructions.shape == (15, 1, 3, 16, 16)  # three films of five frames
+    assert page.originals.shape == page.reconstructions.shape == (3, 5, 3, 16, 16)
     assert page.description == ("Films of 5 frames of 16x16 as latents of 2 x 4x4 in 2 channels, 60 times fewer "
                                 "numbers.")
-    assert torch.equal(page.originals[5:10, 0], DATA.open("test").batch([1], [1]).media[0])
+    assert torch.equal(page.originals[1], DATA.open("test").batch([1], [1]).media[0])
+    html = render_page("films", [page])
+    strips = html.split('<ol class="strip">')[1:]
+    assert [re.findall(r'class="tick">(\d+)<', strip) for strip in strips] == [list("01234")] * 3
+    assert [strip.count("<img") for strip in strips] == [15] * 3
+    assert 'aria-label="Film 3, frame by frame"' in html
+    assert 'alt="comes back as 2, frame 4"' in html
     assert (tmp_path / "samples" / "grid.png").is_file()
     save_preview(codec, tmp_path, 3)
     assert [(step, media.shape) for step, media in read_previews(codec, tmp_path)] == [(3, (8, 1, 3, 16, 16))]

@@ -142,7 +142,12 @@ def test_blurred_history_is_noised_as_the_path_says_and_told_so():
     seen.clear()
     blurred(watched, path, 0.1, noise_of)(x, torch.tensor(0.4), Condition())
     assert seen[0][0] is x
-    assert Held().around(watched, path, noise_of) is watched
+    seen.clear()
+    out = Held().around(watched, path, noise_of)(x, t, Condition())  # as it is, and so it comes out
+    assert torch.equal(seen[0][0], x)
+    assert torch.equal(seen[0][1], t)
+    assert torch.equal(out[:, [0, 3]], x[:, [0, 3]])
+    assert not bool(out[:, [1, 2, 4]].any())
 
 
 def test_guided_history_tilts_a_gaussian_as_it_should():

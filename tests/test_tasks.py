@@ -11,15 +11,16 @@ from torch.testing import assert_close
 
 from fromnoise import windows
 from fromnoise.cli import sample as cli
+from fromnoise.cli.frames import Wanted, read_frames, sheet_of
 from fromnoise.config import from_dict
-from fromnoise.denoise import Guidance, Held, Reconstructed, Replaced
+from fromnoise.denoise import APG, Guidance, Held, Reconstructed, Replaced
 from fromnoise.films import write_film
 from fromnoise.generate import Model
-from fromnoise.given import Given, Known, cut, read_frames
+from fromnoise.given import Given, Known, known_of
 from fromnoise.latents import PixelLatents
-from fromnoise.media import from_uint8, to_uint8
-from fromnoise.nets import house
-from fromnoise.nets.trunk import MaskDiT, Temporal
+from fromnoise.media import from_uint8, sheets, to_uint8
+from fromnoise.nets import UNet, house
+from fromnoise.nets.trunk import Learned, MaskDiT, Rotary, SinCos, Temporal, TextSpec
 from fromnoise.output import read_picture
 from fromnoise.process import Elbo, Flow, Frames, LogNormal, Objective, Uniform
 from fromnoise.random import frame_noise
@@ -393,46 +394,84 @@ def test_a_rollout_is_windows_each_given_the_end_of_the_one_before(model):
     assert len(steps) == 6
 
 
-@pytest.mark.parametrize("keep", [Held(), Held(history=0.1)], ids=["clean", "blurred"])
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_a_causal_network_keeps_what_it_has_seen(causal, monkeypatch, keep, guidance):
-    """With one block a frame is made of frames as they went in, so that the cache of as many frames as a window knows
-    is the same as showing it these again."""
-    calls = []
-    net = causal.system.denoiser.net
-    forward = type(net).forward
-    monkeypatch.setattr(type(net), "forward", lambda self, x, *a, **k: calls.append(x.shape[1]) or forward(
-        self, x, *a, **k))
-    settings = {"overlap": 3, "steps": 6, "seed": 1, "keep": keep, "guidance": guidance, "given": Given(clip(2))}
-    kept = causal.rollout(PROMPTS, 20, **settings).media
-    assert max(calls) == 6  # the first window was given two of its eight
-    few = sum(calls)
-    calls.clear()
-    monkeypatch.setattr(windows, "remembers", lambda *_: False)
-    shown = causal.rollout(PROMPTS, 20, **settings).media
-    assert sum(calls) > 1.3 * few
-    # The last window is moved back to end with the clip, and knows more frames than the cache holds.
-    assert_close(kept[:, :18], shown[:, :18], atol=1e-4, rtol=0)
+CAUSAL = {
+    "words at the origin": {"positions": Rotary()},
+    "words before": {"positions": Rotary(words="before")},
+    "words first": {"positions": Rotary(words="first")},
+    "words after": {"positions": Rotary(words="after", centred=True)},
+    "words nowhere": {"positions": Rotary(words="none")},
+    "learned offsets": {},
+    "no order": {"positions": SinCos()},
+    "along time": {"mask": "full", "temporal": Temporal(every=1, causal=True)},
+    "along time, convolved": {"mask": "full", "temporal": Temporal(every=1, causal=True, kernel=4, reach=3)},
+}
+FEW = {"frames": 19, "overlap": 3, "steps": 3, "seed": 1, "guidance": 2.0}
 
 
-def test_the_cache_does_not_grow(causal, monkeypatch):
-    sizes = []
-    trim = windows.Cached.remember
+@pytest.fixture
+def rolled(monkeypatch):
+    """``rolled(model, count, remembers, **choices)``: the latents of a rollout in float64 that goes on from so many
+    frames, and how many frames the network was shown in all."""
+    def run(model, count, remembers, **choices):
+        calls, net = [], type(model.system.denoiser.net)
+        forward = net.forward
+        settings = model.settings(PROMPTS, **(FEW | choices))
+        noise = frame_noise((2, settings.frames, 1, SIDE, SIDE), 1).double()
+        known = known_of(Given(clip(count)), settings, 1).latent(model.system) if count else None
+        with monkeypatch.context() as patch, torch.no_grad():
+            patch.setattr(net, "forward", lambda self, x, *a, **k: calls.append(x.shape[1]) or forward(
+                self, x, *a, **k))
+            if not remembers:
+                patch.setattr(windows, "remembers", lambda *_: False)
+            return model._solve(settings, noise, None, None, known)[0], sum(calls)
 
-    def watched(self, *args):
-        trim(self, *args)
-        sizes.append((self.cache.frames, *(k.shape[1] for k, _ in self.cache.pairs.values()), self.cache.passed))
+    return run
 
-    monkeypatch.setattr(windows.Cached, "remember", watched)
-    causal.rollout(PROMPTS, 40, overlap=3, steps=1, guidance=1.0)
-    assert len({size[:-1] for size in sizes}) == 1
-    assert sizes[0][0] == 3
-    assert sizes[-1][-1] > 30
+
+def causal_model(name, prediction="velocity"):
+    recipe = films(Frames(clock="each"), causal=True)
+    model = Model(system_of(replace(recipe, net=replace(recipe.net, **CAUSAL[name]), objective=Objective(
+        prediction=prediction, times=Uniform()))))
+    model.system.double()
+    return model
+
+
+@pytest.mark.parametrize("count", [0, 6])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_what_is_remembered_is_what_would_be_shown_again(rolled, name, count):
+    """Two blocks, more frames given than an overlap, and a last window that is moved back."""
+    model = causal_model(name)
+    kept, few = rolled(model, count, True, keep=Held(history=0.1))
+    shown, many = rolled(model, count, False, keep=Held(history=0.1))
+    assert_close(kept, shown, atol=1e-10, rtol=0)
+    assert many > 1.2 * few
+    if count:
+        assert torch.equal(kept[:, :count], clip(count)[None].expand(2, -1, -1, -1, -1).double())
+
+
+@pytest.mark.parametrize("choices", [
+    {"keep": Held(), "guidance": 1.0},
+    {"solver": "dpmpp_2m_sde"},
+    {"guidance": Guidance(scale=3.0, rescale=0.7, method=APG(norm=2.0))},
+    {"schedule": Pyramid(delay=1), "keep": Held(history=0.1)},
+], ids=["alone", "with noise added on the way", "guided by all of the clip", "in an order"])
+def test_what_is_remembered_changes_no_way_of_sampling(rolled, choices):
+    """Twelve frames given, more than a window; what such a network says of these is not what they are."""
+    model = causal_model("words before", prediction="x0")
+    assert_close(rolled(model, 12, True, **choices)[0], rolled(model, 12, False, **choices)[0], atol=1e-10, rtol=0)
+
+
+def test_each_window_looks_once_at_the_frames_it_knows(causal, monkeypatch):
+    calls, net = [], type(causal.system.denoiser.net)
+    forward = net.forward
+    monkeypatch.setattr(net, "forward", lambda self, x, *a, **k: calls.append(x.shape[1]) or forward(self, x, *a, **k))
+    causal.rollout(PROMPTS, 18, overlap=3, steps=2, guidance=1.0)
+    assert calls == [8, 8, 3, 5, 5, 3, 5, 5]
 
 
 def test_what_a_cache_cannot_follow_is_shown_again(causal):
     def remembers(**choices):
-        return windows.remembers(causal, causal.settings(PROMPTS, frames=20, overlap=3, seed=0, **choices), None)
+        return windows.remembers(causal, causal.settings(PROMPTS, frames=20, overlap=3, seed=0, **choices))
 
     assert remembers(guidance=3.0)
     assert remembers(guidance=1.0)
@@ -440,6 +479,10 @@ def test_what_a_cache_cannot_follow_is_shown_again(causal):
     assert not remembers(guidance=Guidance(scale=3.0, max_batch=2))
     assert not remembers(keep=Held(guidance=2.0))
     assert not remembers(keep="replaced")
+    learned = films(Frames(clock="each"), causal=True)
+    learned = replace(learned, net=replace(learned.net, positions=Learned(places=FRAMES * 16, words=4)))
+    out = Model(system_of(learned)).rollout(PROMPTS, 13, overlap=3, steps=1)  # it takes a whole window and no less
+    assert out.media.shape[1] == 13
 
 
 # ---- what cannot be -----------------------------------------------------------------------------------
@@ -467,7 +510,7 @@ def test_what_a_cache_cannot_follow_is_shown_again(causal):
     (Given(torch.zeros(2, 1, 8, 8), known=torch.zeros(8, 8)), {}, "Nothing is given"),
     (None, {"frames": 0}, "frames must be"), (None, {"overlap": 8, "frames": 20}, "overlap from 1 to 7"),
     (None, {"schedule": "circular"}, "kind"), (None, {"keep": 3}, "keep|valid"),
-    (None, {"frames": 10**7}, "ask for fewer"), (None, {"frames": 10**4}, r"in attention.*--overlap 4"),
+    (None, {"frames": 10**7}, "ask for fewer"), (None, {"frames": 10**4}, r"in the network.*--overlap 4"),
     ({0: torch.zeros(1, 8, 8)}, {"solver": "rk45", "steps": None}, "solvers that are tables"),
     (None, {"solver": "rk45", "steps": None, "schedule": "pyramid"}, "solvers that are tables"),
 ])
@@ -476,6 +519,23 @@ def test_what_cannot_be_is_one_sentence(model, monkeypatch, given, choices, sent
     with pytest.raises(UserError, match=sentence) as found:
         model.sample(PROMPTS, given=given, **{"steps": 2, **choices})
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(("net", "frames"), [
+    ({"positions": Rotary()}, 100_000),  # in one attention, which holds nothing of pairs
+    ({"positions": Rotary(), "mask": "causal", "text": TextSpec(clean=True)}, 1_000),
+    ({"positions": SinCos(), "temporal": Temporal(every=1)}, 100_000),
+    (UNet(width=32), 30_000),
+], ids=["tokens", "who sees whom", "along time", "convolutions"])
+def test_more_frames_at_once_than_there_is_room_for_are_refused(monkeypatch, net, frames):
+    recipe = films(Frames(clock="each"))
+    net = replace(recipe.net, **net) if isinstance(net, dict) else net
+    large = Model(System.of(replace(recipe, net=net), ["a dot"]))
+    monkeypatch.setattr(windows, "memory", lambda: 2.0**30)
+    with pytest.raises(UserError, match=r"in the network.*--overlap 4"):
+        windows.check_room(large, large.settings(PROMPTS, seed=0, frames=frames))
+    windows.check_room(large, large.settings(PROMPTS, seed=0, frames=frames, overlap=4))
+    windows.check_room(large, large.settings(PROMPTS, seed=0, frames=frames // 5))
 
 
 def test_history_guidance_and_self_conditioning_do_not_go_together():
@@ -495,7 +555,7 @@ def files(tmp_path):
     pictures = [Image.fromarray(frame) for frame in frames]
     pictures[0].save(tmp_path / "a.png")
     pictures[7].save(tmp_path / "b.png")
-    pictures[0].save(tmp_path / "clip.gif", save_all=True, append_images=pictures[1:4], duration=100)
+    pictures[0].save(tmp_path / "clip.gif", save_all=True, append_images=pictures[1:4], duration=40)
     Image.fromarray(np.concatenate(list(frames[:3]), axis=1)).save(tmp_path / "strip.png")
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[:, 4:] = 255
@@ -505,41 +565,81 @@ def files(tmp_path):
     return tmp_path
 
 
+DOTS = Wanted(1, (SIDE, SIDE))
+
+
 def test_frames_of_files(files):
     near = {"atol": 1 / 127, "rtol": 0}
-    assert_close(read_frames(files / "a.png", 1), clip()[:1], **near)
-    assert_close(read_frames(files / "clip.gif", 1), clip()[:4], **near)
-    assert_close(read_frames(files / "strip.png", 1, (SIDE, SIDE)), clip()[:3], **near)
-    assert read_frames(files / "strip.png", 3).shape == (1, 3, SIDE, 3 * SIDE)
+    for wanted in (DOTS, Wanted(1)):
+        assert_close(read_frames(files / "a.png", wanted), clip()[:1], **near)
+        assert_close(read_frames(files / "clip.gif", wanted), clip()[:4], **near)
+    assert_close(read_frames(files / "strip.png", DOTS), clip()[:3], **near)
+    assert read_frames(files / "strip.png", Wanted()).shape == (1, 3, SIDE, 3 * SIDE)
     for name, why in (("broken.gif", "read as a film"), ("none.png", "used: the file is missing"), ("", "used")):
         with pytest.raises(UserError, match=f"cannot be {why}"):
-            read_frames(files / name)
+            read_frames(files / name, DOTS)
 
 
 @pytest.mark.parametrize("name", ["out.webp", "out.mkv", "out.png"])
 @pytest.mark.parametrize("enlarge", [None, 1, 3])
-def test_what_is_saved_can_be_given(model, tmp_path, name, enlarge):
-    out = model.sample("a dot", steps=2)
-    exact = from_uint8(to_uint8(out.media[0]))
-    found = read_frames(out.save(tmp_path / name, enlarge), 1, (SIDE, SIDE))
-    assert torch.equal(found, exact)  # though the file may show each pixel as a square, and gaps between frames
+@pytest.mark.parametrize("samples", [1, 3, 4])
+def test_what_is_saved_can_be_given(model, tmp_path, name, enlarge, samples):
+    out, said = model.sample(["a dot"] * samples, steps=2), []
+    exact = from_uint8(to_uint8(out.media))
+    wanted = replace(DOTS, fps=out.settings.fps, say=said.append)
+    path = out.save(tmp_path / name, enlarge)
+    assert torch.equal(read_frames(path, wanted), exact[0])  # though each pixel may be a square, and gaps between
+    assert said == ([] if samples == 1 else [
+        f"{path} shows {samples} samples, and the first is taken (of the others, {path}:2 is the second)."])
+    for i in range(samples):
+        assert torch.equal(read_frames(f"{path}:{i + 1}", wanted), exact[i])
+    with pytest.raises(UserError, match=f"shows {samples} samples?, and there is no {samples + 1}"):
+        read_frames(f"{path}:{samples + 1}", wanted)
+    assert len(said) <= 1
 
 
-def test_an_mp4_can_be_given(model, tmp_path):
-    out = Given(clip()).media
-    assert_close(read_frames(write_film(out, tmp_path / "x.mp4", 8), 1, (SIDE, SIDE)), out, atol=0.05, rtol=0)
+@pytest.mark.parametrize("enlarge", [1, 3])
+def test_an_mp4_can_be_given(model, tmp_path, enlarge):
+    """Of odd sides, when the file has a row and a column twice, and of several samples."""
+    media = torch.stack([clip(), clip().flip(-1), -clip()])[..., :7, :5]
+    path = write_film(from_uint8(sheets(media, 2)), tmp_path / "x.mp4", 8, enlarge)
+    for i in range(3):
+        found = read_frames(f"{path}:{i + 1}", Wanted(1, (7, 5), 8.0))
+        assert_close(found, media[i], atol=0.25 / enlarge, rtol=0)
+
+
+def test_a_file_may_have_a_colon_in_its_name(files):
+    (files / "clip.gif").rename(files / "clip:2")
+    assert_close(read_frames(files / "clip:2", DOTS), clip()[:1], atol=1 / 127, rtol=0)
 
 
 def test_frames_larger_by_no_whole_factor_stay_as_they_are(files):
-    assert read_frames(files / "large.png", 1, (SIDE, SIDE)).shape == (1, 1, 12, 12)
-    assert read_frames(files / "clip.gif", 1, (SIDE // 2, SIDE)).shape == (4, 1, SIDE, SIDE)
+    assert read_frames(files / "large.png", DOTS).shape == (1, 1, 12, 12)
+    assert read_frames(files / "clip.gif", Wanted(1, (SIDE // 2, SIDE))).shape == (1, 1, SIDE, SIDE)
 
 
 def test_a_strip_whose_gaps_would_fit_is_not_taken_for_one_with_gaps():
-    strip = torch.rand(1, 1, 4, 24)  # four frames with gaps of two, if these were white, or six without
-    assert cut(strip, 4).shape == (6, 1, 4, 4)
+    strip = torch.rand(1, 4, 24)  # four frames with gaps of two, if these were white, or six without
+    sheet = sheet_of(strip, 4, 4)
+    assert (sheet.columns, sheet.gap) == (6, 0)
+    assert torch.equal(sheet.tiles(strip)[2], strip[..., 8:12])
     strip[..., [4, 5, 10, 11, 16, 17]] = 1.0
-    assert cut(strip[..., :22], 4).shape == (4, 1, 4, 4)
+    assert sheet_of(strip[..., :22], 4, 4).columns == 4
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "gif"])
+@pytest.mark.parametrize(("rate", "taken"), [
+    (8, [0, 1, 2, 3, 4, 5, 6, 7]), (16, [0, 2, 4, 6]), (4, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]),
+    (12, [0, 1, 3, 4, 6])])
+def test_a_film_of_another_rate_is_brought_to_that_of_the_samples(tmp_path, suffix, rate, taken):
+    said = []
+    path = write_film(clip(), tmp_path / f"x.{suffix}", rate, 1)
+    found = read_frames(path, replace(DOTS, fps=8.0, say=said.append))
+    assert_close(found, from_uint8(to_uint8(clip()[taken])), atol=0, rtol=0)
+    assert bool(said) == (rate != 8)
+    assert all(f"{len(taken)} frames are taken for its 8" in sentence for sentence in said)
+    assert ("some of them twice" in "".join(said)) == (rate < 8)
+    assert len(read_frames(path, DOTS)) == 8
 
 
 @pytest.fixture
@@ -560,8 +660,8 @@ def run(model, monkeypatch, tmp_path):
 
 
 def test_tasks_of_the_command_line(run, files, tmp_path, capsys):
-    clip4, a = read_frames(files / "clip.gif", 1), read_frames(files / "a.png", 1)
-    b = read_frames(files / "b.png", 1)
+    clip4, a = read_frames(files / "clip.gif", DOTS), read_frames(files / "a.png", DOTS)
+    b = read_frames(files / "b.png", DOTS)
     out = run("--first", files / "a.png", "--last", files / "b.png").media[0]
     assert torch.equal(out[[0, 7]], torch.cat([a, b]))
     assert torch.equal(run("--extend", files / "clip.gif").media[0, :4], clip4)
@@ -583,6 +683,19 @@ def test_tasks_of_the_command_line(run, files, tmp_path, capsys):
     told = read_picture(tmp_path / "out.png")["settings"]
     assert told == out.settings
     assert told.given
+
+
+def test_a_command_takes_one_of_several_samples_at_the_rate_of_the_model(run, model, tmp_path, capsys):
+    media = torch.stack([clip(), clip().flip(-1)])
+    two = write_film(from_uint8(sheets(media)), tmp_path / "two.mkv", 2 * model.recipe.fps, 1)
+    exact = from_uint8(to_uint8(media))
+    for word, i in ((two, 0), (f"{two}:2", 1)):
+        assert torch.equal(run("--extend", word).media[0, :4], exact[i, ::2])
+    assert torch.equal(run("--clip", f"{two}:2", "--slow", "2").media[0, ::2], exact[1])
+    said = capsys.readouterr().err
+    assert said.count("shows 2 samples, and the first is taken") == 1
+    assert said.count("samples have 24: 4 frames are taken for its 8, at each moment the nearest.\n") == 2
+    assert torch.equal(run("--extend", f"{two}:2", "--fps", "48", "--frames", "9").media[0, :8], exact[1])
 
 
 def test_a_clip_is_made_again_from_what_its_file_says(run, files, tmp_path, capsys):

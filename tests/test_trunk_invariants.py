@@ -22,7 +22,7 @@ from fromnoise.blocks import (
 )
 from fromnoise.blocks.attention import attend_linear
 from fromnoise.blocks.heads import CrossAttention
-from fromnoise.nets.trunk import Trunk
+from fromnoise.nets.trunk import Rotary, Trunk
 from fromnoise.nets.trunk.attempts import native
 from fromnoise.nets.trunk.presets import dit, sit
 from fromnoise.types import Condition
@@ -252,3 +252,16 @@ def test_under_identity_attention_a_place_sees_itself_and_the_words_alone(kind):
     moved[2:4, 4:6] = 0
     assert float(moved.max()) < 1e-12
     assert float((net(x, t, condition, identity) - net(x, t, condition)).detach().abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("stack", [{"double": 1, "single": 0}, {"double": 1, "single": 1}, {"single": 2}],
+                         ids=["apart", "apart, then together", "together"])
+@torch.no_grad()
+def test_words_that_are_not_turned_stand_at_the_origin(stack):
+    said = []
+    for words in ("none", "zero"):
+        torch.manual_seed(0)
+        net = built(replace(BASE, positions=Rotary(words=words), **stack))
+        x, told = torch.randn(2, 3, 3, 4, 6).double(), Condition(text=torch.randn(2, 5, 16).double())
+        said.append(net(x, torch.rand(2, 3).double(), told))
+    torch.testing.assert_close(*said, atol=1e-12, rtol=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +12,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fromnoise.data.images import Refused, open_picture
-from fromnoise.films import PICTURES, SUFFIXES, film_facts, read_film
 from fromnoise.media import from_uint8
 from fromnoise.settings import Noise, Settings, as_numbers
 from fromnoise.system import System
@@ -22,7 +19,6 @@ from fromnoise.types import UserError
 from fromnoise.weights import digest
 
 Picture = Noise | Image.Image
-SHEET_GAP = 2  # pixels between the frames of a contact sheet, which are white
 
 
 @dataclass(frozen=True)
@@ -197,51 +193,3 @@ def pixels(picture: Image.Image, channels: int) -> Tensor:
     """``[C, H, W]`` in [-1, 1]."""
     found = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     return from_uint8(found[..., None] if channels == 1 else found)
-
-
-# ---- files ----------------------------------------------------------------------------------------------
-
-
-def read_frames(path: str | Path, channels: int = 3, size: tuple[int, int] | None = None) -> Tensor:
-    """The frames ``[T, C, H, W]`` in [-1, 1] of a picture, an animation, a film or a strip.
-
-    size: (height, width) of frames.  Larger ones by a whole factor, such as fromnoise writes to be seen well, are
-    brought to it by averages, which gives back what was enlarged;  a picture in which several stand side by side, also
-    with the gaps of a contact sheet, is a strip of so many.  UserError for a file that cannot be read.
-    """
-    path = Path(path)
-    if is_film(path):
-        media = torch.stack([pixels(Image.fromarray(frame), channels) for frame in read_film(path).frames])
-        return media if size is None else shrunk(media, *size)
-    try:
-        media = pixels(open_picture(path), channels)[None]
-    except Refused as why:
-        raise UserError(f"{path} cannot be used: {why}.") from None
-    return media if size is None else cut(shrunk(media, size[0]), size[1])
-
-
-def is_film(path: Path) -> bool:
-    """Whether a file is a film by its name, and of those that may be pictures too, an animation."""
-    suffix = path.suffix.lower()
-    return suffix in SUFFIXES and (suffix not in PICTURES or film_facts(path).frames > 1)
-
-
-def shrunk(media: Tensor, height: int, width: int | None = None) -> Tensor:
-    """Frames that are a whole factor larger than ``height`` (and ``width``), by averages; others as they are.
-
-    In float64, in which the mean of equal pixels is that pixel.
-    """
-    factor, rest = divmod(media.shape[-2], height)
-    fits = not rest and (media.shape[-1] % factor == 0 if width is None else media.shape[-1] == factor * width)
-    return F.avg_pool2d(media.double(), factor).float() if factor > 1 and fits else media
-
-
-def cut(media: Tensor, width: int) -> Tensor:
-    """A picture ``[1, C, H, W]`` cut into the frames side by side in it, white gaps left out; or as it is."""
-    for gap in (SHEET_GAP, 0):
-        count, rest = divmod(media.shape[-1] + gap, width + gap)
-        places = [i * (width + gap) for i in range(count)]
-        white = all(bool((media[..., x + width : x + width + gap] == 1).all()) for x in places[:-1])
-        if count > 1 and not rest and white:
-            return torch.cat([media[..., x : x + width] for x in places])
-    return media

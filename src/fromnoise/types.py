@@ -193,6 +193,12 @@ class Condition:
         """The condition with ``f`` applied to every tensor it holds."""
         return Condition(**{name: f(value) for name, value in self._held().items()})
 
+    def of(self, frames: slice) -> Condition:
+        """What some of the frames are told."""
+        each = {name: value[:, frames] for name, value in self._held().items()
+                if name in ("image", "actions", "past", "past_t") and value.shape[1] > 1}
+        return replace(self, **each)
+
     def of_frames(self, count: int) -> Condition:
         """What each of ``count`` frames is told, as pictures of their own in the batch: ``[B count, ...]``."""
         told = {name: value.repeat_interleave(count, 0) for name, value in self._held().items()

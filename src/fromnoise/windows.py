@@ -20,7 +20,7 @@ from fromnoise.actions import Doing, as_tensor
 from fromnoise.denoise import Cached, Denoise, Held, acting
 from fromnoise.given import Known
 from fromnoise.nets import Trunk
-from fromnoise.nets.trunk import Relative
+from fromnoise.nets.trunk import Learned, Relative
 from fromnoise.random import HISTORY, fold, frame_noise
 from fromnoise.sample import Autoregressive, Callback, FullSequence, SolveInfo, among, solve
 from fromnoise.settings import Settings
@@ -68,8 +68,6 @@ def filled(model: Any, settings: Settings, noise: Tensor, known: Known | None, s
     x = torch.zeros_like(noise) if known is None else known.values.to(noise).expand_as(noise).clone()
     mask = torch.zeros(len(x[0]), 1, 1, 1, dtype=torch.bool, device=x.device) if known is None else known.mask.clone()
     here, info = Known(x, mask), None
-    if remembers(model, settings, known):
-        return remembered(model, settings, noise, here, spans, callback)
     for i, span in enumerate(spans):
         if bool(here.frames(span).mask.all()):
             continue
@@ -95,9 +93,19 @@ class Window:
         """Its latents, as ``filled``."""
         settings, path = self.settings, self.model.recipe.path
         eps = HistoryNoise(int(fold(settings.stream, HISTORY)), settings.first, len(noise), self.span.start)
-        doing = doing_of(self.model, settings, len(noise), self.span.start)
-        around = partial(told_actions, self.model, settings, doing, partial(settings.keep.around, path=path, eps=eps))
+        doing, held = doing_of(self.model, settings, len(noise), self.span.start), self.held(known)
+
+        def kept(net: Denoise) -> Denoise:
+            return settings.keep.around(Cached(net, held) if held else net, path=path, eps=eps)
+
+        around = partial(told_actions, self.model, settings, doing, kept)
         return self.run(self.model._told(settings, small, around), noise, known, callback)
+
+    def held(self, known: Known | None) -> int:
+        """How many frames it begins with that a causal network is to look at once."""
+        if known is None or not remembers(self.model, self.settings):
+            return 0
+        return int((~known.whole).nonzero()[0])
 
     def run(self, denoise: Denoise, noise: Tensor, known: Known | None,
             callback: Callback | None) -> tuple[Tensor, SolveInfo]:
@@ -134,62 +142,15 @@ def told_actions(model: Any, settings: Settings, doing: Doing | None, around: Ca
     return denoise if doing is None else acting(denoise, doing, model.recipe.acts, settings.action_guidance)
 
 
-# ---- causal networks ------------------------------------------------------------------------------------
-
-
-def remembers(model: Any, settings: Settings, known: Known | None) -> bool:
-    """Whether a rollout keeps what its network has seen instead of showing it again: a causal one can, unless what it
-    is asked depends on more than that."""
+def remembers(model: Any, settings: Settings) -> bool:
+    """Whether the frames that a window begins with and that are known are looked at once, and not with every step: a
+    causal network can, unless what it is asked of them changes on the way."""
     net, guidance, recipe = model.recipe.net, settings.guidance, model.recipe
     constant = guidance.inert or (guidance.clean is None and guidance.interval == (0, 1) and guidance.guide is None
                                   and guidance.max_batch is None)
-    return (isinstance(net, Trunk) and net.causal and constant and isinstance(settings.keep, Held)
-            and settings.keep.guidance == 1 and settings.action_guidance == 1 and not settings.experts
-            and not recipe.train.self_conditioning
-            and recipe.upsample.factor == 1 and (known is None or known.mask.shape[-1] == 1))
-
-
-def remembered(model: Any, settings: Settings, noise: Tensor, known: Known, spans: list[range],
-               callback: Callback | None) -> tuple[Tensor, SolveInfo]:
-    """``filled`` with keys and values of the frames that a window has in common with those before it kept.
-
-    Each frame is shown once when it is finished, and the cache holds as many as a window knows of those before it.
-    """
-    length, overlap = model.window(settings)
-    eps = HistoryNoise(int(fold(settings.stream, HISTORY)), settings.first, len(noise))
-    doing = doing_of(model, settings, len(noise))
-    caches: list[Cached] = []
-
-    def kept(net: Denoise) -> Denoise:
-        caches.append(Cached(net, overlap))
-        return settings.keep.around(caches[0], model.recipe.path, eps)
-
-    def around(net: Denoise) -> Denoise:
-        return told_actions(model, settings, doing, kept, net)
-
-    def begin(frame: int) -> None:
-        eps.start = frame
-        if doing is not None:
-            doing.start = frame
-
-    denoise, x, info, seen = model._told(settings, None, around), known.values, None, 0
-    ask: Callable = lambda x, t: denoise(x, t, Condition())  # noqa: E731
-    for i, span in enumerate(spans):
-        mask = known.mask.flatten()
-        left = [f for f in range(seen, span.stop) if not mask[f]]
-        if not left:
-            continue
-        while seen < left[0]:
-            stop = min(left[0], seen + length)
-            begin(seen)
-            caches[0].remember(ask, x[:, seen:stop], torch.zeros(1, stop - seen, dtype=torch.float64))
-            seen = stop
-        begin(seen)
-        x[:, seen : span.stop], info = Window(model, settings, span, i).run(
-            denoise, noise[:, seen : span.stop], known.frames(range(seen, span.stop)), callback)
-        known.mask[seen : span.stop] = True
-    assert info is not None
-    return x, info
+    return (isinstance(net, Trunk) and net.causal and not isinstance(net.positions, Learned) and constant
+            and isinstance(settings.keep, Held) and settings.keep.guidance == 1 and settings.action_guidance == 1
+            and not settings.experts and not recipe.train.self_conditioning and recipe.upsample.factor == 1)
 
 
 # ---- what can be asked ----------------------------------------------------------------------------------
@@ -243,6 +204,7 @@ def remarks(model: Any, settings: Settings) -> list[str]:
 # ---- room -----------------------------------------------------------------------------------------------
 
 COPIES = 4  # of all frames: noise, latents, media, and their bytes on the way to a file
+FEATURES = 24  # bytes for each feature of a token, half of what networks were seen to take in bfloat16
 
 
 def check_room(model: Any, settings: Settings) -> None:
@@ -253,21 +215,31 @@ def check_room(model: Any, settings: Settings) -> None:
         raise UserError(f"{len(settings.prompts)} x {settings.frames} frames of {settings.size[1]}x{settings.size[0]} "
                         f"take {need / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}: ask for fewer, or "
                         "go on from the last frames of what was made (given, --extend).")
-    if (need := biases(model, settings)) > there:
-        raise UserError(f"{settings.frames} frames at once take {need / 2**30:,.0f} GiB in attention, and this machine "
-                        f"has {there / 2**30:,.0f}: make them window by window, with an overlap "
+    if (need := working(model, settings)) > there:
+        raise UserError(f"{settings.frames} frames at once take {need / 2**30:,.0f} GiB in the network, and this "
+                        f"machine has {there / 2**30:,.0f}: make them window by window, with an overlap "
                         f"(--overlap {max(1, model.recipe.data.frames // 2)}).")
 
 
-def biases(model: Any, settings: Settings) -> int:
-    """Bytes of the learned biases of all pairs of tokens in one window, and of where they are looked up."""
+def working(model: Any, settings: Settings) -> int:
+    """Bytes that a network works with at least for a window of one sample: features of all its tokens, and what
+    attention holds of each pair of those that meet in it."""
+    net, shape = model.recipe.net, model.noise_shape(settings)
+    frames = max(len(span) for span in windows(shape[1], *model.window(settings)))
+    places = shape[-2] * shape[-1] // (net.patch**2 if isinstance(net, Trunk) else 1)
+    met = 1 if net.temporal.there else frames
+    return FEATURES * frames * places * net.width + of_pair(model, met) * (met * places) ** 2
+
+
+def of_pair(model: Any, frames: int) -> int:
+    """Bytes for a pair of the tokens of so many frames in one attention."""
     net = model.recipe.net
-    if not isinstance(net, Trunk) or not isinstance(net.positions, Relative):
-        return 0
-    shape = model.noise_shape(settings)
-    window = max(len(span) for span in windows(shape[1], *model.window(settings)))
-    tokens = (1 if net.temporal.there else window) * shape[-2] * shape[-1] // net.patch**2
-    return tokens**2 * (4 * net.attention.heads + 8)
+    if not isinstance(net, Trunk):
+        return 0  # its frames are apart
+    if isinstance(net.positions, Relative):
+        return 4 * net.attention.heads + 8  # the biases, and where they are looked up
+    shown = net.mask == "causal" and frames > 1 and model.system.device.type != "cuda"
+    return 5 if shown else 0  # who sees whom, and the same as numbers
 
 
 def memory() -> float:

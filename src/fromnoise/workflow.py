@@ -92,7 +92,8 @@ def train_run(recipe: AnyRecipe, out: Path, command: str = "", console: Console 
     """Train into ``out`` with live progress, then evaluate and write page and card.  Returns what the page shows."""
     console, manner = console or Console(stderr=True), manner_of(recipe)
     timings = Timings()
-    summarise(recipe, console)
+    for line in summary(recipe, console):
+        console.print(line, highlight=False, markup=False)
     command = command or repeat_command(recipe, out)
     with timings.measure("training"):
         try:
@@ -124,14 +125,13 @@ def write_up(model: Model | Codec, out: Path, report: Report, timings: Timings) 
     return showcase
 
 
-def summarise(recipe: AnyRecipe, console: Console) -> None:
-    """Tell what the data are before training starts, where there is something to tell."""
-    summary = getattr(recipe.data, "summary", None)
-    if summary is not None:
-        with console.status("Looking through the folder"):
-            lines = summary().lines()
-        for line in lines:
-            console.print(line, highlight=False, markup=False)
+def summary(recipe: AnyRecipe, console: Console) -> list[str]:
+    """What there is to tell of the data, which are looked through.  UserError where they cannot be used."""
+    look = getattr(recipe.data, "summary", None)
+    if look is None:
+        return []
+    with console.status("Looking through the folder"):
+        return look().lines()
 
 
 def _train_with_progress(recipe: AnyRecipe, out: Path, console: Console) -> Result:

@@ -72,41 +72,22 @@ class Cache:
     every noise level.  ``hold``: whether the frames of the next forward are kept as well; a frame is worked on without
     and then, clean, seen once with it.  Attention i of a network asks for its own with ``join(i, k, v)``.
 
-    limit: most frames that are held; where there are more the oldest are dropped, so that memory does not grow with
-    them;  groups: ``[N]``, those of the tokens held;  valid: ``[B, N]``, False for padding;  frames, words: how many
-    are held;  dropped: frames that were; the next frame stands after all of them;  keep: how many tokens of this
-    forward are kept.
+    groups: ``[N]``, those of the tokens held;  valid: ``[B, N]``, False for padding;  frames, words: how many are
+    held;  keep: how many tokens of this forward are kept.
     """
 
     hold: bool = True
-    limit: int | None = None
     pairs: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     groups: Tensor | None = None
     valid: Tensor | None = None
     frames: int = 0
     words: int = 0
-    dropped: int = 0
     keep: int = 0
 
     @property
     def passed(self) -> int:
-        """Frames before the next one, held or dropped."""
-        return self.frames + self.dropped
-
-    def trim(self) -> None:
-        """Drop the oldest frames beyond the limit; the text stays."""
-        over = self.frames - (self.frames if self.limit is None else self.limit)
-        if over <= 0 or self.groups is None:
-            return
-        gone = (len(self.groups) - self.words) // self.frames * over
-
-        def rest(held: Tensor, dim: int) -> Tensor:
-            words, frames = held.split([self.words, held.shape[dim] - self.words], dim)
-            return torch.cat([words, frames.narrow(dim, gone, frames.shape[dim] - gone)], dim)
-
-        self.pairs = {index: (rest(k, 1), rest(v, 1)) for index, (k, v) in self.pairs.items()}
-        self.groups, self.valid = rest(self.groups, 0), None if self.valid is None else rest(self.valid, 1)
-        self.frames, self.dropped = self.frames - over, self.dropped + over
+        """The number of the next frame."""
+        return self.frames
 
     def map(self, f: Callable[[Tensor], Tensor], rows: int) -> Cache:
         """The same with ``f`` applied to what is held of each of the ``rows``, ``[rows, ...]``."""

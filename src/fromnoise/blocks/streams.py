@@ -48,7 +48,8 @@ class Clock:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A stream: features ``[B, N, D]``, its clock, and the turns ``[N, d/2]`` or ``[B, N, d/2]`` of its places."""
+    """A stream: features ``[B, N, D]``, its clock, and the turns ``[N, d/2]`` or ``[B, N, d/2]`` of its places, None
+    where nothing is turned."""
 
     x: Tensor
     clock: Clock | None = None
@@ -77,9 +78,10 @@ class Tokens:
             rows = [torch.zeros(len(part), dtype=torch.long, device=part.x.device) if part.clock.row is None  # type: ignore
                     else part.clock.row for part in (first, second)]  # type: ignore[union-attr]
             clock = Clock(torch.cat([a.signal, b.signal], dim=1), torch.cat([rows[0], a.signal.shape[1] + rows[1]]))
-        turns = second.turns
-        if first.turns is not None and second.turns is not None:
-            each = [part if part.ndim == 3 else part[None] for part in (first.turns, second.turns)]
+        turns, known = None, [part for part in (first.turns, second.turns) if part is not None]
+        if known:
+            each = [known[0].new_ones(1, len(part), known[0].shape[-1]) if part.turns is None else
+                    part.turns if part.turns.ndim == 3 else part.turns[None] for part in (first, second)]
             rows = max(len(part) for part in each)
             turns = torch.cat([part.expand(rows, -1, -1) for part in each], dim=1)
         return Tokens(torch.cat([first.x, second.x], dim=1), clock, turns)

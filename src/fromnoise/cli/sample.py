@@ -96,11 +96,13 @@ class Arguments:
     last: str | None = None
     """A picture that it ends with."""
     extend: str | None = None
-    """A film, an animated GIF or a PNG of frames side by side that the clip goes on from, and which --frames counts."""
+    """A film, an animated GIF or a PNG of frames side by side that the clip goes on from, and which --frames counts; a
+    file of several samples as FILE:2 is the second of these.  Films are brought to the frames a second of samples."""
     extend_back: str | None = None
     """The same, that the clip leads up to."""
     clip: str | None = None
-    """The same, that --slow or --inside changes; of a model of pictures, a picture."""
+    """The same, that --slow or --inside changes; of a model of pictures, a picture.  With --slow frames are taken one
+    after the other, whatever their rate."""
     slow: Annotated[int, Field(ge=2)] | None = None
     """So many times the frames of --clip, those between its own being made."""
     inside: str | None = None
@@ -179,7 +181,7 @@ def main(argv: list[str]) -> int:
     if settings.get("overlap"):
         settings["callback"] = counting(say)
     outputs = through(models, prompts, settings, sizes, [stage["settings"] for stage in told[1:]], args.augment,
-                      args.image, task)
+                      args.image, task, say=say)
     if told and told[0]["settings"].given != outputs[0].settings.given:
         say(f"What is given is not what {args.like} was made of, which will not come out the same.")
     if told and told[0]["settings"].given_image != outputs[0].settings.given_image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fromnoise.cli.acting import frames_for
+from fromnoise.cli.frames import Wanted
 from fromnoise.cli.tasks import Task
 from fromnoise.data.images import Refused, open_picture
 from fromnoise.generate import Model
@@ -29,12 +30,12 @@ OWN = ("steps", "guidance", "solver", "size", "augment")
 
 def through(models: Sequence[Model], prompts: list[str], settings: dict[str, Any], sizes: Sequence[Size | None],
             like: Sequence[Settings], augment: float | None = None, image: str | None = None,
-            task: Task | None = None) -> list[Output]:
+            task: Task | None = None, *, say: Callable[[str], None]) -> list[Output]:
     """Samples of the first model, then of each of the others, which enlarge those before them.
 
     settings: of the first;  sizes: of each, None for its usual one;  like: the settings of those after the first where
     a picture is made again, else they are as their recipes say;  augment: of all that enlarge;  image: the file that
-    the first one enlarges;  task: what it is given of its samples.
+    the first one enlarges;  task: what it is given of its samples;  say: is told what was chosen of files.
     """
     first, *rest = models
     told = {"size": sizes[0], "augment": augment if first.enlarges or not rest else None}
@@ -43,7 +44,8 @@ def through(models: Sequence[Model], prompts: list[str], settings: dict[str, Any
     if task is not None and task.named:
         data = first.recipe.data
         size = settings.get("size") or (data.height, data.width)
-        given, frames = task.given(data.channels, size, settings.get("frames"))
+        wanted = Wanted(data.channels, size, settings.get("fps") or first.recipe.fps, say)
+        given, frames = task.given(wanted, settings.get("frames"))
         settings = settings | {"given": given, "frames": frames}
     if settings.get("frames") is None:
         ahead = 0 if "given" not in settings else sum(place >= 0 for place in settings["given"].frames)

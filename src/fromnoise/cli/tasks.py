@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from fromnoise.given import Given, read_frames
+from fromnoise.cli.frames import Wanted, read_frames
+from fromnoise.given import Given
 from fromnoise.sample import Callback, Progress
 from fromnoise.types import UserError
-
-Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
@@ -49,27 +47,28 @@ class Task:
             if getattr(self, one) and getattr(self, other):
                 raise UserError(f"--{one} and --{other.replace('_', '-')} are for the same frames: give one of them.")
 
-    def given(self, channels: int, size: Size, frames: int | None) -> tuple[Given, int | None]:
+    def given(self, wanted: Wanted, frames: int | None) -> tuple[Given, int | None]:
         """(what is given, the number of frames of the clip, None for the usual one)."""
         self.check()
         if self.clip is not None:
-            return self.of_clip(read_frames(self.clip, channels, size), channels, size, frames)
-        before = [read_frames(path, channels, size) for path in (self.first, self.extend) if path]
-        after = [read_frames(path, channels, size) for path in (self.last, self.extend_back) if path]
-        if any(path and len(read[0]) > 1 for path, read in ((self.first, before), (self.last, after))):
+            return self.of_clip(self.clip, wanted, frames)
+        before = [read_frames(word, wanted) for word in (self.first, self.extend) if word]
+        after = [read_frames(word, wanted) for word in (self.last, self.extend_back) if word]
+        if any(word and len(read[0]) > 1 for word, read in ((self.first, before), (self.last, after))):
             raise UserError("--first and --last are one picture each: for a clip say --extend or --extend-back.")
         ahead, behind = sum(map(len, before)), sum(map(len, after))
         if len({part.shape[-2:] for part in (*before, *after)}) > 1:
             raise UserError("The files that are given have frames of different sizes: bring them to one.")
         return Given(torch.cat([*before, *after]), [*range(ahead), *range(-behind, 0)]), frames
 
-    def of_clip(self, clip: Tensor, channels: int, size: Size, frames: int | None) -> tuple[Given, int]:
-        """The same of --clip."""
+    def of_clip(self, word: str, wanted: Wanted, frames: int | None) -> tuple[Given, int]:
+        """The same of --clip, whose frames are slowed down as they follow each other."""
+        clip = read_frames(word, wanted if self.slow is None else replace(wanted, fps=0.0))
         step = self.slow or 1
         places, total = range(0, step * len(clip), step), step * (len(clip) - 1) + 1
         known = None
         if self.inside is not None:
-            known = (read_frames(self.inside, 1, size) <= 0)[:, 0]
+            known = (read_frames(self.inside, replace(wanted, channels=1)) <= 0)[:, 0]
         return Given(clip, places, known), frames or total
 
 

@@ -75,16 +75,17 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     recipe, named, out = resolve(argv)
-    for name in named_outside(recipe):  # before anything is said
-        whereabouts(name)
+    from fromnoise.workflow import summary, train_run
+
     console = Console(stderr=True)
+    for name in named_outside(recipe):
+        whereabouts(name)
+    summary(recipe, console)  # whatever is not there is said before anything else
     console.print(describe(recipe, named, out))
     for field in changes(named, recipe).keys() & (idle := without_effect(recipe)).keys():
         console.print(f"--{field.replace('_', '-')} has no effect here: {idle[field]}.", highlight=False, markup=False)
     for sentence in doubts(recipe):
         console.print(sentence, highlight=False, markup=False)
-    from fromnoise.workflow import train_run
-
     showcase = train_run(recipe, out, shlex.join(["fromnoise", "train", *argv]), console)
     if showcase.report is not None:
         console.print(showcase.report.table())

@@ -40,8 +40,6 @@ class Held:
 
     def around(self, denoise: Denoise, path: GaussianPath, eps: Eps) -> Denoise:
         """What is put around the network; eps: noise for what it sees of history."""
-        if not self.history and self.guidance == 1:
-            return denoise
         return by_history(denoise, path, self.guidance, self.history, self.less, eps)
 
     def of(self, denoise: Denoise, known: Tensor, mask: Tensor, path: GaussianPath) -> Denoise:

@@ -213,7 +213,7 @@ class Model:
         condition, guided = self._guided(settings, image, around)
 
         def own(x: Tensor, t: Tensor, _: Condition) -> Tensor:
-            return guided(x, t, condition).float()
+            return guided(x, t, condition).to(x.dtype)
 
         if not settings.experts:
             return own

@@ -63,8 +63,8 @@ def show(codec: Codec, out: Path) -> Showcase:
     columns = originals.shape[1]
     rows = torch.stack([originals, back], dim=1).flatten(0, 2) if moves else torch.cat([real, made])
     save_sheet(rows, out / "samples" / "grid.png", columns if moves else len(real))
-    return Showcase(name=codec.recipe.name, description=description(codec, real.shape),
-                    originals=originals.flatten(0, 1), reconstructions=back.flatten(0, 1))
+    return Showcase(name=codec.recipe.name, description=description(codec, real.shape), originals=real,
+                    reconstructions=made)
 
 
 def description(codec: Codec, shape: torch.Size) -> str:

@@ -40,8 +40,8 @@ class Showcase:
 
     prompts, grid: P prompts and ``[P, S, T, C, H, W]`` in [-1, 1], S samples of each;  fps: frames a second of
     films, of which T is above 1.
-    originals, reconstructions: ``[R, 1, C, H, W]``, pictures before and after they went through an autoencoder; with
-    ``small``, as large as these, they are true pictures and what was made of the small ones.
+    originals, reconstructions: ``[R, T, C, H, W]``, pictures or films before and after they went through an
+    autoencoder; with ``small``, as large as these, they are true pictures and what was made of the small ones.
     real, real_captions: ``[R, T, C, H, W]``, true pictures of the data and what they show.
     film, film_prompt: one sample from noise (first) to picture (last).
     previews, preview_prompts: (step, ``[n, T, C, H, W]``), the same n prompts and seeds as training went on.
@@ -93,7 +93,7 @@ def render_page(title: str, showcases: Sequence[Showcase]) -> str:
     """The page as HTML.  All text is escaped, and the page's own policy forbids any other script or load."""
     script = _template("page.js")
     models = [_view(showcase, f"m{i}") for i, showcase in enumerate(showcases, 1)]
-    icons = [m["grid"]["rows"][0]["uris"] if m["grid"] else m["through"]["rows"][1][1]
+    icons = [m["grid"]["rows"][0]["uris"] if m["grid"] else m["through"]["strips"][0][0]["uris"][1:]
              for m in models if m["grid"] or m["through"]]
     icon = icons[0][0] if icons else None
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -228,30 +228,54 @@ def _strips(s: Showcase) -> dict[str, Any] | None:
     if s.grid is None or s.grid.shape[2] == 1 or s.grid.numel() == 0:
         return None
     films, (height, width) = s.grid[:, 0], s.grid.shape[-2:]
-    count = films.shape[1]
-    shown = sorted({round(i * (count - 1) / (FRAMES - 1)) for i in range(FRAMES)})
+    shown = _spread(films.shape[1])
     columns = [{"time": f"{i / (s.fps or PLAYED):.2f}", "uris": data_uris(films[:, i : i + 1])} for i in shown]
-    across = min(112.0, max(56.0, (1080 - 8 * (len(shown) - 1)) / len(shown)))
-    return {"columns": columns, "prompts": s.prompts, **_sizes(height, width, across)}
+    return {"columns": columns, "prompts": s.prompts, **_sizes(height, width, _across(len(shown)))}
+
+
+def _spread(count: int) -> list[int]:
+    """The frames of so many that are shown: all, or ``FRAMES`` from the first to the last."""
+    return sorted({round(i * (count - 1) / (FRAMES - 1)) for i in range(FRAMES)})
 
 
 def _through(s: Showcase) -> dict[str, Any] | None:
     """Pictures before and after an autoencoder, and how they differ; or small ones, what is made of them, true ones."""
     if s.originals is None or s.reconstructions is None:
         return None
+    films = s.originals.shape[1] > 1
     if s.small is not None:
         words = {"title": "Enlarged", "again": "enlarged",
                  "about": "Pictures that it was not trained on, brought down; what it makes of them; the true ones."}
         rows = {"given": s.small, "made of it": s.reconstructions, "true": s.originals}
     else:
-        words = {"title": "Through the autoencoder", "again": "brought back",
-                 "about": "Pictures that it was not trained on, what comes back of them, and how the two differ: grey "
-                          "is no difference."}
+        about = (f"{'Films' if films else 'Pictures'} that it was not trained on, what comes back of them, and how the "
+                 "two differ: grey is no difference.")
+        words = {"title": "Through the autoencoder", "again": "brought back", "about": about + (
+            " A strip for each film, and above each column the number of its frame." if films else "")}
         difference = ((s.reconstructions - s.originals) * DIFFERENCE).clamp(-1, 1)
         rows = {"original": s.originals, "comes back as": s.reconstructions,
                 f"difference, {DIFFERENCE}-fold": difference}
+    strips = _film_strips(list(rows.values())) if films else [_columns(list(rows.values()), range(len(s.originals)), 1)]
     height, width = s.originals.shape[-2:]
-    return {"rows": [(name, data_uris(media)) for name, media in rows.items()], **words, **_sizes(height, width, 72)}
+    return {"strips": strips, "rows": list(rows), "thing": "film" if films else "picture", **words,
+            **_sizes(height, width, _across(len(strips[0])) if films else 72)}
+
+
+def _film_strips(rows: Sequence[Tensor]) -> list[list[dict[str, Any]]]:
+    """A strip for each film of rows ``[R, T, C, H, W]``, of frames that count from 0."""
+    shown = _spread(rows[0].shape[1])
+    return [_columns([media[:, None] for media in films], shown, 0) for films in zip(*rows, strict=True)]
+
+
+def _columns(rows: Sequence[Tensor], shown: Sequence[int], first: int) -> list[dict[str, Any]]:
+    """Some of the pictures ``[n, 1, C, H, W]`` of every row, below each other; ``first``: the number of the first."""
+    return [{"number": i + first, "uris": [uri for media in rows for uri in data_uris(media[i : i + 1])]}
+            for i in shown]
+
+
+def _across(count: int) -> float:
+    """CSS pixels for each of so many frames beside each other."""
+    return min(112.0, max(56.0, (1080 - 8 * (count - 1)) / count))
 
 
 def _real(s: Showcase, grid: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from fromnoise.config import spec
 from fromnoise.data.episodes.actions import MaybeActions, Unsaid
 from fromnoise.data.episodes.cache import cached
+from fromnoise.data.episodes.episode import About
 from fromnoise.data.episodes.opening import open_recording
 from fromnoise.data.episodes.world import World
 from fromnoise.media import from_uint8
@@ -57,6 +58,10 @@ class Episodes:
         """Episodes to train on, or those held out.  UserError where the folder holds none of this length."""
         return EpisodeSource(self, split)
 
+    def summary(self) -> Summary:
+        """What the recording says of itself.  UserError where there is none."""
+        return Summary(open_recording(self.root, self.camera).about)
+
     def resolved(self) -> Episodes:
         """With what the recording says of frame rate, actions and environment written down."""
         if self.fps and not isinstance(self.actions, Unsaid):
@@ -64,6 +69,19 @@ class Episodes:
         about = open_recording(self.root, self.camera).about
         actions = about.actions if isinstance(self.actions, Unsaid) else self.actions
         return replace(self, fps=self.fps or about.fps, actions=actions, world=self.world or about.world)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A recording at a glance."""
+
+    about: About
+
+    def lines(self) -> list[str]:
+        """Plain text; names may hold square brackets, so print it without markup."""
+        of = self.about
+        return [f"{of.episodes:,} episodes in {of.root}: {of.frames:,} frames of {of.width}x{of.height}, {of.fps:g} a "
+                f"second; actions: {of.actions}"]
 
 
 class EpisodeSource(Source):
