@@ -1,8 +1,8 @@
 """Does a world that never learned from noisy history wear out sooner?  Two trainings a seed, long rollouts of both.
 
-    python benchmarks/world_history.py --data data/invaders [--out FOLDER] [--seeds 0 1 2] [--field value]
+    python benchmarks/world_history.py [--out FOLDER] [--seeds 0 1 2] [--field value]
 
-Other options go to `fromnoise train world`, of both alike.  "with" is the recipe: train.frames.noise 0.2, and frames
+Other options go to `fromnoise train breakout`, of both alike.  "with" is the recipe: train.frames.noise 0.2, and frames
 are remembered at sample.keep.history 0.05; "without" has 0 for both.  What is there already goes on, or is left alone.
 """
 
@@ -27,7 +27,7 @@ COLUMNS = ("stability: late over early", "feature distance, early", "feature dis
 
 def measured(out: Path, noise: str, history: str, more: list[str]) -> Measured:
     """Train a variant and measure it."""
-    commands = (["train", "world", "--out", str(out), "--train.frames.noise", noise, "--sample.keep.history", history,
+    commands = (["train", "breakout", "--out", str(out), "--train.frames.noise", noise, "--sample.keep.history", history,
                  *more],
                 ["worlds", "measure", str(out)])
     for command in commands:

@@ -19,9 +19,9 @@ ABOUT = """Measure a world: whether its frames do what they are told (read by in
 would have made other frames as in the real environment (which must be installed), how near they are to the truth, and
 whether they wear out in long rollouts.  The figures, a page and pictures go to RUN/measured.
 
-fromnoise worlds measure runs/invaders
+fromnoise worlds measure runs/breakout
 
-fromnoise worlds measure runs/invaders --states 256 --steps 1 --history 0"""
+fromnoise worlds measure runs/breakout --states 256 --steps 1 --history 0"""
 
 
 @spec
@@ -60,7 +60,7 @@ class Arguments(Measuring):
 def main(argv: list[str]) -> int:
     args = parse(Arguments, argv, "fromnoise worlds measure", about=ABOUT)
     if not args.run:
-        raise UserError("Name a run folder of a world: fromnoise worlds measure runs/invaders.")
+        raise UserError("Name a run folder of a world: fromnoise worlds measure runs/breakout.")
     from fromnoise.workflow import settle_threads
     from fromnoise.worlds.measure import measure
     from fromnoise.worlds.measure.page import write_page

@@ -10,14 +10,14 @@ from fromnoise.recipes.image import image
 from fromnoise.recipes.moving import moving, moving_latent
 from fromnoise.recipes.shapes import shapes, shapes64
 from fromnoise.recipes.video import video
-from fromnoise.recipes.world import invaders, world
+from fromnoise.recipes.world import breakout, world
 
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     f.__name__.replace("_", "-"): f
     for f in (digits, shapes, glyphs, image, autoencoder, shapes_kl, shapes64_kl, moving_kl, shapes64, moving,
-              moving_latent, video, world, invaders)}
+              moving_latent, video, world, breakout)}
 
 __all__ = [
-    "RECIPES", "autoencoder", "digits", "glyphs", "image", "invaders", "moving", "moving_kl", "moving_latent", "shapes",
+    "RECIPES", "autoencoder", "breakout", "digits", "glyphs", "image", "moving", "moving_kl", "moving_latent", "shapes",
     "shapes64", "shapes64_kl", "shapes_kl", "video", "world",
 ]
