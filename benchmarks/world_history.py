@@ -27,8 +27,8 @@ COLUMNS = ("stability: late over early", "feature distance, early", "feature dis
 
 def measured(out: Path, noise: str, history: str, more: list[str]) -> Measured:
     """Train a variant and measure it."""
-    commands = (["train", "breakout", "--out", str(out), "--train.frames.noise", noise, "--sample.keep.history", history,
-                 *more],
+    commands = (["train", "breakout", "--out", str(out), "--train.frames.noise", noise, "--sample.keep.history",
+                 history, *more],
                 ["worlds", "measure", str(out)])
     for command in commands:
         print("fromnoise", shlex.join(command), flush=True)
