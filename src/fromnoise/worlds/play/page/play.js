@@ -105,7 +105,8 @@ const cover = (text) => {
 };
 const manage = () => {
   const touch = matchMedia("(pointer: coarse)").matches, start = touch ? "Touch a button to play" : "Press a key to play";
-  cover(facts.world.ended ? "The world has ended" : facts.fresh ? start : facts.paused && !scrubbing ? "Paused" : "");
+  const over = `The world has ended: ${touch ? "touch here" : "press Enter"} for a new start`;
+  cover(facts.world.ended ? over : facts.fresh ? start : facts.paused && !scrubbing ? "Paused" : "");
   $("pause").textContent = facts.paused || facts.fresh ? "Play" : "Pause";
   $("record").classList.toggle("on", facts.recording);
   $("record").lastChild.textContent = facts.recording ? "Stop" : "Record";
