@@ -20,11 +20,12 @@ from fromnoise.types import UserError
 from fromnoise.worlds.measure import Figure, Measured, Measuring, measure
 from fromnoise.worlds.measure.branches import branched, draw, follow, played
 from fromnoise.worlds.measure.control import differences
-from fromnoise.worlds.measure.drift import following, span, stretches
+from fromnoise.worlds.measure.drift import span
 from fromnoise.worlds.measure.inverse import Inverse, fit, kept, score, shuffled
+from fromnoise.worlds.measure.lived import stretches
 from fromnoise.worlds.measure.page import write_page
 from fromnoise.worlds.measure.report import interval
-from fromnoise.worlds.measure.windows import recorded, rows_of, seen, windows
+from fromnoise.worlds.measure.windows import following, recorded, rows_of, seen, windows
 
 SMALL = Measuring(states=24, rollouts=4, frames=100, inverse=150)
 

@@ -245,18 +245,18 @@ def test_the_world_that_comes_with_fromnoise_does_what_it_is_told():
     env = fromnoise.worlds.make()
     names = env.dream.actions.meanings
 
-    def cannon(frame):  # the column of what is blue in the last row
-        return int((frame[-4, :, 2].astype(int) - frame[-4, :, 0]).reshape(10, 8).sum(1).argmax())
+    def paddle(frame):  # the column of what is blue in the last row
+        return int((frame[-2, :, 2].astype(int) - frame[-2, :, 0]).reshape(10, 4).sum(1).argmax())
 
     moved = {"l": [], "r": [], "n": []}
     for seed in range(6):
         env.reset(seed=seed)
-        before = cannon(env.step(names.index("n"))[0])
+        before = paddle(env.step(names.index("n"))[0])
         moment = env.save()
         for name, by in moved.items():
             env.restore(moment)
             wanted = min(9, max(0, before + {"l": -1, "r": 1, "n": 0}[name]))
-            by.append(cannon(env.step(names.index(name))[0]) == wanted)
+            by.append(paddle(env.step(names.index(name))[0]) == wanted)
     assert all(np.mean(by) > 0.8 for by in moved.values()), moved
 
 

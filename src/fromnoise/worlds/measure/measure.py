@@ -21,6 +21,7 @@ from fromnoise.worlds.measure.control import gain_figures, read_figures, true_fi
 from fromnoise.worlds.measure.drift import Rollouts, drift_figures, rolled
 from fromnoise.worlds.measure.imagined import Steps, imagined
 from fromnoise.worlds.measure.inverse import kept
+from fromnoise.worlds.measure.lived import of_environment, of_recording
 from fromnoise.worlds.measure.report import FOLDER, Figure, Measured
 from fromnoise.worlds.measure.windows import Moments, longest, recorded
 
@@ -103,7 +104,10 @@ def measure(world: Steps, data: Episodes, run: Path, how: Measuring,
         shown = moments, made
     with watch("rollouts", how.frames) as told:
         rollouts = rolled(world, held, how.rollouts, how.frames, how.seed, told)
-        figures += drift_figures(rollouts, train, held)
+    with watch("real rollouts"):
+        real = (of_recording(train, held, len(rollouts.features)) if data.world is None else
+                of_environment(held, data.world, world.context, how.rollouts, how.frames, how.seed))
+        figures += drift_figures(rollouts, real, held)
     settings = {name: getattr(how, name) for name in ("states", "branches", "rollouts", "frames", "seed")}
     return Measured(ordered(figures), settings, watch.seconds, note(data, held)), Shown(*shown, rollouts)
 

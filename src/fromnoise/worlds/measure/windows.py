@@ -65,6 +65,13 @@ def led_to(source: EpisodeSource, rows: np.ndarray) -> Tensor:
     return torch.from_numpy(source.recorded.actions[rows])
 
 
+def following(source: EpisodeSource, starts: np.ndarray, count: int) -> Tensor:
+    """What was done from rows ``starts`` ``[R]`` on, ``[R, count]`` or ``[R, count, A]``, begun again at the end."""
+    every = rows_of(source, before=1)  # where an episode begins nothing was done
+    at = np.searchsorted(every, starts)
+    return led_to(source, every[(at[:, None] + np.arange(count)) % len(every)])
+
+
 def recorded(source: EpisodeSource, context: int, steps: int, count: int) -> Moments:
     """Moments of recorded episodes after ``context`` frames, with the ``steps`` that did follow: J = 1."""
     rows = windows(source, context + steps, count)
