@@ -178,6 +178,25 @@ def test_the_real_environment_begins_with_the_same_frames_and_is_told_the_same()
     assert not np.array_equal(begun.real.frame, played.reset(5).real.frame)
 
 
+def test_a_world_that_begins_anew_goes_on_and_the_real_one_with_it():
+    from fromnoise.data.episodes import World
+    from fromnoise.data.episodes.world import actions_of, environment, settled
+    from fromnoise.worlds.play.beside import Beside
+
+    world = settled(World(id="MinAtar/Breakout-v1", height=SIDE, width=SIDE))
+    actions = actions_of(environment(world))
+    played = Session(Dot(actions=actions), Kept(actions), Beside(world, actions, anew=True), anew=True)
+    played.reset(4)
+    seen = [played.step(["left"]) for _ in range(60)]
+    ends = [i for i, each in enumerate(seen[:-1]) if each.real.ended]
+    assert len(ends) > 2
+    assert seen[-1].number == 60
+    assert all(not seen[i + 1].real.ended and seen[i + 1].real.reward == 0 for i in ends)
+    back = played.rewind(20)
+    assert np.array_equal(back.real.frame, seen[19].real.frame)
+    assert all(np.array_equal(each.real.frame, played.step(["left"]).real.frame) for each in seen[20:])
+
+
 # ---- the server ----
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fromnoise.data.episodes.actions import Actions
 from fromnoise.data.episodes.world import World, environment
+from fromnoise.random import fold
 from fromnoise.worlds.beginnings import LENGTH
 
 
@@ -28,14 +29,18 @@ class Scene:
 
 
 class Beside:
-    """A real environment.  UserError where it cannot be made here."""
+    """A real environment.  anew: it begins anew in the step after its end, in which the action counts for nothing.
 
-    def __init__(self, world: World, actions: Actions):
-        self.screen, self.actions = environment(world), actions
+    UserError where it cannot be made here.
+    """
+
+    def __init__(self, world: World, actions: Actions, anew: bool = False):
+        self.screen, self.actions, self.anew = environment(world), actions, anew
 
     def begin(self, random: np.random.Generator, length: int = LENGTH) -> tuple[np.ndarray, np.ndarray]:
         """Reset it and do anything for a few frames: (frames uint8 ``[T, H, W, 3]``, what led to each of them)."""
-        frame, _ = self.screen.reset(seed=int(random.integers(2**31)))
+        self.key = int(random.integers(2**31))
+        frame, _ = self.screen.reset(seed=self.key)
         frames, led = [frame], [np.full(self.actions.shape, self.actions.none, self.actions.dtype)]
         while len(frames) < length:
             action = np.asarray(self.actions.draw(random), self.actions.dtype)
@@ -47,9 +52,12 @@ class Beside:
         self.scene = Scene(frames[-1], 0.0, 0.0)
         return np.stack(frames), np.stack(led)
 
-    def step(self, action: np.ndarray) -> Scene:
-        """What is seen after the action; after its end the last frame."""
-        if not self.scene.ended:
+    def step(self, action: np.ndarray, number: int) -> Scene:
+        """Frame ``number``, seen after the action; after its end the last one, or another beginning."""
+        if self.scene.ended and self.anew:
+            frame, _ = self.screen.reset(seed=int(fold(self.key, number)) % 2**31)
+            self.scene = self.scene.after(frame, 0.0, False)
+        elif not self.scene.ended:
             frame, reward, terminated, truncated, _ = self.screen.step(action)
             self.scene = self.scene.after(frame, reward, terminated or truncated)
         return self.scene

@@ -54,7 +54,7 @@ class Player:
     def _moving(self) -> bool:
         """Whether the next frame is made now."""
         self.fresh = self.fresh and not self.mailbox.pressed
-        if self.fresh or self.paused or self.session.seen.world.ended:
+        if self.fresh or self.paused or self.session.over:
             return False
         return bool(self.mailbox.pressed) or not self.waits
 

@@ -29,7 +29,8 @@ def serving_of(run: str | None, real: bool = True, sessions: int = 4, idle: floa
     note = why_not_beside(opened) if real else ""
 
     def session() -> Session:
-        return Session(dream, opened.beginnings, beside(opened) if real and not note else None, fps)
+        real_one = beside(opened) if real and not note else None
+        return Session(dream, opened.beginnings, real_one, fps, opened.data.restarts)
 
     session().close()  # what cannot be played is told before the page opens
     if note or not real:
@@ -52,7 +53,7 @@ def beside(opened: Opened) -> Any:
     from fromnoise.worlds.play.beside import Beside
 
     assert opened.data.world is not None
-    return Beside(opened.data.world, opened.data.actions)  # type: ignore[arg-type]
+    return Beside(opened.data.world, opened.data.actions, opened.data.restarts)  # type: ignore[arg-type]
 
 
 def why_not_beside(opened: Opened) -> str:

@@ -52,14 +52,15 @@ class Mark:
 
 class Session:
     """One world in play.  beside: the real environment on the same actions, where there is one;  fps: frames a second,
-    0 for those of the world.
+    0 for those of the world;  anew: it goes on when it has ended, as a world does that learned to begin anew.
 
     Whatever is made is a function of the seed and of what is pressed, so that frames between kept moments can be made
     again.
     """
 
-    def __init__(self, dream: Dream, kept: Kept, beside: Beside | None = None, fps: float = 0.0):
-        self.dream, self.kept, self.beside, self.fps = dream, kept, beside, fps or dream.fps
+    def __init__(self, dream: Dream, kept: Kept, beside: Beside | None = None, fps: float = 0.0,
+                 anew: bool = False):
+        self.dream, self.kept, self.beside, self.fps, self.anew = dream, kept, beside, fps or dream.fps, anew
         self.controls = controls_of(actions_of(dream))
         self.branches: dict[int, Mark] = {}
         self.named = 0  # branches so far
@@ -70,6 +71,11 @@ class Session:
     def oldest(self) -> int:
         """The first frame that can be gone back to."""
         return self.past[0].seen.number
+
+    @property
+    def over(self) -> bool:
+        """Whether the world has come to an end after which nothing comes."""
+        return self.seen.world.ended and not self.anew
 
     @property
     def film_full(self) -> bool:
@@ -96,7 +102,7 @@ class Session:
     def step(self, pressed: Sequence[str]) -> Seen:
         """The next frame, under the action of the buttons that are pressed; the same one where the world waits."""
         action = self.controls.action(pressed)
-        if action is not None and not self.seen.world.ended:
+        if action is not None and not self.over:
             self._advance(action)
             self._film()
         return self.seen
@@ -159,7 +165,7 @@ class Session:
         reward = None if stepped.reward is None else float(stepped.reward[0])
         ended = stepped.ended is not None and bool(stepped.ended[0])
         world = self.seen.world.after(to_uint8(stepped.frame[0]), reward, ended)
-        real = None if self.beside is None else self.beside.step(action)
+        real = None if self.beside is None else self.beside.step(action, self.seen.number + 1)
         self.seen = Seen(self.seen.number + 1, world, real)
         self.done[self.seen.number] = action
         if self.seen.number % EVERY == 0:

@@ -106,7 +106,7 @@ const cover = (text) => {
 const manage = () => {
   const touch = matchMedia("(pointer: coarse)").matches, start = touch ? "Touch a button to play" : "Press a key to play";
   const over = `The world has ended: ${touch ? "touch here" : "press Enter"} for a new start`;
-  cover(facts.world.ended ? over : facts.fresh ? start : facts.paused && !scrubbing ? "Paused" : "");
+  cover(facts.world.ended && !told.anew ? over : facts.fresh ? start : facts.paused && !scrubbing ? "Paused" : "");
   $("pause").textContent = facts.paused || facts.fresh ? "Play" : "Pause";
   $("record").classList.toggle("on", facts.recording);
   $("record").lastChild.textContent = facts.recording ? "Stop" : "Record";
@@ -202,7 +202,7 @@ act("record", () => send({ type: "record", on: !facts.recording }));
 act("reset", () => send({ type: "reset" }));
 $("over").addEventListener("click", () => {
   if (socket.readyState !== WebSocket.OPEN) location.reload();
-  else if (facts.world && facts.world.ended) send({ type: "reset" });
+  else if (facts.world && facts.world.ended && !told.anew) send({ type: "reset" });
   else send({ type: "pause", on: false });
 });
 $("world").querySelector("canvas").addEventListener("click", () => send({ type: "pause", on: true }));
