@@ -354,6 +354,7 @@ def test_latents_that_stand_for_several_frames():
     assert known.latent(few.system).whole.tolist() == [True, False, True, False]
     with pytest.raises(UserError, match="An overlap of 4 cannot be: 4 frames leave"):
         few.sample(PROMPTS, frames=13, overlap=4)
+    assert few.rollout(PROMPTS, 13, steps=1).settings.overlap == 3  # of the 4 that are half, those of whole latents
     with pytest.raises(UserError, match="one latent of the frames 3 to 4, of which only 3 is given"):
         few.sample(PROMPTS, frames=7, given={0: media[0], 3: media[3]}, steps=2)
 
@@ -538,6 +539,15 @@ def test_more_frames_at_once_than_there_is_room_for_are_refused(monkeypatch, net
     windows.check_room(large, large.settings(PROMPTS, seed=0, frames=frames // 5))
 
 
+@pytest.mark.parametrize(("choices", "sentence"), [
+    ({}, "8 frames of 512x512 at once would"), ({"frames": 1}, "1 frame of 512x512 at once would"),
+    ({"frames": 20}, "20 frames of"), ({"frames": 20, "overlap": 4}, "8 frames of")], ids=str)
+def test_frames_that_are_too_large_are_to_be_smaller_where_windows_do_not_help(model, monkeypatch, choices, sentence):
+    monkeypatch.setattr(windows, "memory", lambda: 2.0**30)
+    with pytest.raises(UserError, match=rf"^{sentence}.*in the network.*\(--size\)"):
+        model.sample(PROMPTS, size=(512, 512), **choices)
+
+
 def test_history_guidance_and_self_conditioning_do_not_go_together():
     recipe = films(Frames(first=0.5), self_conditioning=0.5)
     told = Model(system_of(replace(recipe, net=replace(recipe.net, image_channels=1))))
@@ -698,6 +708,13 @@ def test_a_command_takes_one_of_several_samples_at_the_rate_of_the_model(run, mo
     assert torch.equal(run("--extend", f"{two}:2", "--fps", "48", "--frames", "9").media[0, :8], exact[1])
 
 
+def test_a_mask_that_moves_is_slowed_down_with_its_clip(run, tmp_path):
+    moving = write_film(clip(4), tmp_path / "moving.mkv", 6, 1)  # of a quarter of the frames a second of samples
+    mask = read_frames(moving, DOTS) > 0
+    out = run("--clip", moving, "--slow", "2", "--inside", moving).media[0, ::2]
+    assert torch.equal(out[~mask], read_frames(moving, DOTS)[~mask])
+
+
 def test_a_clip_is_made_again_from_what_its_file_says(run, files, tmp_path, capsys):
     run("--first", files / "a.png", "--schedule", "pyramid", "--frames", "6")
     kept = Image.open(tmp_path / "out.png").copy()
@@ -720,7 +737,7 @@ def test_a_clip_is_made_again_from_what_its_file_says(run, files, tmp_path, caps
     (("--first", "a.png", "--last", "large.png"), "different sizes"),
     (("--extend", "clip.gif", "--frames", "3"), "ask for more"),
     (("--clip", "clip.gif", "--inside", "large.png"), "size of the samples"),
-    (("--extend", "none.mp4"), "none.mp4"), (("--slow", "1"), "slow"),
+    (("--extend", "none.mp4"), "none.mp4"), (("--extend", "."), "is a folder"), (("--slow", "1"), "slow"),
     (("--fps", "60", "--out", "a.gif", "--first", "none.png"), "A GIF shows at most 50"),  # before any work
     (("--frames", "1", "--out", "a.mp4", "--first", "none.png"), "saved as .png"),
 ])

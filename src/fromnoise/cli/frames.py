@@ -48,6 +48,8 @@ def read_frames(word: str | Path, wanted: Wanted) -> Tensor:
     fewer samples.
     """
     path, number = file_and_number(str(word))
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a picture or a film in it.")
     frames, count = film_frames(path, number, wanted) if is_film(path) else strip_frames(path, number, wanted)
     if number is not None and not 1 <= number <= count:
         raise UserError(f"{path} shows {count} {'sample' if count == 1 else 'samples'}, and there is no {number}: say "
