@@ -1,6 +1,7 @@
 """One model, many tasks: training with given frames, sampling them, rollouts, and the command line."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from torch.testing import assert_close
 
 from fromnoise import windows
 from fromnoise.cli import sample as cli
-from fromnoise.cli.frames import Wanted, read_frames, sheet_of
+from fromnoise.cli.frames import Wanted, at_rate, read_frames, sheet_of
 from fromnoise.config import from_dict
 from fromnoise.denoise import APG, Guidance, Held, Reconstructed, Replaced
-from fromnoise.films import write_film
+from fromnoise.films import Film, write_film
 from fromnoise.generate import Model
 from fromnoise.given import Given, Known, known_of
 from fromnoise.latents import PixelLatents
@@ -652,6 +653,18 @@ def test_a_film_of_another_rate_is_brought_to_that_of_the_samples(tmp_path, suff
     assert len(read_frames(path, DOTS)) == 8
 
 
+def test_a_film_of_a_variable_rate_is_taken_by_its_times():
+    """Eight frames a second on average, most of them in the first third."""
+    times, said = np.array([0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.875]), []
+    film = Film(np.arange(8), times, 8.0)
+    found = at_rate(Path("x.mp4"), film, replace(DOTS, fps=8.0, say=said.append))
+    assert found.frames.tolist() == [0, 2, 5, 6, 6, 7, 7, 7]
+    assert "at each moment the nearest" in said[0]
+    assert at_rate(Path("x.mp4"), film, DOTS) is film
+    close = Film(np.arange(8), np.round(np.arange(8) / 8, 2), 8.0)  # as a GIF rounds times
+    assert at_rate(Path("x.gif"), close, replace(DOTS, fps=8.0)) is close
+
+
 @pytest.fixture
 def run(model, monkeypatch, tmp_path):
     """A command of ``fromnoise sample`` on the model of clips; what it made."""
@@ -737,7 +750,7 @@ def test_a_clip_is_made_again_from_what_its_file_says(run, files, tmp_path, caps
     (("--first", "a.png", "--last", "large.png"), "different sizes"),
     (("--extend", "clip.gif", "--frames", "3"), "ask for more"),
     (("--clip", "clip.gif", "--inside", "large.png"), "size of the samples"),
-    (("--extend", "none.mp4"), "none.mp4"), (("--extend", "."), "is a folder"), (("--slow", "1"), "slow"),
+    (("--extend", "none.mp4"), "none.mp4"), (("--extend", "."), "it is a folder"), (("--slow", "1"), "slow"),
     (("--fps", "60", "--out", "a.gif", "--first", "none.png"), "A GIF shows at most 50"),  # before any work
     (("--frames", "1", "--out", "a.mp4", "--first", "none.png"), "saved as .png"),
 ])

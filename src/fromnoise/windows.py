@@ -227,10 +227,10 @@ def check_room(model: Any, settings: Settings) -> None:
         count = min(settings.frames, usual) if settings.overlap else settings.frames
         apart = replace(settings, overlap=usual_overlap(model))
         fits = count > usual > 1 and working(model, apart) <= there
-        raise UserError(f"{count} {'frame' if count == 1 else 'frames'} of {settings.size[1]}x{settings.size[0]} at once "
-                        f"would take {need / 2**30:,.0f} GiB in the network, and this machine has "
-                        f"{there / 2**30:,.0f}: " + (f"make them window by window (--overlap {apart.overlap})." if fits
-                                                     else "ask for smaller ones (--size)."))
+        how = f"make them window by window (--overlap {apart.overlap})" if fits else "ask for smaller ones (--size)"
+        raise UserError(f"{count} {'frame' if count == 1 else 'frames'} of {settings.size[1]}x{settings.size[0]} at "
+                        f"once would take {need / 2**30:,.0f} GiB in the network, and this machine has "
+                        f"{there / 2**30:,.0f}: {how}.")
 
 
 def working(model: Any, settings: Settings) -> int:
