@@ -1,6 +1,7 @@
 """One model, many tasks: training with given frames, sampling them, rollouts, and the command line."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from torch.testing import assert_close
 
 from fromnoise import windows
 from fromnoise.cli import sample as cli
-from fromnoise.cli.frames import Wanted, read_frames, sheet_of
+from fromnoise.cli.frames import Wanted, at_rate, read_frames, sheet_of
 from fromnoise.config import from_dict
 from fromnoise.denoise import APG, Guidance, Held, Reconstructed, Replaced
-from fromnoise.films import write_film
+from fromnoise.films import Film, write_film
 from fromnoise.generate import Model
 from fromnoise.given import Given, Known, known_of
 from fromnoise.latents import PixelLatents
@@ -354,6 +355,7 @@ def test_latents_that_stand_for_several_frames():
     assert known.latent(few.system).whole.tolist() == [True, False, True, False]
     with pytest.raises(UserError, match="An overlap of 4 cannot be: 4 frames leave"):
         few.sample(PROMPTS, frames=13, overlap=4)
+    assert few.rollout(PROMPTS, 13, steps=1).settings.overlap == 3  # of the 4 that are half, those of whole latents
     with pytest.raises(UserError, match="one latent of the frames 3 to 4, of which only 3 is given"):
         few.sample(PROMPTS, frames=7, given={0: media[0], 3: media[3]}, steps=2)
 
@@ -538,6 +540,15 @@ def test_more_frames_at_once_than_there_is_room_for_are_refused(monkeypatch, net
     windows.check_room(large, large.settings(PROMPTS, seed=0, frames=frames // 5))
 
 
+@pytest.mark.parametrize(("choices", "sentence"), [
+    ({}, "8 frames of 512x512 at once would"), ({"frames": 1}, "1 frame of 512x512 at once would"),
+    ({"frames": 20}, "20 frames of"), ({"frames": 20, "overlap": 4}, "8 frames of")], ids=str)
+def test_frames_that_are_too_large_are_to_be_smaller_where_windows_do_not_help(model, monkeypatch, choices, sentence):
+    monkeypatch.setattr(windows, "memory", lambda: 2.0**30)
+    with pytest.raises(UserError, match=rf"^{sentence}.*in the network.*\(--size\)"):
+        model.sample(PROMPTS, size=(512, 512), **choices)
+
+
 def test_history_guidance_and_self_conditioning_do_not_go_together():
     recipe = films(Frames(first=0.5), self_conditioning=0.5)
     told = Model(system_of(replace(recipe, net=replace(recipe.net, image_channels=1))))
@@ -642,6 +653,18 @@ def test_a_film_of_another_rate_is_brought_to_that_of_the_samples(tmp_path, suff
     assert len(read_frames(path, DOTS)) == 8
 
 
+def test_a_film_of_a_variable_rate_is_taken_by_its_times():
+    """Eight frames a second on average, most of them in the first third."""
+    times, said = np.array([0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.875]), []
+    film = Film(np.arange(8), times, 8.0)
+    found = at_rate(Path("x.mp4"), film, replace(DOTS, fps=8.0, say=said.append))
+    assert found.frames.tolist() == [0, 2, 5, 6, 6, 7, 7, 7]
+    assert "at each moment the nearest" in said[0]
+    assert at_rate(Path("x.mp4"), film, DOTS) is film
+    close = Film(np.arange(8), np.round(np.arange(8) / 8, 2), 8.0)  # as a GIF rounds times
+    assert at_rate(Path("x.gif"), close, replace(DOTS, fps=8.0)) is close
+
+
 @pytest.fixture
 def run(model, monkeypatch, tmp_path):
     """A command of ``fromnoise sample`` on the model of clips; what it made."""
@@ -698,6 +721,13 @@ def test_a_command_takes_one_of_several_samples_at_the_rate_of_the_model(run, mo
     assert torch.equal(run("--extend", f"{two}:2", "--fps", "48", "--frames", "9").media[0, :8], exact[1])
 
 
+def test_a_mask_that_moves_is_slowed_down_with_its_clip(run, tmp_path):
+    moving = write_film(clip(4), tmp_path / "moving.mkv", 6, 1)  # of a quarter of the frames a second of samples
+    mask = read_frames(moving, DOTS) > 0
+    out = run("--clip", moving, "--slow", "2", "--inside", moving).media[0, ::2]
+    assert torch.equal(out[~mask], read_frames(moving, DOTS)[~mask])
+
+
 def test_a_clip_is_made_again_from_what_its_file_says(run, files, tmp_path, capsys):
     run("--first", files / "a.png", "--schedule", "pyramid", "--frames", "6")
     kept = Image.open(tmp_path / "out.png").copy()
@@ -720,7 +750,7 @@ def test_a_clip_is_made_again_from_what_its_file_says(run, files, tmp_path, caps
     (("--first", "a.png", "--last", "large.png"), "different sizes"),
     (("--extend", "clip.gif", "--frames", "3"), "ask for more"),
     (("--clip", "clip.gif", "--inside", "large.png"), "size of the samples"),
-    (("--extend", "none.mp4"), "none.mp4"), (("--slow", "1"), "slow"),
+    (("--extend", "none.mp4"), "none.mp4"), (("--extend", "."), "it is a folder"), (("--slow", "1"), "slow"),
     (("--fps", "60", "--out", "a.gif", "--first", "none.png"), "A GIF shows at most 50"),  # before any work
     (("--frames", "1", "--out", "a.mp4", "--first", "none.png"), "saved as .png"),
 ])

@@ -122,7 +122,7 @@ def known_of(given: GivenFrames, settings: Settings, channels: int) -> Known:
         raise UserError(f"{K} frames are given and {len(places)} places for them: name a place for each.")
     if T == 1 and (K > 1 or bool(known.all())):
         raise UserError("A picture is a clip of one frame, of which only a part can be given: give it with a mask "
-                        "(known, --inside), or name a run that was trained on clips.")
+                        "(known, --inside), or ask a run that was trained on clips for more frames (--frames).")
     if K > T:
         raise UserError(f"{K} frames are given of clips of {T}: ask for more with frames (--frames), or give fewer.")
     if wrong := [f for f in places if not -T <= f < T]:

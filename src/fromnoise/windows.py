@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,13 @@ class HistoryNoise:
     def __call__(self, x: Tensor) -> Tensor:
         noise = frame_noise((self.samples, *x.shape[1:]), self.seed, self.first, self.start)
         return noise.repeat(len(x) // self.samples, 1, 1, 1, 1).to(x)
+
+
+def usual_overlap(model: Any) -> int:
+    """Half of the frames of training, or as many less as the autoencoder makes whole latents of; 1 at least."""
+    frames = model.recipe.data.frames
+    whole = [span.stop for span in model.system.latents.spans(frames)]
+    return max([whole[0], *(count for count in whole if count <= frames // 2)])
 
 
 def starting_noise(settings: Settings, shape: tuple[int, ...], length: int, overlap: int) -> Tensor | None:
@@ -216,9 +223,14 @@ def check_room(model: Any, settings: Settings) -> None:
                         f"take {need / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}: ask for fewer, or "
                         "go on from the last frames of what was made (given, --extend).")
     if (need := working(model, settings)) > there:
-        raise UserError(f"{settings.frames} frames at once take {need / 2**30:,.0f} GiB in the network, and this "
-                        f"machine has {there / 2**30:,.0f}: make them window by window, with an overlap "
-                        f"(--overlap {max(1, model.recipe.data.frames // 2)}).")
+        usual = model.recipe.data.frames
+        count = min(settings.frames, usual) if settings.overlap else settings.frames
+        apart = replace(settings, overlap=usual_overlap(model))
+        fits = count > usual > 1 and working(model, apart) <= there
+        how = f"make them window by window (--overlap {apart.overlap})" if fits else "ask for smaller ones (--size)"
+        raise UserError(f"{count} {'frame' if count == 1 else 'frames'} of {settings.size[1]}x{settings.size[0]} at "
+                        f"once would take {need / 2**30:,.0f} GiB in the network, and this machine has "
+                        f"{there / 2**30:,.0f}: {how}.")
 
 
 def working(model: Any, settings: Settings) -> int:

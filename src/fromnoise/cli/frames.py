@@ -48,6 +48,8 @@ def read_frames(word: str | Path, wanted: Wanted) -> Tensor:
     fewer samples.
     """
     path, number = file_and_number(str(word))
+    if path.is_dir():
+        raise UserError(f"{path} cannot be used: it is a folder, not a picture or a film.")
     frames, count = film_frames(path, number, wanted) if is_film(path) else strip_frames(path, number, wanted)
     if number is not None and not 1 <= number <= count:
         raise UserError(f"{path} shows {count} {'sample' if count == 1 else 'samples'}, and there is no {number}: say "
@@ -107,12 +109,13 @@ def row_of(number: int | None, count: int) -> int:
 
 
 def at_rate(path: Path, film: Film, wanted: Wanted) -> Film:
-    """A film at the frames a second of the samples; as it is where it would be off by less than half a frame."""
-    if not wanted.fps or abs(film.fps / wanted.fps - 1) * len(film.times) < 0.5:
+    """A film at the frames a second of the samples; as it is where each frame is off by less than half of one."""
+    late = film.times * wanted.fps - np.arange(len(film.times))
+    if not wanted.fps or float(np.abs(late).max()) < 0.5:
         return film
     found = film.at(wanted.fps)
-    wanted.say(f"{path} shows {film.fps:.4g} frames a second and samples have {wanted.fps:.4g}: {len(found.times)} "
-               f"frames are taken for its {len(film.times)}, at each moment the nearest"
+    wanted.say(f"{path} shows {film.fps:.4g} frames a second on average and samples have {wanted.fps:.4g}: "
+               f"{len(found.times)} frames are taken for its {len(film.times)}, at each moment the nearest"
                f"{', some of them twice' if film.fps < wanted.fps else ''}.")
     return found
 

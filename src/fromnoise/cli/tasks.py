@@ -63,7 +63,8 @@ class Task:
 
     def of_clip(self, word: str, wanted: Wanted, frames: int | None) -> tuple[Given, int]:
         """The same of --clip, whose frames are slowed down as they follow each other."""
-        clip = read_frames(word, wanted if self.slow is None else replace(wanted, fps=0.0))
+        wanted = wanted if self.slow is None else replace(wanted, fps=0.0)
+        clip = read_frames(word, wanted)
         step = self.slow or 1
         places, total = range(0, step * len(clip), step), step * (len(clip) - 1) + 1
         known = None

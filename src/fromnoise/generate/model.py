@@ -25,7 +25,7 @@ from fromnoise.system import System, autocast, check_threshold, load_system, run
 from fromnoise.text import composed, emphasis, read_prompts, unseen
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import digest
-from fromnoise.windows import check_clip, check_room, filled, remarks, starting_noise
+from fromnoise.windows import check_clip, check_room, filled, remarks, starting_noise, usual_overlap
 
 Around = Callable[[Denoise], Denoise]
 
@@ -136,11 +136,12 @@ class Model:
     def rollout(self, prompts: str | Sequence[str], frames: int, overlap: int | None = None, **choices: Any) -> Output:
         """Clips of so many frames, window by window of the length of training; the rest as for ``sample``.
 
-        overlap: frames that a window knows of those before it, by default half of its length.  A causal network keeps
-        what it has seen of these and is not shown them again.
+        overlap: frames that a window knows of those before it, by default half of its length, or as many less as the
+        autoencoder makes whole latents of.  A causal network keeps what it has seen of these and is not shown them
+        again.
         """
-        usual = max(1, self.recipe.data.frames // 2)
-        return self.sample(prompts, frames=frames, overlap=usual if overlap is None else overlap, **choices)
+        overlap = usual_overlap(self) if overlap is None else overlap
+        return self.sample(prompts, frames=frames, overlap=overlap, **choices)
 
     def settings(self, prompts: str | Sequence[str], **given: Any) -> Settings:
         """The recipe's settings with the caller's in their place, checked."""
