@@ -93,7 +93,7 @@ def judged(made: torch.Tensor, true: torch.Tensor, prompts: list[str]) -> dict[s
 def row(done: Sequence[Job], rollout: str) -> list[str]:
     """What the finished runs of a training say of one kind of rollout, over seeds."""
     found = [measured(job)[rollout] for job in done]
-    seen = {name: [one[name] for one in found if np.isfinite(one[name])] for name in found[0]}  # or there is no distance
+    seen = {name: [one[name] for one in found if np.isfinite(one[name])] for name in found[0]}
     cells = [summarise(values, ".2f" if name.startswith("px") else ".0%") for name, values in seen.items()]
     return [done[0].variant, rollout, str(len(done)), f"{statistics.fmean(map(core_seconds, done)):,.0f}",
             *(cell.words() for cell in cells)]

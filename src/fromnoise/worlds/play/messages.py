@@ -121,9 +121,9 @@ def unpacked(data: bytes) -> tuple[dict[str, Any], bytes]:
 def hello(session: Session, run: str, note: str) -> dict[str, Any]:
     """What the page is told first: sizes, keys, and what there is.  note: why nothing real stands beside the world."""
     dream, controls = session.dream, session.controls
-    return {"type": "hello", "run": run, "fps": session.fps, "anew": session.anew, "height": dream.size[0], "width": dream.size[1],
+    return {"type": "hello", "run": run, "fps": session.fps, "height": dream.size[0], "width": dream.size[1],
             "beside": session.beside.screen.world.id if session.beside else None, "note": note,
-            "waits": controls.idle is None,
+            "waits": controls.idle is None, "anew": session.anew,
             "buttons": [vars(button) for button in controls.buttons]}
 
 
