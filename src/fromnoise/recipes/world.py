@@ -39,7 +39,9 @@ def breakout() -> Recipe:
     """The world that comes with fromnoise: Breakout of MinAtar, at 40 px, with rewards, ends and new beginnings.
 
     fromnoise worlds collect MinAtar/Breakout-v1 --size 40 --policy rally --explore 0.1 --frames 150000
-    --out data/breakout makes its data.  A token is two by two cells of the game.
+    --out data/breakout makes its data.  A token is two by two cells of the game.  1.0 M parameters, 1,735 core-seconds
+    with --train.threads 1: 54.7 dB on the next frame, 53.2 dB on the 16th of a free rollout, 16.5 and 14.4 for the last
+    frame again.
     """
     base = world()
     return replace(
