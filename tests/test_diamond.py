@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load, save
-from test_worlds import SIDE, drawn, moved, recording  # noqa: F401
+from test_worlds import SIDE, drawn, moved, recording, untrained  # noqa: F401
 
 from fromnoise.blocks import Ring
 from fromnoise.cli import main
@@ -210,14 +210,7 @@ def tiny(root, outcomes=9, path="edm", **training):
 
 @pytest.fixture(scope="module", params=["edm", "flow"])
 def model(recording, request):  # noqa: F811
-    """An untrained world whose weights are not zero."""
-    recipe = tiny(recording, path=request.param).resolved()
-    system = System(recipe, recipe.text.learn_tokenizer([""]))
-    g = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for p in system.denoiser.parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=g))
-    return Model(system)
+    return untrained(tiny(recording, path=request.param))
 
 
 def first(count=1):

@@ -22,7 +22,7 @@ from fromnoise.worlds.measure.branches import branched, draw, follow, played
 from fromnoise.worlds.measure.control import differences
 from fromnoise.worlds.measure.drift import span
 from fromnoise.worlds.measure.inverse import Inverse, fit, kept, score, shuffled
-from fromnoise.worlds.measure.lived import stretches
+from fromnoise.worlds.measure.lived import lived, look_at, stretches
 from fromnoise.worlds.measure.page import write_page
 from fromnoise.worlds.measure.report import interval
 from fromnoise.worlds.measure.windows import following, recorded, rows_of, seen, windows
@@ -66,6 +66,17 @@ def test_a_perfect_world_has_full_control_and_a_gain_and_does_not_wear_out(data,
     assert measured["PSNR, next frame"].null < 50
     assert measured["stability: late over early"].value < 1.25
     assert torch.equal(shown.made, shown.moments.real)
+
+
+def test_what_is_lived_on_is_what_was_recorded_and_begins_anew_at_its_end(data):
+    held = data.open("test")
+    rows = windows(held, 4, 3)
+    first = held.recorded.offsets[held.recorded.offsets > rows[0, -1]][0] - 1  # the last row of the first episode
+    count = int(first - rows[0, -1])
+    seen_on = lived(held, data.world, rows[:1], count + 3, 0)
+    assert torch.allclose(seen_on[0, :count], look_at(held, rows[0, -1] + 1 + np.arange(count)), atol=1e-5)
+    assert seen_on.shape[1] == count + 3
+    assert torch.equal(seen_on, lived(held, data.world, rows[:1], count + 3, 0))
 
 
 def test_where_nothing_else_can_be_done_there_is_no_control(data, run):

@@ -72,8 +72,12 @@ def tiny(root, **training):
 
 @pytest.fixture(scope="module")
 def model(recording):
-    """An untrained world whose weights are not zero."""
-    recipe = tiny(recording).resolved()
+    return untrained(tiny(recording))
+
+
+def untrained(recipe):
+    """A world whose weights are not zero."""
+    recipe = recipe.resolved()
     system = System(recipe, recipe.text.learn_tokenizer([""]))
     g = torch.Generator().manual_seed(2)
     with torch.no_grad():

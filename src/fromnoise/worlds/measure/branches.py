@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,21 +27,16 @@ def branched(source: EpisodeSource, world: World, known: Actions, context: int, 
     of which a future ends before ``steps`` are left out.  UserError where the environment is not there, or too few
     moments are left.
     """
-    spec = source.spec
-    seeds, offsets = open_recording(spec.root, spec.camera).about.seeds, source.recorded.offsets
+    spec, seeds = source.spec, seeds_of(source)
     rows = windows(source, context + steps, TRIES * count)
     rng = np.random.default_rng(int(fold(seed)))
     screen, found = environment(world), []
     try:
         for row in rng.permutation(rows):
-            episode = int(np.searchsorted(offsets, row[0], "right")) - 1
-            first = offsets[episode]
-            known_seed = seeds[episode] if seeds and seeds[episode] >= 0 else int(rng.integers(2**31))
-            lived = played(screen, known_seed, source.recorded.actions[first + 1 : row[context - 1] + 1], spec)
+            lived = reached(screen, source, row[context - 1], seeds, lambda: int(rng.integers(2**31)))
             drawn = draw(known, branches, steps, rng)
             if lived is not None and (futures := follow(screen, drawn, spec)) is not None:
-                begun = slice(int(row[0] - first), int(row[context - 1] - first) + 1)
-                found.append((lived[begun], source.recorded.actions[row[:context]], drawn, futures))
+                found.append((lived[-context:], source.recorded.actions[row[:context]], drawn, futures))
             if len(found) == count:
                 break
     finally:
@@ -50,6 +46,24 @@ def branched(source: EpisodeSource, world: World, known: Actions, context: int, 
                         "done: measure on more --states.")
     frames, led, done, real = (np.stack(part) for part in zip(*found, strict=True))
     return Moments(from_uint8(frames), torch.from_numpy(led), torch.from_numpy(done), from_uint8(real))
+
+
+def seeds_of(source: EpisodeSource) -> list[int]:
+    """The seed of each episode of the recording, -1 where that is not known; none where it is of none."""
+    return list(open_recording(source.spec.root, source.spec.camera).about.seeds or ())
+
+
+def reached(screen: Any, source: EpisodeSource, row: int, seeds: list[int],
+            other: Callable[[], int]) -> np.ndarray | None:
+    """The real environment at a row of the recording: frames uint8 ``[T, H, W, 3]`` of its episode up to there.
+
+    It is played again from the seed of the episode, or an ``other`` one where that is not known.  None where it ends
+    on the way.
+    """
+    episode = int(np.searchsorted(source.recorded.offsets, row, "right")) - 1
+    seed = seeds[episode] if seeds and seeds[episode] >= 0 else other()
+    done = source.recorded.actions[source.recorded.offsets[episode] + 1 : row + 1]
+    return played(screen, seed, done, source.spec)
 
 
 def played(screen: Any, seed: int, actions: np.ndarray, spec: Any) -> np.ndarray | None:

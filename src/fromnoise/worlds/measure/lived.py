@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fromnoise.data.episodes import EpisodeSource, World, environment, open_recording
+from fromnoise.data.episodes import EpisodeSource, World, environment
 from fromnoise.data.episodes.episode import resized
 from fromnoise.media import from_uint8
 from fromnoise.perception.clips import RandomClipFeatures
 from fromnoise.random import fold
-from fromnoise.worlds.measure.branches import played
+from fromnoise.worlds.measure.branches import reached, seeds_of
 from fromnoise.worlds.measure.windows import following, seen, windows
 
 OTHERS = 4  # moments for each of a world's, of which all but those are what it is compared with
@@ -66,14 +67,10 @@ def lived(source: EpisodeSource, world: World, rows: np.ndarray, length: int, se
     A window is reached from the seed of its episode by its actions.
     """
     spec, actions = source.spec, following(source, rows[:, -1] + 1, length).numpy()
-    seeds, offsets = open_recording(spec.root, spec.camera).about.seeds, source.recorded.offsets
-    look, screen, found = RandomClipFeatures(3).look, environment(world), []
+    seeds, look, screen, found = seeds_of(source), RandomClipFeatures(3).look, environment(world), []
     try:
         for number, (row, done) in enumerate(zip(rows, actions, strict=True)):
-            episode = int(np.searchsorted(offsets, row[0], "right")) - 1
-            before = source.recorded.actions[offsets[episode] + 1 : row[-1] + 1]
-            known = seeds[episode] if seeds and seeds[episode] >= 0 else int(fold(seed, number)) % 2**31
-            begun = played(screen, known, before, spec)
+            begun = reached(screen, source, row[-1], seeds, partial(int, fold(seed, number) % 2**31))
             over = begun is None
             frames = [source.recorded.frames[row[-1]] if begun is None else begun[-1]]
             for n, action in enumerate(done):
