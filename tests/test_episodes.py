@@ -16,7 +16,7 @@ from fromnoise.data.episodes.actions import Continuous, Discrete, MultiBinary, o
 from fromnoise.data.episodes.collect import collect
 from fromnoise.data.episodes.episode import resized
 from fromnoise.data.episodes.play import Play, Player
-from fromnoise.data.episodes.world import settled
+from fromnoise.data.episodes.world import CALLED, actions_of, settled
 from fromnoise.data.episodes.writer import Writer, episode_rows
 from fromnoise.recipe import Recipe, load_recipe
 from fromnoise.recipes import RECIPES
@@ -25,6 +25,7 @@ from fromnoise.types import UserError
 PONG = World(id="ALE/Pong-v5", limit=40)
 GRID = World(id="MiniGrid-Empty-5x5-v0", limit=20)
 BREAKOUT = World(id="MinAtar/Breakout-v1", height=60, width=60)
+RACING = World(id="CarRacing-v3", options={"continuous": False}, repeat=3, crop=(0, 0, 96, 84), height=56)
 WORLDS = {"pong": PONG, "grid": GRID, "breakout": BREAKOUT}
 
 
@@ -77,7 +78,8 @@ def test_the_environment_made_from_a_recording_gives_its_frames_again(recordings
     assert (terminated, truncated) == (episode.terminated, episode.truncated)
 
 
-@pytest.mark.parametrize(("world", "steps"), [(PONG, 60), (GRID, 15), (BREAKOUT, 6), (World(id="CartPole-v1"), 4)],
+@pytest.mark.parametrize(("world", "steps"), [(PONG, 60), (GRID, 15), (BREAKOUT, 6), (World(id="CartPole-v1"), 4),
+                                               (RACING, 12)],
                          ids=lambda value: getattr(value, "id", ""))
 def test_a_saved_moment_branches_and_comes_back(world, steps):
     """From one state each action gives the same future twice, and some two actions give two futures."""
@@ -360,6 +362,42 @@ def test_the_ball_of_breakout_is_played_back():
     assert max(lasts("random")) < 200
 
 
+@pytest.mark.parametrize("continuous", [False, True])
+def test_the_car_is_driven_along_the_road(continuous):
+    def reward(policy: str) -> float:
+        world = settled(replace(RACING, options={"continuous": continuous}, limit=150))
+        return float(Player(Play(world=world, policy=policy)).episode(0).rewards.sum())
+
+    assert reward("drive") > 100  # a tile of the road is worth 3 to 4
+    assert reward("random") < 50
+
+
+def test_an_action_is_held_for_as_many_steps_as_wanted():
+    """The last picture of each few steps is seen, rewards are added up, and limit and pace count steps as recorded."""
+    once, thrice = (environment(settled(replace(RACING, repeat=repeat))) for repeat in (1, 3))
+    once.reset(seed=3), thrice.reset(seed=3)
+    for action in (3, 3, 1, 0, 2):
+        each = [once.step(action) for _ in range(3)]
+        frame, reward, *over, _ = thrice.step(action)
+        np.testing.assert_array_equal(frame, each[-1][0])
+        assert reward == pytest.approx(sum(step[1] for step in each))
+        assert over == [False, False]
+    assert (once.limit, thrice.limit) == (1000, 334)
+    assert thrice.world.fps == pytest.approx(once.world.fps / 3)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLED if name != "CarRacing"])
+def test_choices_of_gymnasiums_own_worlds_have_names(name):
+    """Arrow keys play them."""
+    import gymnasium
+
+    newest = max(key for key in gymnasium.registry if key.startswith(f"{name}-v"))
+    screen = environment(World(id=newest))
+    known = actions_of(screen)
+    assert isinstance(known, Discrete)
+    assert known.meanings == CALLED[name]
+
+
 @pytest.mark.parametrize(("argv", "sentence"), [
     (["ALE/Pung-v5"], 'There is no environment "ALE/Pung-v5". Did you mean "ALE/Pong-v5"?'),
     (["MiniGrid-Emty-5x5-v0"], 'Did you mean "MiniGrid-Empty-5x5-v0"?'),
@@ -367,6 +405,8 @@ def test_the_ball_of_breakout_is_played_back():
     (["ALE/Pong-v5", "--policy", "rondom"], 'There is no policy "rondom". Did you mean "random"?'),
     (["ALE/Pong-v5", "--policy", "nowhere:f"], "The policy nowhere:f cannot be imported"),
     (["ALE/Pong-v5", "--policy", "wander"], "whose actions include forward"),
+    (["ALE/Pong-v5", "--policy", "drive"], "is for CarRacing-v3"),
+    (["ALE/Pong-v5", "--repeat", "0"], "greater than or equal to 1"),
     (["ALE/Pong-v5", "--policy", "defend"], "is for MinAtar/SpaceInvaders-v1"),
     (["ALE/Pong-v5", "--view", "partial"], "A partial view is of MiniGrid's worlds"),
     (["ALE/Pong-v5", "--crop", "200x10+0+0"], "are 160x210, which has no 200x10 at 0, 0"),

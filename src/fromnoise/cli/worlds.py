@@ -33,6 +33,7 @@ layout of LeRobot v3.0; the same command again goes on where it was stopped.
   fromnoise worlds collect ALE/Pong-v5 --crop 160x160+0+34 --policy rally --explore 0.3 --frames 100000
   fromnoise worlds collect MiniGrid-DoorKey-8x8-v0 --policy wander --view partial --episodes 200
   fromnoise worlds collect MinAtar/Breakout-v1 --size 60 --policy players:mine --out data/breakout
+  fromnoise worlds collect CarRacing-v3 --options continuous=false --repeat 3 --policy drive --explore 0.25
 
 RUN is a world that was trained on such a folder: control, counterfactuals and stability go to RUN/measured.
 
@@ -53,8 +54,8 @@ class Arguments:
     episodes: Annotated[int, Field(ge=0)] = 0
     """Stop after so many episodes."""
     policy: Annotated[str, Field(min_length=1)] = "random"
-    """random, wander (MiniGrid), rally (Pong, and Breakout of MinAtar), defend (Space Invaders of MinAtar), or
-    module:function, called as (observation, info, rng) -> action."""
+    """random, wander (MiniGrid), rally (Pong, and Breakout of MinAtar), defend (Space Invaders of MinAtar), drive
+    (CarRacing), or module:function, called as (observation, info, rng) -> action."""
     sticky: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """How likely the last action is held for another frame, whatever the policy says."""
     explore: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -67,8 +68,10 @@ class Arguments:
     """full, or of MiniGrid partial: what the agent sees."""
     options: tuple[str, ...] = ()
     """What the environment is made with, as name=value: frameskip=4 repeat_action_probability=0.25."""
+    repeat: Annotated[int, Field(ge=1)] = 1
+    """Steps of the environment that an action is held for, of which the last picture is recorded."""
     limit: Annotated[int, Field(ge=0)] = 0
-    """Steps after which an episode is cut off; 0: as the environment says."""
+    """Recorded steps after which an episode is cut off; 0: as the environment says."""
     fps: Annotated[float, Field(ge=0)] = 0.0
     """Frames a second at which it is played; 0: as the environment says."""
     video: Quality = "lossless"
@@ -110,7 +113,7 @@ def play_of(name: str, args: Arguments) -> Play:
     width, height = size_of(args.size)
     try:
         world = World(id=name, options=options_of(args.options), view=args.view, crop=crop_of(args.crop),  # type: ignore[arg-type]
-                      height=height, width=width, fps=args.fps, limit=args.limit)
+                      height=height, width=width, fps=args.fps, limit=args.limit, repeat=args.repeat)
     except ValidationError as error:
         raise UserError(f"--{explain(error, {})}.") from None
     return Play(world=world, policy=args.policy, sticky=args.sticky, explore=args.explore, seed=args.seed)

@@ -26,8 +26,8 @@ class Play:
 
     world: World
     policy: str = "random"
-    """random, wander (MiniGrid), rally (Pong, and Breakout of MinAtar), defend (Space Invaders of MinAtar), or
-    module:function, called as (observation, info, rng) -> action."""
+    """random, wander (MiniGrid), rally (Pong, and Breakout of MinAtar), defend (Space Invaders of MinAtar), drive
+    (CarRacing), or module:function, called as (observation, info, rng) -> action."""
     sticky: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """How likely the last action is held for another frame, whatever the policy says."""
     explore: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from fromnoise.config import nearest
-from fromnoise.data.episodes.actions import Actions, Discrete
+from fromnoise.data.episodes.actions import Actions, Continuous, Discrete
+from fromnoise.data.episodes.world import CALLED
 from fromnoise.types import UserError
 
 Policy = Callable[[Any, dict[str, Any], np.random.Generator], Any]
@@ -116,5 +117,30 @@ def defend(actions: Actions) -> Policy:
     return shoot
 
 
+def drive(actions: Actions) -> Policy:
+    """CarRacing: along the road, slower where less of it can be seen ahead."""
+    steered = isinstance(actions, Continuous) and len(actions.low) == 3
+    if not steered and not (isinstance(actions, Discrete) and actions.meanings == CALLED["CarRacing"]):
+        raise UserError("The policy drive is for CarRacing-v3.")
+
+    def follow(observation: np.ndarray, info: dict[str, Any], rng: np.random.Generator) -> Any:
+        view = observation[:84].astype(int)  # above the instruments
+        road = (np.ptp(view, axis=2) < 12) & (view.mean(2) > 60)
+        speed = (observation[85:, 12:16].max(2) > 128).any(1).sum()  # how high its bar is, 11 at most
+        seen = next((found for row in (max(20, 60 - 2 * speed), 62) if len(found := np.flatnonzero(road[row]))), None)
+        if seen is None:  # off the road: slowly round
+            choice = 3 if speed < 2 else rng.choice([0, 1, 2, 4])
+        elif abs(away := seen.mean() - 47.5) > 3 + 4 * rng.random():
+            choice = 1 if away > 0 else 2
+        else:
+            choice = 3 if speed < 4 else 0
+        return WHEEL[choice] if steered else int(choice)
+
+    return follow
+
+
+# Steering, gas and brake of CarRacing for each of its choices: nothing, right, left, gas, brake.
+WHEEL = np.array([(0, 0, 0), (0.6, 0, 0), (-0.6, 0, 0), (0, 0.2, 0), (0, 0, 0.8)], dtype=np.float32)
+
 POLICIES: dict[str, Callable[[Actions], Policy]] = {
-    "random": at_random, "wander": wander, "rally": rally, "defend": defend}
+    "random": at_random, "wander": wander, "rally": rally, "defend": defend, "drive": drive}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -20,10 +21,24 @@ PALETTE = np.array([(80, 160, 255), (255, 255, 255), (110, 110, 110), (255, 120,
                     (220, 80, 210), (60, 220, 220), (180, 140, 255), (255, 90, 110)], dtype=np.uint8)
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Where an environment was.
+
+    state: a copy of all it remembers, or None where it cannot be copied;  steps: taken since its reset;  past: what led
+    here, as (((seed, options), first action), second action) and so on, so that keeping a moment takes no room.
+    """
+
+    state: Any
+    steps: int
+    past: tuple[Any, Any]
+
+
 class Screen(gymnasium.Env):
     """The world in pictures: ``reset`` and ``step`` return uint8 ``[height, width, 3]``.
 
-    What the environment itself observed is ``info["observation"]``.  ``save`` and ``restore`` go back to a moment.
+    What the environment itself observed is ``info["observation"]``.  ``save`` and ``restore`` go back to a moment: by a
+    copy of the environment's state or, where that cannot be copied (Box2D), by living through it again from the reset.
     """
 
     def __init__(self, world: World):
@@ -42,12 +57,14 @@ class Screen(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
+        if seed is None:
+            seed = int(self.np_random.integers(2**31))  # of which a moment can be found again
         if hasattr(self.inner, "game") and hasattr(self.inner.game, "last_action"):
             self.inner.game.last_action = 0  # MinAtar repeats the last action of the episode before
         observation, info = self.env.reset(seed=seed, options=options)
         if self.world.id.startswith("ALE/"):  # Pong is drawn once before it sets its colours
             observation, _, _, _, info = self.env.step(0)
-        self.steps = 0
+        self.steps, self.past = 0, (seed, options)
         self.frame = self._picture(observation)
         return self.frame, {**info, "observation": observation}
 
@@ -55,11 +72,16 @@ class Screen(gymnasium.Env):
         one = np.asarray(action)
         if one.shape == () and one.dtype.kind in "iu":
             action = int(one)  # some environments look a choice up
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self.steps += 1
+        total = 0.0
+        for _ in range(self.world.repeat):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        self.steps, self.past = self.steps + 1, (self.past, action)
         self.frame = self._picture(observation)
         cut = bool(truncated) or (self.limit > 0 and self.steps >= self.limit and not terminated)
-        return self.frame, float(reward), bool(terminated), cut, {**info, "observation": observation}
+        return self.frame, total, bool(terminated), cut, {**info, "observation": observation}
 
     def render(self) -> np.ndarray:
         """The last frame."""
@@ -68,21 +90,37 @@ class Screen(gymnasium.Env):
     def close(self) -> None:
         self.env.close()
 
-    def save(self) -> Any:
+    def save(self) -> Moment:
         """This moment, to which ``restore`` goes back, any number of times: state, randomness and all."""
         inner = self.inner
         if hasattr(inner, "clone_state"):
-            return inner.clone_state(include_rng=True), self.steps
-        return _copied(inner.__dict__), self.steps
+            return Moment(inner.clone_state(include_rng=True), self.steps, self.past)
+        try:
+            return Moment(_copied(inner.__dict__), self.steps, self.past)
+        except TypeError:  # something in it belongs to a library that is not Python's
+            return Moment(None, self.steps, self.past)
 
-    def restore(self, saved: Any) -> None:
+    def restore(self, saved: Moment) -> None:
         """Go back to a moment that ``save`` returned."""
-        state, self.steps = saved
         inner = self.inner
-        if hasattr(inner, "restore_state"):
-            inner.restore_state(state)
+        if saved.state is None:
+            self._relive(saved)
+        elif hasattr(inner, "restore_state"):
+            inner.restore_state(saved.state)
         else:
-            inner.__dict__.update(_copied(state))
+            inner.__dict__.update(_copied(saved.state))
+        self.steps, self.past = saved.steps, saved.past
+
+    def _relive(self, saved: Moment) -> None:
+        """Do again all that was done between the reset and this moment."""
+        past, done = saved.past, []
+        for _ in range(saved.steps):
+            past, action = past
+            done.append(action)
+        seed, options = past
+        self.reset(seed=seed, options=options)
+        for action in reversed(done):
+            self.step(action)
 
     def _picture(self, observation: Any) -> np.ndarray:
         frame, world = self.camera(observation), self.world

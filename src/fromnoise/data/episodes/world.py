@@ -45,6 +45,8 @@ class World:
     """Frames a second at which people play it; 0: as it says itself."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Steps after which an episode is cut off; 0: as it says itself."""
+    repeat: Annotated[int, Field(ge=1)] = 1
+    """Steps of the environment itself that an action is held for: one step here, of which the last picture is seen."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,12 @@ class Family:
         if self.module == "minatar.gym":
             _quietly(module.register_envs)
 
+
+# What the choices of Gymnasium's own worlds are called, which these do not say: keys to play them with.
+CALLED: dict[str, tuple[str, ...]] = {
+    "CarRacing": ("NOOP", "RIGHT", "LEFT", "UP", "DOWN"), "LunarLander": ("NOOP", "LEFT", "UP", "RIGHT"),
+    "CartPole": ("LEFT", "RIGHT"), "MountainCar": ("LEFT", "NOOP", "RIGHT"), "Acrobot": ("LEFT", "NOOP", "RIGHT"),
+    "FrozenLake": ("LEFT", "DOWN", "RIGHT", "UP"), "CliffWalking": ("UP", "RIGHT", "DOWN", "LEFT")}
 
 # No action is repeated against the player's will, so that what is seen follows from what was done.
 FAMILIES = (
@@ -119,6 +127,8 @@ def actions_of(screen: Screen) -> Actions:
         meanings = tuple(inner.actions.__members__)
     elif hasattr(inner, "action_set") and hasattr(inner, "game"):  # MinAtar
         meanings = tuple(inner.game.env.action_map[i] for i in inner.action_set)
+    elif called := next((CALLED[name] for name in CALLED if screen.world.id.startswith(name)), ()):
+        meanings = called if getattr(screen.action_space, "n", 0) == len(called) else ()
     return of_space(screen.action_space, screen.world.id, meanings)
 
 
@@ -145,14 +155,14 @@ def limit(world: World) -> int:
     import gymnasium
 
     name = world.id.rpartition(":")[2]  # it is registered without the module that registers it
-    return world.limit or gymnasium.spec(name).max_episode_steps or 0
+    return world.limit or -(-(gymnasium.spec(name).max_episode_steps or 0) // world.repeat)
 
 
 def _own_fps(screen: Screen, world: World) -> float:
     """How fast an environment is played: an Atari console draws 60 frames a second, of which some are skipped."""
     if world.id.startswith("ALE/"):
-        return 60 / int(world.options["frameskip"])
-    return float(screen.env.metadata.get("render_fps") or USUAL_FPS)
+        return 60 / int(world.options["frameskip"]) / world.repeat
+    return float(screen.env.metadata.get("render_fps") or USUAL_FPS) / world.repeat
 
 
 def _like(name: str, error: Exception) -> str:
