@@ -142,6 +142,18 @@ def test_collecting_goes_on_where_it_was_stopped(recordings, tmp_path, monkeypat
         assert np.array_equal(one.actions, other.actions)
 
 
+def test_a_folder_older_than_a_choice_goes_on(recordings, tmp_path):
+    """Choices that it does not know of have their defaults."""
+    collect(Play(world=BREAKOUT), tmp_path / "data", count=1)
+    about = tmp_path / "data" / layout.OURS
+    held = json.loads(about.read_text())
+    del held["world"]["repeat"]
+    about.write_text(json.dumps(held))
+    assert collect(Play(world=BREAKOUT), tmp_path / "data", count=2).episodes == 2
+    with pytest.raises(UserError, match=r"world.fps 10.0 \(now 5.0\), world.repeat 1 \(now 2\): say the same"):
+        collect(Play(world=replace(BREAKOUT, repeat=2)), tmp_path / "data", count=3)
+
+
 def test_frames_are_counted_up_to_the_end_of_an_episode(tmp_path):
     writer = collect(Play(world=GRID), tmp_path / "a", frames=30)
     rows = episode_rows(tmp_path / "a")

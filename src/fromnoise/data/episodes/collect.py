@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from fromnoise.config import to_dict
+from fromnoise.config import from_dict, to_dict
 from fromnoise.data.episodes.episode import Episode
 from fromnoise.data.episodes.play import Play, Player, episodes
 from fromnoise.data.episodes.video import Quality
@@ -65,7 +65,9 @@ def _check(out: Path, chosen: dict[str, Any]) -> None:
         raise UserError(f"{out} holds other files: name a new folder with --out.")
     if held is None or not episode_rows(out):  # begun, but nothing counts yet
         return
-    old, new = _flat(held), _flat(chosen)
+    names = {field.name for field in fields(Play)}
+    played = from_dict(Play, {key: value for key, value in held.items() if key in names}, str(out))
+    old, new = _flat(held | to_dict(played)), _flat(chosen)  # choices that are newer than it have their defaults
     if other := [f"{key} {old.get(key)} (now {new.get(key)})" for key in sorted(old.keys() | new.keys())
                  if not key.startswith("actions") and old.get(key) != new.get(key)]:
         raise UserError(f"{out} was collected with {', '.join(other)}: say the same to go on, or name a new folder "

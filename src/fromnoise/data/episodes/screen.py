@@ -97,7 +97,7 @@ class Screen(gymnasium.Env):
             return Moment(inner.clone_state(include_rng=True), self.steps, self.past)
         try:
             return Moment(_copied(inner.__dict__), self.steps, self.past)
-        except TypeError:  # something in it belongs to a library that is not Python's
+        except Exception:  # something in it is of a library that is not Python's, and each refuses in its own way
             return Moment(None, self.steps, self.past)
 
     def restore(self, saved: Moment) -> None:

@@ -6,6 +6,7 @@ ale-py (Machado et al., 2018), MiniGrid (Chevalier-Boisvert et al., 2023) and Mi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -139,8 +140,9 @@ def make(world: World, render: bool) -> Any:
     if of := family(world.id):
         of.register()
     try:
-        return gymnasium.make(world.id, max_episode_steps=-1, disable_env_checker=True,
-                              render_mode="rgb_array" if render else None, **world.options)  # type: ignore[arg-type]
+        return _quietly(lambda: gymnasium.make(
+            world.id, max_episode_steps=-1, disable_env_checker=True, render_mode="rgb_array" if render else None,
+            **world.options))  # type: ignore[arg-type]
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"{world.id} needs a library that is not installed: {error}.") from None
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error, ModuleNotFoundError) as error:
@@ -180,10 +182,10 @@ def _like(name: str, error: Exception) -> str:
     return f"{error}"
 
 
-def _quietly(register: Any) -> None:
-    """Register ids that may be there already, without Gymnasium's warning that they are."""
+def _quietly(does: Callable[[], Any]) -> Any:
+    """Do it without Gymnasium's warnings: ids that are registered already, or of another version."""
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        register()
+        return does()
