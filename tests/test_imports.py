@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "src" / "fromnoise"
 FLOORS = {
     "types": 0, "config": 0, "random": 0, "media": 0, "files": 0, "folders": 0, "weights": 0, "figures": 0, "films": 0,
+    "machine": 0,
     "process": 1, "blocks": 1, "perception": 1,
     "data": 2, "text": 2, "latents": 2, "nets": 2, "terms": 2,
     "analytic": 2, "denoise": 3, "sample": 4, "settings": 5, "recipe": 5, "system": 5, "given": 5, "actions": 5,

@@ -7,7 +7,6 @@ these.  Sampling without given frames is one window with nothing known.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from torch import Tensor
 from fromnoise.actions import Doing, as_tensor
 from fromnoise.denoise import Cached, Denoise, Held, acting
 from fromnoise.given import Known
+from fromnoise.machine import memory
 from fromnoise.nets import Trunk
 from fromnoise.nets.trunk import Learned, Relative
 from fromnoise.random import HISTORY, fold, frame_noise
@@ -252,11 +252,3 @@ def of_pair(model: Any, frames: int) -> int:
         return 4 * net.attention.heads + 8  # the biases, and where they are looked up
     shown = net.mask == "causal" and frames > 1 and model.system.device.type != "cuda"
     return 5 if shown else 0  # who sees whom, and the same as numbers
-
-
-def memory() -> float:
-    """Bytes of memory of this machine; without end where it does not say."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return float("inf")

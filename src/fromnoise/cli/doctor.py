@@ -18,6 +18,7 @@ from rich.text import Text
 from fromnoise import __version__
 from fromnoise.cli.options import parse
 from fromnoise.config import spec
+from fromnoise.machine import memory
 from fromnoise.train.threads import available_cores
 
 PURPOSE = {  # of each extra in pyproject.toml
@@ -48,21 +49,14 @@ def machine() -> Iterator[tuple[str, str]]:
     """Hardware, Python and torch, in words."""
     yield "fromnoise", __version__
     yield "python", f"{platform.python_version()} ({sys.executable})"
-    yield "system", f"{platform.system()} {platform.machine()}, {available_cores()} of {os.cpu_count()} cores{memory()}"
+    room = f", {there / 2**30:.0f} GiB memory" if (there := memory()) < float("inf") else ""
+    yield "system", f"{platform.system()} {platform.machine()}, {available_cores()} of {os.cpu_count()} cores{room}"
     yield "disk", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free in this folder" + (
         "" if os.access(".", os.W_OK) else ", WHICH CANNOT BE WRITTEN: give --out a folder that can")
     gpu = [f"{name} {v}" for name, v in (("CUDA", torch.version.cuda), ("ROCm", torch.version.hip)) if v]
     yield "torch", f"{torch.__version__}, a {gpu[0] if gpu else 'CPU'} build, {torch.get_num_threads()} threads"
     for device in devices():
         yield "device", device
-
-
-def memory() -> str:
-    """Total memory, where the system tells."""
-    try:
-        return f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB memory"
-    except (ValueError, OSError, AttributeError):
-        return ""
 
 
 def devices() -> Iterator[str]:

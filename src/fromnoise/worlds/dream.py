@@ -29,6 +29,7 @@ from fromnoise.data.episodes import Episodes
 from fromnoise.data.episodes.actions import Actions, Discrete, MultiBinary, Unsaid
 from fromnoise.denoise import Held
 from fromnoise.generate import Model
+from fromnoise.machine import memory
 from fromnoise.nets import Trunk, TrunkNet, UNet, UNetNet
 from fromnoise.nets.trunk import Outcome, foretelling
 from fromnoise.random import HISTORY, fold, normal
@@ -36,7 +37,6 @@ from fromnoise.sample import run, table_of
 from fromnoise.system import autocast
 from fromnoise.types import Condition, UserError
 from fromnoise.weights import digest
-from fromnoise.windows import memory
 from fromnoise.worlds.state import State
 
 
