@@ -100,6 +100,8 @@ def main() -> None:
     args = parser.parse_args(words)
     if CHROMIUM is None:
         raise SystemExit("There is no Chromium: install Debian's package chromium.")
+    if args.run and not (args.run / "recipe.json").exists():
+        raise SystemExit(f"{args.run} is no run.")
     with tempfile.TemporaryDirectory() as folder:
         run = args.run or untrained(Path(folder), args.size, args.width, args.depth)
         count = load(run).parameters

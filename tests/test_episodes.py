@@ -79,24 +79,36 @@ def test_the_environment_made_from_a_recording_gives_its_frames_again(recordings
 
 
 @pytest.mark.parametrize(("world", "steps"), [(PONG, 60), (GRID, 15), (BREAKOUT, 6), (World(id="CartPole-v1"), 4),
-                                               (RACING, 12)],
+                                               (RACING, 12), (World(id="BipedalWalker-v3", repeat=3), 5)],
                          ids=lambda value: getattr(value, "id", ""))
 def test_a_saved_moment_branches_and_comes_back(world, steps):
     """From one state each action gives the same future twice, and some two actions give two futures."""
     env = environment(settled(replace(world, limit=0)))
-    rng = np.random.default_rng(0)
+    known, rng = actions_of(env), np.random.default_rng(0)
+
+    def drawn(rng):
+        return known.draw(rng).astype(known.dtype) if known.shape else int(known.draw(rng))
+
+    with pytest.raises(UserError, match="no moment to save before the environment is reset"):
+        env.save()
     env.reset(seed=1)
     for _ in range(steps):
-        *_, ended, _, _ = env.step(int(rng.integers(env.action_space.n)))
+        *_, ended, _, _ = env.step(drawn(rng))
         assert not ended
-    moment = env.save()
+    moment, seen = env.save(), env.render()
 
     def future(action):
         env.restore(moment)
+        assert np.array_equal(env.render(), seen)
         return np.stack([env.step(action)[0] for _ in range(2)])
 
-    futures = [future(action) for action in range(min(3, env.action_space.n))]
-    assert all(np.array_equal(seen, future(action)) for action, seen in enumerate(futures))
+    actions = [drawn(rng) for _ in range(3)] if known.shape else range(min(3, known.n))
+    futures = [future(action) for action in actions]
+    first = [env.reset()[0] for _ in range(2)]  # another episode, which is nothing to a moment
+    env.step(drawn(rng))
+    assert all(np.array_equal(seen, future(action)) for action, seen in zip(actions, futures, strict=True))
+    env.restore(moment)
+    assert np.array_equal(first, [env.reset()[0] for _ in range(2)])
     assert any(not np.array_equal(futures[0], other) for other in futures[1:])
 
 
@@ -142,7 +154,7 @@ def test_collecting_goes_on_where_it_was_stopped(recordings, tmp_path, monkeypat
         assert np.array_equal(one.actions, other.actions)
 
 
-def test_a_folder_older_than_a_choice_goes_on(recordings, tmp_path):
+def test_a_folder_older_than_a_choice_goes_on(tmp_path):
     """Choices that it does not know of have their defaults."""
     collect(Play(world=BREAKOUT), tmp_path / "data", count=1)
     about = tmp_path / "data" / layout.OURS
@@ -395,6 +407,11 @@ def test_an_action_is_held_for_as_many_steps_as_wanted():
         assert reward == pytest.approx(sum(step[1] for step in each))
         assert over == [False, False]
     assert (once.limit, thrice.limit) == (1000, 334)
+    ends = environment(settled(World(id="CartPole-v1", repeat=3)))
+    ends.reset(seed=0)
+    steps = [ends.step(0) for _ in range(4)]  # the pole falls in the eleventh step of its own
+    assert [step[2] for step in steps] == [False, False, False, True]
+    assert sum(step[1] for step in steps) < 12
     assert thrice.world.fps == pytest.approx(once.world.fps / 3)
 
 
@@ -417,6 +434,7 @@ def test_choices_of_gymnasiums_own_worlds_have_names(name):
     (["ALE/Pong-v5", "--policy", "rondom"], 'There is no policy "rondom". Did you mean "random"?'),
     (["ALE/Pong-v5", "--policy", "nowhere:f"], "The policy nowhere:f cannot be imported"),
     (["ALE/Pong-v5", "--policy", "wander"], "whose actions include forward"),
+    (["MountainCar-v0", "--policy", "rally"], "is for ALE/Pong-v5 and MinAtar/Breakout-v1"),
     (["ALE/Pong-v5", "--policy", "drive"], "is for CarRacing-v3"),
     (["ALE/Pong-v5", "--repeat", "0"], "greater than or equal to 1"),
     (["ALE/Pong-v5", "--policy", "defend"], "is for MinAtar/SpaceInvaders-v1"),

@@ -71,9 +71,9 @@ class Arguments:
     repeat: Annotated[int, Field(ge=1)] = 1
     """Steps of the environment that an action is held for, of which the last picture is recorded."""
     limit: Annotated[int, Field(ge=0)] = 0
-    """Recorded steps after which an episode is cut off; 0: as the environment says."""
+    """Recorded steps after which an episode is cut off; 0: as the environment says, over --repeat and rounded up."""
     fps: Annotated[float, Field(ge=0)] = 0.0
-    """Frames a second at which it is played; 0: as the environment says."""
+    """Frames a second at which it is played; 0: as the environment says, over --repeat."""
     video: Quality = "lossless"
     """lossless, near (to the eye), or plain: as every player and browser shows it, with colours at half resolution."""
     envs: Annotated[int, Field(ge=0, le=512)] = 0

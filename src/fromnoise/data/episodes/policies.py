@@ -60,7 +60,7 @@ def rally(actions: Actions) -> Policy:
     """Pong and MinAtar's Breakout: the racket follows the ball, so that it is played back and forth."""
     if isinstance(actions, Discrete) and actions.meanings == ("n", "l", "r"):
         return under_ball
-    if not isinstance(actions, Discrete) or not {"NOOP", "RIGHT", "LEFT"} <= set(actions.meanings):
+    if not isinstance(actions, Discrete) or not {"NOOP", "FIRE", "RIGHT", "LEFT"} <= set(actions.meanings):
         raise UserError("The policy rally is for ALE/Pong-v5 and MinAtar/Breakout-v1.")
     up, down, stay = (actions.meanings.index(name) for name in ("RIGHT", "LEFT", "NOOP"))
 
@@ -119,7 +119,7 @@ def defend(actions: Actions) -> Policy:
 
 def drive(actions: Actions) -> Policy:
     """CarRacing: along the road, slower where less of it can be seen ahead."""
-    steered = isinstance(actions, Continuous) and len(actions.low) == 3
+    steered = isinstance(actions, Continuous) and (actions.low, actions.high) == ((-1, 0, 0), (1, 1, 1))
     if not steered and not (isinstance(actions, Discrete) and actions.meanings == CALLED["CarRacing"]):
         raise UserError("The policy drive is for CarRacing-v3.")
 

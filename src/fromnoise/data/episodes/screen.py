@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -26,12 +26,15 @@ class Moment:
     """Where an environment was.
 
     state: a copy of all it remembers, or None where it cannot be copied;  steps: taken since its reset;  past: what led
-    here, as (((seed, options), first action), second action) and so on, so that keeping a moment takes no room.
+    here, as (((seed, options), first action), second action) and so on, which moments share as far as they can;  frame:
+    its picture;  random: what gives the seeds of resets that name none.
     """
 
     state: Any
     steps: int
-    past: tuple[Any, Any]
+    past: Any = field(repr=False)
+    frame: np.ndarray = field(repr=False)
+    random: np.random.Generator | None
 
 
 class Screen(gymnasium.Env):
@@ -42,29 +45,37 @@ class Screen(gymnasium.Env):
     """
 
     def __init__(self, world: World):
+        self.world, self.past = world, None
+        self._open()
+        self.limit, self.steps = limit(world), 0
+        self.action_space = self.env.action_space
+        self.observation_space = gymnasium.spaces.Box(0, 255, (world.height, world.width, 3), np.uint8)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": world.fps}
+        self.render_mode = "rgb_array"
+
+    def _open(self) -> None:
+        """Make the environment and what looks at it."""
+        world = self.world
         env = make(world, render=False)
         camera = _own_camera(env, world)
         if camera is None:
             env.close()
             env = make(world, render="rgb_array" in (env.metadata.get("render_modes") or ()))
             camera = _render(env, world)
-        self.env, self.inner, self.camera, self.world = env, env.unwrapped, camera, world
-        self.limit, self.steps = limit(world), 0
-        self.action_space = env.action_space
-        self.observation_space = gymnasium.spaces.Box(0, 255, (world.height, world.width, 3), np.uint8)
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": world.fps}
-        self.render_mode = "rgb_array"
+        self.env, self.inner, self.camera = env, env.unwrapped, camera
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        if seed is None:
-            seed = int(self.np_random.integers(2**31))  # of which a moment can be found again
+        if seed is None and not hasattr(self.inner, "clone_state"):  # which need not be lived through again
+            seed = int(self.np_random.integers(2**31))
+        if self.past and type(getattr(self.inner, "world", None)).__module__.startswith("Box2D"):
+            self._open()  # what was played before is felt over a reset: BipedalWalker keeps its physics
         if hasattr(self.inner, "game") and hasattr(self.inner.game, "last_action"):
             self.inner.game.last_action = 0  # MinAtar repeats the last action of the episode before
         observation, info = self.env.reset(seed=seed, options=options)
         if self.world.id.startswith("ALE/"):  # Pong is drawn once before it sets its colours
             observation, _, _, _, info = self.env.step(0)
-        self.steps, self.past = 0, (seed, options)
+        self.steps, self.past = 0, (seed, copy.deepcopy(options))
         self.frame = self._picture(observation)
         return self.frame, {**info, "observation": observation}
 
@@ -78,7 +89,7 @@ class Screen(gymnasium.Env):
             total += float(reward)
             if terminated or truncated:
                 break
-        self.steps, self.past = self.steps + 1, (self.past, action)
+        self.steps, self.past = self.steps + 1, (self.past, copy.copy(action))
         self.frame = self._picture(observation)
         cut = bool(truncated) or (self.limit > 0 and self.steps >= self.limit and not terminated)
         return self.frame, total, bool(terminated), cut, {**info, "observation": observation}
@@ -91,25 +102,31 @@ class Screen(gymnasium.Env):
         self.env.close()
 
     def save(self) -> Moment:
-        """This moment, to which ``restore`` goes back, any number of times: state, randomness and all."""
-        inner = self.inner
-        if hasattr(inner, "clone_state"):
-            return Moment(inner.clone_state(include_rng=True), self.steps, self.past)
-        try:
-            return Moment(_copied(inner.__dict__), self.steps, self.past)
-        except Exception:  # something in it is of a library that is not Python's, and each refuses in its own way
-            return Moment(None, self.steps, self.past)
+        """This moment, to which ``restore`` goes back, any number of times: state, randomness and all.
+
+        UserError before the first reset.
+        """
+        if self.past is None:
+            raise UserError("There is no moment to save before the environment is reset.")
+        if hasattr(self.inner, "clone_state"):
+            state = self.inner.clone_state(include_rng=True)
+        else:
+            try:
+                state = _copied(self.inner.__dict__)
+            except Exception:  # something in it is of a library that is not Python's, and each refuses in its own way
+                state = None
+        return Moment(state, self.steps, self.past, self.frame, copy.deepcopy(self._np_random))
 
     def restore(self, saved: Moment) -> None:
         """Go back to a moment that ``save`` returned."""
-        inner = self.inner
         if saved.state is None:
             self._relive(saved)
-        elif hasattr(inner, "restore_state"):
-            inner.restore_state(saved.state)
+        elif hasattr(self.inner, "restore_state"):
+            self.inner.restore_state(saved.state)
         else:
-            inner.__dict__.update(_copied(saved.state))
-        self.steps, self.past = saved.steps, saved.past
+            self.inner.__dict__.update(_copied(saved.state))
+        self.steps, self.past, self.frame = saved.steps, saved.past, saved.frame
+        self._np_random = copy.deepcopy(saved.random)
 
     def _relive(self, saved: Moment) -> None:
         """Do again all that was done between the reset and this moment."""

@@ -43,9 +43,9 @@ class World:
     width: Annotated[int, Field(ge=8, le=4096)] = 64
     """Width of its pictures in pixels."""
     fps: Annotated[float, Field(ge=0)] = 0.0
-    """Frames a second at which people play it; 0: as it says itself."""
+    """Frames a second at which people play it; 0: as it says itself, over ``repeat``."""
     limit: Annotated[int, Field(ge=0)] = 0
-    """Steps after which an episode is cut off; 0: as it says itself."""
+    """Steps, as recorded, after which an episode is cut off; 0: as it says itself, over ``repeat`` and rounded up."""
     repeat: Annotated[int, Field(ge=1)] = 1
     """Steps of the environment itself that an action is held for: one step here, of which the last picture is seen."""
 
