@@ -1,12 +1,12 @@
-"""Does a world that never learned from noisy history wear out sooner?  Three trainings a seed, long rollouts of all.
+"""Does a world that never learned from noisy history wear out sooner?  Four trainings a seed, long rollouts of all.
 
     python benchmarks/world_history.py [--out FOLDER] [--seeds 0 1 2] [--field value]
 
-Other options go to `fromnoise train breakout`, of all alike.  "with" is the recipe: every frame has a noise level of
-its own, frames that are given have one up to 0.2, and frames are remembered at 0.05.  "given clean" gives and remembers
-frames as they are; those that are not given still have each a level of its own, at which later ones see them.
-"without" has no noise on history at all: first frames are given as they are and the others share one level, so that
-a next frame is learned from clean history alone (teacher forcing).  What is there already goes on, or is left alone.
+Other options go to `fromnoise train breakout`, of all alike.  History has noise in two ways: frames that are given have a
+level up to 0.2 (and are remembered at 0.05), and those that are not have each a level of its own, at which later ones
+see them (Diffusion Forcing).  "with" is the recipe, which has both; "levels alone" gives and remembers frames as they are;
+"given alone" gives noisy first frames, and the others share one level; "without" has neither: a next frame is learned from
+clean history alone (teacher forcing).  What is there already goes on, or is left alone.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from fromnoise.worlds.measure import Measured
 from fromnoise.worlds.measure.report import FOLDER, NAME
 
 CLEAN = ["--train.frames.noise", "0", "--sample.keep.history", "0"]
-VARIANTS = {"with": [], "given clean": CLEAN,
-            "without": [*CLEAN, "--train.frames.clock", "one", "--train.frames.prefix", "1", "--train.frames.random",
-                        "0"]}
+SHARED = ["--train.frames.clock", "one", "--train.frames.prefix", "1", "--train.frames.random", "0"]
+VARIANTS = {"with": [], "levels alone": CLEAN, "given alone": SHARED, "without": [*CLEAN, *SHARED]}
 COLUMNS = ("stability: late over early", "feature distance, early", "feature distance, late",
            "PSNR, next frame", "PSNR, frame 16 of a free rollout")
 
