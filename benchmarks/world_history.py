@@ -2,11 +2,11 @@
 
     python benchmarks/world_history.py [--out FOLDER] [--seeds 0 1 2] [--field value]
 
-Other options go to `fromnoise train breakout`, of all alike.  History has noise in two ways: frames that are given have a
-level up to 0.2 (and are remembered at 0.05), and those that are not have each a level of its own, at which later ones
-see them (Diffusion Forcing).  "with" is the recipe, which has both; "levels alone" gives and remembers frames as they are;
-"given alone" gives noisy first frames, and the others share one level; "without" has neither: a next frame is learned from
-clean history alone (teacher forcing).  What is there already goes on, or is left alone.
+Other options go to `fromnoise train breakout`, of all alike.  History has noise in two ways: frames that are given have
+a level up to 0.2 (and are remembered at 0.05), and those that are not have each a level of its own, at which later ones
+see them (Diffusion Forcing).  "with" is the recipe, which has both; "levels alone" gives and remembers frames as they
+are; "given alone" gives noisy first frames, and the others share one level; "without" has neither: a next frame is
+learned from clean history alone (teacher forcing).  What is there already goes on, or is left alone.
 """
 
 from __future__ import annotations
