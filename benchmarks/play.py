@@ -29,6 +29,7 @@ from fromnoise.cli import main as fromnoise
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from browser import CHROMIUM, browser
 
+SIZES = {"size": 64, "width": 192, "depth": 6}  # of an untrained world
 KEYS = ("ArrowRight", "ArrowLeft")
 HELD = 0.4  # seconds
 WATCH = """window.drawn = [];
@@ -93,8 +94,9 @@ def main() -> None:
         words, more = words[: words.index("--")], words[words.index("--") + 1 :]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?")
-    for name, value in (("size", 64), ("width", 192), ("depth", 6), ("steps", 2)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--steps", type=int, default=2)
+    for name in SIZES:
+        parser.add_argument(f"--{name}", type=int)
     for name, value in (("fps", 60.0), ("seconds", 20.0)):
         parser.add_argument(f"--{name}", type=float, default=value)
     args = parser.parse_args(words)
@@ -102,8 +104,11 @@ def main() -> None:
         raise SystemExit("There is no Chromium: install Debian's package chromium.")
     if args.run and not (args.run / "recipe.json").exists():
         raise SystemExit(f"{args.run} is no run.")
+    sizes = {name: getattr(args, name) for name in SIZES}
+    if args.run and any(sizes.values()):
+        raise SystemExit("A run has its own sizes: leave out --size, --width and --depth, or the run.")
     with tempfile.TemporaryDirectory() as folder:
-        run = args.run or untrained(Path(folder), args.size, args.width, args.depth)
+        run = args.run or untrained(Path(folder), **{name: sizes[name] or SIZES[name] for name in SIZES})
         count = load(run).parameters
         (Path(folder) / "browser").mkdir()
         with playing(run, args.fps, args.steps, more) as address:

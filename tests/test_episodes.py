@@ -415,6 +415,30 @@ def test_an_action_is_held_for_as_many_steps_as_wanted():
     assert thrice.world.fps == pytest.approx(once.world.fps / 3)
 
 
+# Where along x an environment is, or how fast it goes there, a few steps after its choices.
+ALONG = {"LunarLander": lambda seen: seen[2], "CartPole": lambda seen: seen[1], "MountainCar": lambda seen: seen[1],
+         "Acrobot": lambda seen: seen[5], "FrozenLake": lambda seen: seen % 4, "CliffWalking": lambda seen: seen % 12}
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_right_goes_to_the_right_of_left(name):
+    import gymnasium
+
+    newest = max(key for key in gymnasium.registry if key.startswith(f"{name}-v"))
+    options = {"is_slippery": False} if name == "FrozenLake" else {}
+    env = environment(World(id=newest, options=options))
+
+    def along(word):
+        env.reset(seed=0)
+        if name == "CliffWalking":
+            env.step(CALLED[name].index("UP"))  # from above the cliff
+        for _ in range(3):
+            *_, info = env.step(CALLED[name].index(word))
+        return ALONG[name](info["observation"])
+
+    assert along("RIGHT") > along("LEFT")
+
+
 @pytest.mark.parametrize("name", [name for name in CALLED if name != "CarRacing"])
 def test_choices_of_gymnasiums_own_worlds_have_names(name):
     """Arrow keys play them."""

@@ -117,6 +117,10 @@ def defend(actions: Actions) -> Policy:
     return shoot
 
 
+# Steering, gas and brake of CarRacing for each of its choices: nothing, right, left, gas, brake.
+WHEEL = np.array([(0, 0, 0), (0.6, 0, 0), (-0.6, 0, 0), (0, 0.2, 0), (0, 0, 0.8)], dtype=np.float32)
+
+
 def drive(actions: Actions) -> Policy:
     """CarRacing: along the road, slower where less of it can be seen ahead."""
     steered = isinstance(actions, Continuous) and (actions.low, actions.high) == ((-1, 0, 0), (1, 1, 1))
@@ -138,9 +142,6 @@ def drive(actions: Actions) -> Policy:
 
     return follow
 
-
-# Steering, gas and brake of CarRacing for each of its choices: nothing, right, left, gas, brake.
-WHEEL = np.array([(0, 0, 0), (0.6, 0, 0), (-0.6, 0, 0), (0, 0.2, 0), (0, 0, 0.8)], dtype=np.float32)
 
 POLICIES: dict[str, Callable[[Actions], Policy]] = {
     "random": at_random, "wander": wander, "rally": rally, "defend": defend, "drive": drive}
